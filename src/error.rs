@@ -1,0 +1,164 @@
+//! What went wrong, where, and what to do about it, in one line for people.
+//!
+//! Knows: kinds of failure and whether asking again can help. Does not know: exit codes (`cli`)
+//! or which entries may answer instead (`policy`).
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::Path;
+
+use crate::clock::Timestamp;
+
+/// The result of anything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The kind of a failure; it decides retries, stale answers and exit codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The user asked for something that cannot be: a bad flag, plan, path or filter.
+    Usage,
+    /// A file or directory could not be read or written.
+    Io,
+    /// No connection, a broken one, a time-out, or a truncated answer.
+    Transport,
+    /// GitHub answered 5xx.
+    Server(u16),
+    /// A primary or secondary limit, or our own `max-requests`; nothing is sent before `until`.
+    Limited {
+        /// When asking again makes sense, where GitHub said so.
+        until: Option<Timestamp>,
+    },
+    /// GitHub refused: 401, a plain 403, 406, 422 …; asking again changes nothing.
+    Refused(u16),
+    /// `only-if-cached` and nothing stored.
+    NotCached,
+    /// Stored or received bytes that are not what they claim to be.
+    Corrupt,
+    /// Larger than the bound for its kind.
+    TooLarge,
+    /// A defect in this program.
+    Internal,
+}
+
+/// An error: kind, one line of text, optional advice, optional cause.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: Kind,
+    text: String,
+    hint: Option<String>,
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// A new error; `text` is a lowercase fragment that says what happened and where.
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, text: text.into(), hint: None, cause: None }))
+    }
+
+    /// The user asked for something that cannot be.
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, text)
+    }
+
+    /// Stored bytes that are not what they claim to be.
+    pub fn corrupt(text: impl Into<String>) -> Self {
+        Self::new(Kind::Corrupt, text)
+    }
+
+    /// A file operation that failed; `doing` reads "read", "write", "open" …
+    pub fn io(doing: &str, path: &Path, cause: std::io::Error) -> Self {
+        Self::new(Kind::Io, format!("cannot {doing} {}", path.display())).because(cause)
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// The cause, printed after the text.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
+    /// Says where it happened, in front of what is there already.
+    #[must_use]
+    pub fn within(mut self, place: impl fmt::Display) -> Self {
+        self.0.text = format!("{place}: {}", self.0.text);
+        self
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Whether a stale answer may stand in (A9): limits, 5xx and transport failures only.
+    pub fn allows_stale(&self) -> bool {
+        matches!(self.0.kind, Kind::Transport | Kind::Server(_) | Kind::Limited { .. })
+    }
+
+    /// Whether the same request may be sent again soon.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.0.kind, Kind::Transport | Kind::Server(_))
+    }
+
+    /// Whether the user's input is at fault.
+    pub fn is_usage(&self) -> bool {
+        self.0.kind == Kind::Usage
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.text)?;
+        let mut cause = self.0.cause.as_deref().map(|cause| cause as &dyn StdError);
+        let mut said = self.0.text.clone();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !said.contains(&text) {
+                write!(f, ": {}", text.replace('\n', " "))?;
+                said = text;
+            }
+            cause = error.source();
+        }
+        match &self.0.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_with_place_cause_and_advice() {
+        let cause = std::io::Error::new(std::io::ErrorKind::PermissionDenied, "denied");
+        let error = Error::io("write", Path::new("out/a.json"), cause)
+            .within("query `a`")
+            .hint("choose another --output-dir");
+        assert_eq!(
+            error.to_string(),
+            "query `a`: cannot write out/a.json: denied; choose another --output-dir"
+        );
+        assert!(!error.allows_stale());
+    }
+}

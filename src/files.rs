@@ -1,0 +1,102 @@
+//! Files as the store needs them: private, atomic, bounded.
+//!
+//! Knows: temporary file and rename, modes, size bounds. Does not know: what is in them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use crate::error::{Error, Kind, Result};
+
+/// Whether a written file must survive a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Its loss is a miss: no fsync.
+    Rename,
+    /// Its loss would cost the whole cache or give a wrong answer: fsync file and directory.
+    Synced,
+}
+
+/// Creates a directory and its parents, readable by this user only.
+pub fn create_private_dir(dir: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+/// Opens a new temporary file in `dir`, readable by this user only; its path comes with it.
+pub fn new_partial(dir: &Path) -> std::io::Result<(File, std::path::PathBuf)> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    loop {
+        let path = dir.join(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        match options.open(&path) {
+            // A file of a killed process that had our number: take the next.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            other => return other.map(|file| (file, path)),
+        }
+    }
+}
+
+/// Writes `bytes` to `target` by way of a temporary file in `partial`: readers see the old file
+/// or the new one, never half of one.
+pub fn write_atomic(target: &Path, partial: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
+    let attempt = || -> std::io::Result<()> {
+        let (mut file, path) = new_partial(partial)?;
+        let written = file.write_all(bytes).and_then(|()| commit(file, &path, target, durability));
+        if written.is_err() {
+            let _best_effort = fs::remove_file(&path);
+        }
+        written
+    };
+    attempt().map_err(|cause| Error::io("write", target, cause))
+}
+
+/// Moves a complete temporary file to its place.
+pub fn commit(file: File, partial: &Path, target: &Path, durability: Durability) -> std::io::Result<()> {
+    if durability == Durability::Synced {
+        file.sync_all()?;
+    }
+    drop(file); // Windows renames closed files only
+    if let Err(error) = fs::rename(partial, target) {
+        if error.kind() != std::io::ErrorKind::NotFound {
+            return Err(error);
+        }
+        create_private_dir(target.parent().unwrap_or(target))?;
+        fs::rename(partial, target)?;
+    }
+    #[cfg(unix)]
+    if durability == Durability::Synced {
+        File::open(target.parent().unwrap_or(target))?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Reads a file of at most `max` bytes; `None` when there is none.
+pub fn read_bounded(path: &Path, max: u64) -> Result<Option<Bytes>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("read", path, error)),
+    };
+    read_open_bounded(file, path, max).map(Some)
+}
+
+/// Reads an open file of at most `max` bytes.
+pub fn read_open_bounded(file: File, path: &Path, max: u64) -> Result<Bytes> {
+    let len = file.metadata().map_err(|cause| Error::io("read", path, cause))?.len();
+    if len > max {
+        return Err(Error::new(Kind::TooLarge, format!("{} has {len} bytes, more than {max}", path.display())));
+    }
+    let mut bytes = Vec::with_capacity(len as usize + 1);
+    file.take(max + 1).read_to_end(&mut bytes).map_err(|cause| Error::io("read", path, cause))?;
+    Ok(bytes.into())
+}

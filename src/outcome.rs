@@ -1,0 +1,146 @@
+//! Names for everything that can happen to a request; they reach logs, reports and users as they
+//! stand here.
+//!
+//! Knows: the words. Does not know: who prints them.
+
+use serde::Serialize;
+
+/// How a request was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// From the cache, fresh; nothing was sent.
+    Hit,
+    /// From the cache after GitHub said 304; free of the primary limit when authorised.
+    Revalidated,
+    /// From GitHub.
+    Fetched(Because),
+    /// From the cache although stale.
+    Stale(StaleReason),
+    /// From GitHub, and not stored.
+    NotStored(NoStore),
+}
+
+/// Why an entry did not answer by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Because {
+    /// There is none (`uri-miss`).
+    NotStored,
+    /// It is past its lifetime.
+    Stale,
+    /// A cutoff says so.
+    Invalidated,
+    /// The mode says so.
+    Mode,
+    /// GitHub sent `Cache-Control: no-cache`.
+    NoCacheDirective,
+}
+
+/// Why a stale entry answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StaleReason {
+    /// `only-if-cached`.
+    Offline,
+    /// `force-cache`.
+    ForceCache,
+    /// A rate limit, or the run's own `max-requests`.
+    Limited,
+    /// GitHub answered 5xx.
+    ServerError,
+    /// No connection, a broken one or a time-out.
+    Unreachable,
+}
+
+/// Why an answer was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoStore {
+    /// The endpoint describes the moment.
+    Endpoint,
+    /// GitHub sent `Cache-Control: no-store`.
+    Directive,
+    /// `no-store` was asked for.
+    Mode,
+    /// A refusal or an error describes the asker or the moment.
+    Status(u16),
+    /// 202: still being computed.
+    NotReady,
+    /// A redirect to another host or of a kind that expires.
+    Redirect,
+    /// Some organisations are missing from the answer (`X-GitHub-SSO: partial-results`).
+    PartialResults,
+    /// GraphQL answered with errors.
+    GraphqlErrors,
+    /// Larger than an entry may be.
+    TooLarge,
+}
+
+impl Outcome {
+    /// One word for reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Hit => "hit",
+            Outcome::Revalidated => "revalidated",
+            Outcome::Fetched(_) => "fetched",
+            Outcome::Stale(_) => "stale",
+            Outcome::NotStored(_) => "not-stored",
+        }
+    }
+
+    /// The reason behind the word, where there is one.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Outcome::Hit | Outcome::Revalidated => None,
+            Outcome::Fetched(because) => Some(because.as_str()),
+            Outcome::Stale(reason) => Some(reason.as_str()),
+            Outcome::NotStored(reason) => Some(reason.as_str()),
+        }
+    }
+}
+
+impl Because {
+    /// The word for reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Because::NotStored => "miss",
+            Because::Stale => "stale",
+            Because::Invalidated => "invalidated",
+            Because::Mode => "mode",
+            Because::NoCacheDirective => "no-cache",
+        }
+    }
+}
+
+impl StaleReason {
+    /// The word for reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StaleReason::Offline => "offline",
+            StaleReason::ForceCache => "force-cache",
+            StaleReason::Limited => "limited",
+            StaleReason::ServerError => "server-error",
+            StaleReason::Unreachable => "unreachable",
+        }
+    }
+}
+
+impl NoStore {
+    /// The word for reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NoStore::Endpoint => "endpoint",
+            NoStore::Directive => "no-store",
+            NoStore::Mode => "mode",
+            NoStore::Status(_) => "status",
+            NoStore::NotReady => "not-ready",
+            NoStore::Redirect => "redirect",
+            NoStore::PartialResults => "partial-results",
+            NoStore::GraphqlErrors => "graphql-errors",
+            NoStore::TooLarge => "too-large",
+        }
+    }
+}
+
+impl Serialize for Outcome {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}

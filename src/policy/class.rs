@@ -1,0 +1,257 @@
+//! TTL classes: how long each family of endpoints stays fresh, and how long a stale answer may
+//! stand in for GitHub.
+//!
+//! Knows: the table. Does not know: the user's overrides (`policy`).
+//! To add a class: one row in [`CLASSES`], its patterns in [`ROUTES`].
+
+/// A TTL class.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Its name in plans (`classes:`), tags (`family:`) and `explain`.
+    pub name: &'static str,
+    /// Fresh for so many seconds.
+    pub fresh_secs: u64,
+    /// Usable for so many seconds after that when GitHub cannot answer.
+    pub stale_secs: u64,
+    /// What it is for, in the words of the docs table.
+    pub about: &'static str,
+}
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+const fn class(name: &'static str, fresh_secs: u64, stale_secs: u64, about: &'static str) -> Class {
+    Class { name, fresh_secs, stale_secs, about }
+}
+
+/// All classes; the last is for anything that no pattern knows.
+pub static CLASSES: &[Class] = &[
+    class("immutable", 30 * DAY, 365 * DAY, "commits, trees, blobs and compares named by full SHA"),
+    class("checks", MINUTE, DAY, "check runs, check suites and combined statuses"),
+    class("queue-depth", MINUTE, 10 * MINUTE, "queued or running workflow runs and their jobs"),
+    class("workflow-runs", 2 * MINUTE, HOUR, "workflow runs and jobs"),
+    class("runners", 5 * MINUTE, HOUR, "self-hosted runners and runner groups"),
+    class("artifacts", 10 * MINUTE, DAY, "artifacts and Actions caches"),
+    class("workflows", HOUR, DAY, "workflows, environments, variables"),
+    class("issues", 5 * MINUTE, DAY, "issue and pull request lists"),
+    class("issue", 10 * MINUTE, DAY, "one issue or pull request, its comments, reviews and files"),
+    class("search", 5 * MINUTE, HOUR, "search"),
+    class("org-repos", 15 * MINUTE, DAY, "repositories of an organisation"),
+    class("repos", 10 * MINUTE, DAY, "repositories of a user, an installation or the token"),
+    class("languages", DAY, 30 * DAY, "languages of a repository"),
+    class("community", DAY, 30 * DAY, "topics, licence, readme, contributors, community profile, statistics"),
+    class("releases", DAY, 30 * DAY, "releases, the latest one, one by tag, and their assets' metadata"),
+    class("tags", 30 * MINUTE, 30 * DAY, "tags"),
+    class("refs", 5 * MINUTE, 7 * DAY, "git references"),
+    class("commits", 30 * MINUTE, 7 * DAY, "commits of a ref, compares of moving refs, branches, contents"),
+    class("repo", HOUR, 7 * DAY, "repository information"),
+    class("user", DAY, 30 * DAY, "users and organisations"),
+    class("members", HOUR, 30 * DAY, "teams, members, labels, milestones"),
+    class("catalog", DAY, 30 * DAY, "licences, gitignore templates, emojis, meta"),
+    class("alerts", 5 * MINUTE, HOUR, "security alerts and audit log"),
+    class("events", MINUTE, HOUR, "events and notifications"),
+    class("graphql", 5 * MINUTE, DAY, "GraphQL queries"),
+    class("other", DAY, DAY, "anything else"),
+];
+
+/// Path patterns in order; the first that fits decides. `*` is one segment, `**` any rest,
+/// `#sha` a full object name, `#range` two of them with `...` between; after `?`, a parameter
+/// that must be there.
+static ROUTES: &[(&str, &str)] = &[
+    ("immutable", "/repos/*/*/git/commits/#sha"),
+    ("immutable", "/repos/*/*/git/trees/#sha"),
+    ("immutable", "/repos/*/*/git/blobs/#sha"),
+    ("immutable", "/repos/*/*/git/tags/#sha"),
+    ("immutable", "/repos/*/*/compare/#range"),
+    ("immutable", "/repos/*/*/commits/#sha"),
+    ("checks", "/repos/*/*/commits/*/check-runs"),
+    ("checks", "/repos/*/*/commits/*/check-suites"),
+    ("checks", "/repos/*/*/commits/*/status"),
+    ("checks", "/repos/*/*/commits/*/statuses"),
+    ("checks", "/repos/*/*/statuses/*"),
+    ("checks", "/repos/*/*/check-runs/**"),
+    ("checks", "/repos/*/*/check-suites/**"),
+    ("queue-depth", "/repos/*/*/actions/runs?status=queued"),
+    ("queue-depth", "/repos/*/*/actions/runs?status=in_progress"),
+    ("workflow-runs", "/repos/*/*/actions/runs/*/artifacts"),
+    ("workflow-runs", "/repos/*/*/actions/runs/**"),
+    ("workflow-runs", "/repos/*/*/actions/jobs/**"),
+    ("workflow-runs", "/repos/*/*/actions/workflows/*/runs"),
+    ("workflow-runs", "/repos/*/*/actions/runs"),
+    ("runners", "/repos/*/*/actions/runners/**"),
+    ("runners", "/orgs/*/actions/runners/**"),
+    ("runners", "/orgs/*/actions/runner-groups/**"),
+    ("runners", "/enterprises/*/actions/runners/**"),
+    ("artifacts", "/repos/*/*/actions/artifacts/**"),
+    ("artifacts", "/repos/*/*/actions/caches/**"),
+    ("artifacts", "/repos/*/*/actions/cache/**"),
+    ("workflows", "/repos/*/*/actions/**"),
+    ("workflows", "/repos/*/*/environments/**"),
+    ("workflows", "/orgs/*/actions/**"),
+    ("issues", "/repos/*/*/issues"),
+    ("issues", "/repos/*/*/pulls"),
+    ("issues", "/orgs/*/issues"),
+    ("issues", "/issues"),
+    ("issues", "/user/issues"),
+    ("issue", "/repos/*/*/issues/**"),
+    ("issue", "/repos/*/*/pulls/**"),
+    ("search", "/search/**"),
+    ("org-repos", "/orgs/*/repos"),
+    ("repos", "/users/*/repos"),
+    ("repos", "/user/repos"),
+    ("repos", "/installation/repositories"),
+    ("repos", "/user/installations/*/repositories"),
+    ("repos", "/users/*/starred"),
+    ("repos", "/repositories"),
+    ("languages", "/repos/*/*/languages"),
+    ("community", "/repos/*/*/topics"),
+    ("community", "/repos/*/*/license"),
+    ("community", "/repos/*/*/readme/**"),
+    ("community", "/repos/*/*/contributors"),
+    ("community", "/repos/*/*/community/**"),
+    ("community", "/repos/*/*/stats/**"),
+    ("community", "/repos/*/*/traffic/**"),
+    ("releases", "/repos/*/*/releases/**"),
+    ("tags", "/repos/*/*/tags"),
+    ("refs", "/repos/*/*/git/**"),
+    ("commits", "/repos/*/*/commits/**"),
+    ("commits", "/repos/*/*/compare/**"),
+    ("commits", "/repos/*/*/branches/**"),
+    ("commits", "/repos/*/*/contents/**"),
+    ("alerts", "/repos/*/*/dependabot/**"),
+    ("alerts", "/repos/*/*/code-scanning/**"),
+    ("alerts", "/repos/*/*/secret-scanning/**"),
+    ("alerts", "/orgs/*/dependabot/**"),
+    ("alerts", "/orgs/*/code-scanning/**"),
+    ("alerts", "/orgs/*/secret-scanning/**"),
+    ("alerts", "/orgs/*/audit-log"),
+    ("members", "/repos/*/*/labels/**"),
+    ("members", "/repos/*/*/milestones/**"),
+    ("members", "/repos/*/*/collaborators/**"),
+    ("members", "/repos/*/*/teams"),
+    ("members", "/repos/*/*/assignees/**"),
+    ("members", "/orgs/*/teams/**"),
+    ("members", "/orgs/*/members/**"),
+    ("members", "/teams/**"),
+    ("events", "/repos/*/*/events"),
+    ("events", "/networks/*/*/events"),
+    ("events", "/orgs/*/events"),
+    ("events", "/users/*/events/**"),
+    ("events", "/users/*/received_events/**"),
+    ("events", "/events"),
+    ("events", "/notifications/**"),
+    ("repo", "/repos/*/*"),
+    ("repo", "/repositories/*"),
+    ("user", "/users/*"),
+    ("user", "/user"),
+    ("user", "/user/*"),
+    ("user", "/orgs/*"),
+    ("user", "/organizations/*"),
+    ("catalog", "/licenses/**"),
+    ("catalog", "/gitignore/**"),
+    ("catalog", "/emojis"),
+    ("catalog", "/codes_of_conduct/**"),
+    ("catalog", "/meta"),
+    ("catalog", "/versions"),
+    ("graphql", "/graphql"),
+];
+
+/// Endpoints that describe the moment and are never stored.
+static NEVER_STORED: &[&str] = &["/rate_limit", "/zen", "/octocat", "/app/installations/*/access_tokens"];
+
+/// The class called `name`.
+pub fn by_name(name: &str) -> Option<&'static Class> {
+    CLASSES.iter().find(|class| class.name == name)
+}
+
+/// The class of a path and its query (A4).
+pub fn of(path: &str, query: &str) -> &'static Class {
+    let name = ROUTES.iter().find(|(_, pattern)| fits(pattern, path, query)).map_or("other", |(name, _)| name);
+    by_name(name).unwrap_or(&CLASSES[CLASSES.len() - 1])
+}
+
+/// Whether answers of this path may be stored at all.
+pub fn is_never_stored(path: &str) -> bool {
+    NEVER_STORED.iter().any(|pattern| fits(pattern, path, ""))
+}
+
+fn fits(pattern: &str, path: &str, query: &str) -> bool {
+    let (pattern, wanted) = pattern.split_once('?').unwrap_or((pattern, ""));
+    if !wanted.is_empty() && !query.split('&').any(|pair| pair == wanted) {
+        return false;
+    }
+    let mut segments = path.split('/');
+    for part in pattern.split('/') {
+        if part == "**" {
+            return true;
+        }
+        let Some(segment) = segments.next() else { return false };
+        let same = match part {
+            "*" => !segment.is_empty(),
+            "#sha" => is_full_sha(segment),
+            "#range" => segment.split_once("...").is_some_and(|(a, b)| is_full_sha(a) && is_full_sha(b)),
+            literal => literal == segment,
+        };
+        if !same {
+            return false;
+        }
+    }
+    segments.next().is_none()
+}
+
+fn is_full_sha(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families() {
+        let sha = "a".repeat(40);
+        for (path, query, name) in [
+            ("/repos/o/r", "", "repo"),
+            ("/repos/o/r/releases", "", "releases"),
+            ("/repos/o/r/releases/latest", "", "releases"),
+            ("/repos/o/r/releases/tags/v1", "", "releases"),
+            ("/repos/o/r/issues", "", "issues"),
+            ("/repos/o/r/issues/7/comments", "", "issue"),
+            ("/repos/o/r/actions/runs", "status=queued", "queue-depth"),
+            ("/repos/o/r/actions/runs", "status=success", "workflow-runs"),
+            ("/repos/o/r/actions/workflows", "", "workflows"),
+            ("/repos/o/r/commits/main", "", "commits"),
+            (&format!("/repos/o/r/commits/{sha}"), "", "immutable"),
+            (&format!("/repos/o/r/commits/{sha}/check-runs"), "", "checks"),
+            (&format!("/repos/o/r/compare/{sha}...{sha}"), "", "immutable"),
+            ("/repos/o/r/compare/v1...main", "", "commits"),
+            ("/orgs/o/repos", "", "org-repos"),
+            ("/users/u", "", "user"),
+            ("/nobody/knows", "", "other"),
+            ("/repos//r", "", "other"),
+        ] {
+            assert_eq!(of(path, query).name, name, "{path}?{query}");
+        }
+        assert!(is_never_stored("/rate_limit") && !is_never_stored("/repos/o/r"));
+    }
+
+    #[test]
+    fn every_route_names_a_class() {
+        for (name, pattern) in ROUTES {
+            assert!(by_name(name).is_some(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn the_lifetimes_that_are_promised() {
+        for (name, secs) in [
+            ("releases", DAY), ("repo", HOUR), ("languages", DAY), ("user", DAY), ("org-repos", 15 * MINUTE),
+            ("repos", 10 * MINUTE), ("issues", 5 * MINUTE), ("issue", 10 * MINUTE), ("workflow-runs", 2 * MINUTE),
+            ("queue-depth", MINUTE), ("runners", 5 * MINUTE), ("commits", 30 * MINUTE), ("search", 5 * MINUTE),
+            ("immutable", 30 * DAY), ("other", DAY),
+        ] {
+            assert_eq!(by_name(name).map(|class| class.fresh_secs), Some(secs), "{name}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The decisions, one by one.
+
+use super::*;
+use crate::entry::tests::entry;
+use crate::request::Api;
+use http::StatusCode;
+
+const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+const HOUR: Lifetime = Lifetime { class: "repo", fresh_secs: 3_600, stale_secs: 86_400 };
+
+fn aged(secs: u64) -> Entry {
+    let mut entry = entry("/repos/o/r", b"{}");
+    entry.fetched_at = NOW.minus(secs);
+    entry.validated_at = NOW.minus(secs);
+    entry
+}
+
+fn before(entry: &Entry, mode: Mode, cutoff: CutoffTimes) -> Before {
+    before_request(Some(entry), mode, &HOUR, cutoff, None, NOW)
+}
+
+fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+    }
+    Reply { status: StatusCode::from_u16(status).unwrap(), headers: map, body: body.to_owned().into(), attempts: 1 }
+}
+
+fn after(stored: Option<Entry>, reply: Reply) -> After {
+    let request = Request::get(&Api::github(), "/repos/o/r").unwrap();
+    let parts = entry("/repos/o/r", b"").parts;
+    after_reply(stored, &request, &parts, reply, &HOUR, None, NOW)
+}
+
+#[test]
+fn modes_decide_what_may_answer() {
+    let (young, old) = (aged(10), aged(4_000));
+    let none = CutoffTimes::default();
+    assert_eq!(before(&young, Mode::Default, none), Before::Fresh { age_secs: 10 });
+    assert!(matches!(before(&old, Mode::Default, none), Before::Revalidate { because: Because::Stale, .. }));
+    assert!(matches!(before(&young, Mode::NoCache, none), Before::Revalidate { because: Because::Mode, .. }));
+    for mode in [Mode::Reload, Mode::NoStore] {
+        assert_eq!(before(&young, mode, none), Before::Fetch(Because::Mode));
+    }
+    for (mode, reason) in [(Mode::OnlyIfCached, StaleReason::Offline), (Mode::ForceCache, StaleReason::ForceCache)] {
+        assert_eq!(before(&old, mode, none), Before::AnswerStale { age_secs: 4_000, reason });
+        assert_eq!(before(&young, mode, none), Before::Fresh { age_secs: 10 });
+    }
+    let missing = |mode| before_request(None, mode, &HOUR, none, None, NOW);
+    assert_eq!(missing(Mode::OnlyIfCached), Before::NotCached);
+    assert_eq!(missing(Mode::ForceCache), Before::Fetch(Because::NotStored));
+}
+
+#[test]
+fn a_cutoff_means_revalidate_and_gone_means_absent() {
+    let cutoff = CutoffTimes { revalidate: Some(NOW.minus(5)), gone: None };
+    assert!(matches!(before(&aged(10), Mode::Default, cutoff), Before::Revalidate { because: Because::Invalidated, .. }));
+    assert!(matches!(before(&aged(4), Mode::Default, cutoff), Before::Fresh { .. }));
+    let gone = CutoffTimes { revalidate: None, gone: Some(NOW.minus(5)) };
+    assert_eq!(before(&aged(10), Mode::Default, gone), Before::Fetch(Because::NotStored));
+    assert!(!may_answer_stale(&aged(10), &HOUR, gone, NOW));
+}
+
+#[test]
+fn clocks_ahead_of_ours_and_directives() {
+    let mut future = aged(0);
+    future.validated_at = NOW.plus(1_000_000);
+    assert_eq!(before(&future, Mode::Default, CutoffTimes::default()), Before::Fresh { age_secs: 0 });
+    let mut headers = HeaderMap::new();
+    headers.insert("cache-control", "private, no-cache".parse().unwrap());
+    let directed = Entry { headers: StoredHeaders::of(&headers), ..aged(1) };
+    assert_eq!(before(&directed, Mode::Default, CutoffTimes::default()), Before::Fetch(Because::NoCacheDirective));
+}
+
+#[test]
+fn negative_answers_are_brief_and_grow() {
+    let mut missing = aged(0);
+    missing.status = 404;
+    let lifetimes: Vec<u64> = (0..8).map(|n| { missing.repeats = n; fresh_secs(&missing, &HOUR) }).collect();
+    assert_eq!(lifetimes, [60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
+    let After::Replaced(again) = after(Some(Entry { repeats: 2, ..missing.clone() }), reply(404, &[], "{}")) else {
+        panic!("a 404 is stored")
+    };
+    assert_eq!((again.repeats, again.ttl_secs), (3, 480));
+    let After::Replaced(found) = after(Some(missing), reply(200, &[], "{}")) else { panic!("stored") };
+    assert_eq!(found.repeats, 0);
+}
+
+#[test]
+fn a_304_freshens_and_keeps_what_it_must() {
+    let old = Entry { status: 200, ..aged(5_000) };
+    let After::Freshened(entry) = after(Some(old.clone()), reply(304, &[("etag", "\"new\""), ("link", "")], "")) else {
+        panic!("freshened")
+    };
+    assert_eq!((entry.validated_at, entry.fetched_at), (NOW, old.fetched_at));
+    assert_eq!(entry.headers.get("etag"), Some("\"new\""));
+    assert_eq!(entry.body, old.body);
+    assert!(matches!(after(None, reply(304, &[], "")), After::AskAgain));
+}
+
+#[test]
+fn what_is_never_stored_has_a_name() {
+    let cases = [
+        (reply(401, &[], ""), NoStore::Status(401)),
+        (reply(403, &[], ""), NoStore::Status(403)),
+        (reply(422, &[], ""), NoStore::Status(422)),
+        (reply(202, &[], "{}"), NoStore::NotReady),
+        (reply(302, &[("location", "https://elsewhere.example/x")], ""), NoStore::Redirect),
+        (reply(301, &[("location", "https://elsewhere.example/x")], ""), NoStore::Redirect),
+        (reply(200, &[("cache-control", "no-store")], "{}"), NoStore::Directive),
+        (reply(200, &[("x-github-sso", "partial-results; organizations=1")], "[]"), NoStore::PartialResults),
+    ];
+    for (reply, reason) in cases {
+        let text = format!("{reply:?}");
+        assert!(matches!(after(None, reply), After::DoNotStore(_, why) if why == reason), "{text}");
+    }
+    for status in [200, 204, 404, 410, 451] {
+        assert!(matches!(after(None, reply(status, &[], "")), After::Replaced(_)), "{status}");
+    }
+    assert!(matches!(after(None, reply(301, &[("location", "/repositories/1")], "{}")), After::Replaced(_)));
+}
+
+#[test]
+fn graphql_answers_with_errors_are_not_stored() {
+    let request = Request::graphql(&Api::github(), "{}");
+    let store = |body: &str| {
+        let parts = entry("/x", b"").parts;
+        matches!(after_reply(None, &request, &parts, reply(200, &[], body), &HOUR, None, NOW), After::Replaced(_))
+    };
+    assert!(store(r#"{"data":{"viewer":{"login":"x"}}}"#));
+    assert!(!store(r#"{"data":null,"errors":[{"type":"RATE_LIMITED"}]}"#));
+    assert!(!store("not json"));
+}
+
+#[test]
+fn a_validator_for_another_token_gives_way_to_the_date() {
+    let mut entry = aged(0);
+    entry.token_digest = Some("one".into());
+    let other = Validators::of(&entry, Some("two"));
+    assert!(other.etag.is_some(), "without a date it is the only one");
+    let mut headers = HeaderMap::new();
+    headers.insert("etag", "\"x\"".parse().unwrap());
+    headers.insert("last-modified", "Mon, 01 Jan 2024 00:00:00 GMT".parse().unwrap());
+    entry.headers = StoredHeaders::of(&headers);
+    assert_eq!(Validators::of(&entry, Some("two")).etag, None);
+    assert!(Validators::of(&entry, Some("one")).etag.is_some());
+}
+
+#[test]
+fn stale_answers_have_a_window() {
+    let none = CutoffTimes::default();
+    assert!(may_answer_stale(&aged(3_600 + 86_399), &HOUR, none, NOW));
+    assert!(!may_answer_stale(&aged(3_600 + 86_400), &HOUR, none, NOW));
+}

@@ -1,0 +1,31 @@
+//! What GitHub answered: status, headers, and the body's bytes, whole and uncompressed.
+//!
+//! Knows: reading single headers. Does not know: what to do about any of it (`policy`).
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+/// One answer from upstream.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// Status code.
+    pub status: StatusCode,
+    /// Headers as received, less those of the connection and of content coding.
+    pub headers: HeaderMap,
+    /// The body after content decoding; empty for 204, 304 and `HEAD`.
+    pub body: Bytes,
+    /// Requests that it took, retries included.
+    pub attempts: u32,
+}
+
+impl Reply {
+    /// A header's value when it is there and is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether it is the free "not modified".
+    pub fn is_not_modified(&self) -> bool {
+        self.status == StatusCode::NOT_MODIFIED
+    }
+}

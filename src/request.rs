@@ -1,0 +1,316 @@
+//! What is asked of GitHub, in one normal form.
+//!
+//! Knows: hosts, paths, query order and representations (A1). Does not know: identity
+//! (`partition`), freshness (`policy`) or how anything is sent (`github`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Uri;
+
+use crate::error::{Error, Result};
+
+/// The REST API version that is asked for unless a caller names another.
+pub const API_VERSION: &str = "2022-11-28";
+
+/// The one form in which GitHub's plain JSON is asked for.
+pub const PLAIN_JSON: &str = "application/vnd.github+json";
+
+/// Where an API lives: `https://api.github.com`, or `https://HOST/api/v3` for GHES.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Api {
+    /// Scheme and authority, no trailing slash.
+    origin: String,
+    /// `host` or `host:port`, lower case; part of every key.
+    host: Arc<str>,
+    /// `""` or the prefix of every REST path, such as `/api/v3`.
+    prefix: String,
+}
+
+impl Api {
+    /// The API of github.com.
+    pub fn github() -> Self {
+        Self { origin: "https://api.github.com".into(), host: "api.github.com".into(), prefix: String::new() }
+    }
+
+    /// Reads a base address such as `$GITHUB_API_URL`.
+    ///
+    /// Errors unless it is an absolute `https` (or, for tests and local servers, `http`) address
+    /// without user information or query.
+    pub fn parse(url: &str) -> Result<Self> {
+        let bad = |why: &str| {
+            Error::usage(format!("`{}` is no API address: {why}", url.escape_debug()))
+                .hint("use https://api.github.com or, for GitHub Enterprise Server, https://HOST/api/v3")
+        };
+        let uri: Uri = url.parse().map_err(|_| bad("it does not parse"))?;
+        let scheme = uri.scheme_str().ok_or_else(|| bad("it has no scheme"))?;
+        if !matches!(scheme, "https" | "http") {
+            return Err(bad("its scheme is neither https nor http"));
+        }
+        let authority = uri.authority().ok_or_else(|| bad("it has no host"))?.as_str().to_ascii_lowercase();
+        if authority.contains('@') || uri.query().is_some() {
+            return Err(bad("it carries more than a host and a path"));
+        }
+        Ok(Self {
+            origin: format!("{scheme}://{authority}"),
+            host: authority.into(),
+            prefix: uri.path().trim_end_matches('/').into(),
+        })
+    }
+
+    /// Host and, where it is not the scheme's own, port.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Scheme and authority.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Whether the connection is plain HTTP.
+    pub fn is_plaintext(&self) -> bool {
+        self.origin.starts_with("http://")
+    }
+
+    /// The address of a request at this API. GHES serves GraphQL beside, not below, its REST prefix.
+    pub fn url(&self, request: &Request) -> String {
+        let prefix = match (&request.method, self.prefix.strip_suffix("/v3")) {
+            (Method::Graphql(_), Some(ghes)) => ghes,
+            _ => &self.prefix,
+        };
+        let mark = if request.query.is_empty() { "" } else { "?" };
+        format!("{}{prefix}{}{mark}{}", self.origin, request.path, request.query)
+    }
+
+    /// Path and query of an address at this API; `None` when it leads to another host or scheme.
+    pub fn own<'a>(&self, url: &'a str) -> Option<&'a str> {
+        let local = if url.starts_with('/') && !url.starts_with("//") {
+            url
+        } else {
+            let rest = url.get(self.origin.len()..)?;
+            (url[..self.origin.len()].eq_ignore_ascii_case(&self.origin) && rest.starts_with('/')).then_some(rest)?
+        };
+        match local.strip_prefix(&self.prefix) {
+            Some(path) if path.starts_with('/') => Some(path),
+            _ => Some(local),
+        }
+    }
+}
+
+/// How something is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Method {
+    /// `GET`.
+    Get,
+    /// `HEAD`.
+    Head,
+    /// A GraphQL query: `POST` with this JSON text.
+    Graphql(Bytes),
+}
+
+impl Method {
+    /// The HTTP method's name.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Graphql(_) => "POST",
+        }
+    }
+}
+
+/// One request, in normal form: two requests for the same thing are equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// How it is asked.
+    pub method: Method,
+    /// [`Api::host`].
+    pub host: Arc<str>,
+    /// Path below the API's prefix, as given: a trailing slash is another resource to GitHub.
+    pub path: String,
+    /// Query without `?`; parameters in order of name, repeated ones in the order given.
+    pub query: String,
+    /// Media type asked for, in the one form of its representation.
+    pub accept: String,
+    /// `X-GitHub-Api-Version`.
+    pub api_version: String,
+    /// For a later page: the path that began its listing. Not part of the key; it says what the
+    /// page is about where its own path is numeric (`/repositories/ID/…`).
+    pub listing: Option<Arc<str>>,
+}
+
+impl Request {
+    /// A `GET` of `path` (with or without query) as plain JSON.
+    ///
+    /// Errors when the path cannot stand in a request line, or is absolute to another host.
+    pub fn get(api: &Api, path: &str) -> Result<Self> {
+        let local = if path.contains("://") {
+            api.own(path).ok_or_else(|| {
+                Error::usage(format!("`{}` leads to another host than {}", path.escape_debug(), api.host))
+            })?
+        } else {
+            path
+        };
+        let local = local.split('#').next().unwrap_or_default();
+        let (path, query) = local.split_once('?').unwrap_or((local, ""));
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let fits = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&b));
+        if !fits(&path) || !fits(query) || path.len() + query.len() > 8_000 {
+            return Err(Error::usage(format!("`{}` cannot stand in a request", local.escape_debug()))
+                .hint("percent-encode spaces and other characters that an address cannot hold"));
+        }
+        if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+            return Err(Error::usage(format!("`{}` climbs out of its path", local.escape_debug())));
+        }
+        Ok(Self {
+            method: Method::Get,
+            host: api.host.clone(),
+            path,
+            query: normal_query(query),
+            accept: PLAIN_JSON.into(),
+            api_version: API_VERSION.into(),
+            listing: None,
+        })
+    }
+
+    /// A GraphQL query: `body` is the JSON object with `query` and `variables`.
+    pub fn graphql(api: &Api, body: impl Into<Bytes>) -> Self {
+        Self {
+            method: Method::Graphql(body.into()),
+            host: api.host.clone(),
+            path: "/graphql".into(),
+            query: String::new(),
+            accept: PLAIN_JSON.into(),
+            api_version: API_VERSION.into(),
+            listing: None,
+        }
+    }
+
+    /// The same request for another representation.
+    #[must_use]
+    pub fn accepting(mut self, accept: &str) -> Self {
+        self.accept = representation(accept);
+        self
+    }
+
+    /// The same request under another API version.
+    #[must_use]
+    pub fn version(mut self, version: &str) -> Self {
+        version.clone_into(&mut self.api_version);
+        self
+    }
+
+    /// The same request with `name=value` added, unless the query names `name` already.
+    #[must_use]
+    pub fn with_default_param(mut self, name: &str, value: &str) -> Self {
+        if !self.query.split('&').any(|pair| pair.split('=').next() == Some(name)) {
+            let mark = if self.query.is_empty() { "" } else { "&" };
+            self.query = normal_query(&format!("{}{mark}{name}={value}", self.query));
+        }
+        self
+    }
+
+    /// The request that `link` (a `Link` or `Location` address) leads to from here: same
+    /// representation, and it remembers what it belongs to. `None` when it leaves this API.
+    pub fn follow(&self, api: &Api, link: &str) -> Option<Self> {
+        let mut next = Request::get(api, api.own(link)?).ok()?;
+        next.accept.clone_from(&self.accept);
+        next.api_version.clone_from(&self.api_version);
+        next.method = self.method.clone();
+        next.listing = Some(self.listing.clone().unwrap_or_else(|| self.path.as_str().into()));
+        Some(next)
+    }
+
+    /// Path and query, for people.
+    pub fn target(&self) -> String {
+        let mark = if self.query.is_empty() { "" } else { "?" };
+        format!("{}{mark}{}", self.path, self.query)
+    }
+}
+
+/// Parameters in order of name; a stable sort, so repeated ones keep theirs.
+fn normal_query(query: &str) -> String {
+    let mut pairs: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty()).collect();
+    pairs.sort_by_key(|pair| pair.split('=').next());
+    pairs.join("&")
+}
+
+/// Previews that have become part of plain JSON ("graduated"), without `-preview`.
+/// Source: GitHub's "API previews" page and its changelog.
+const GRADUATED: &[&str] = &[
+    "ant-man", "antiope", "baptiste", "barred-rock", "black-panther", "cloak", "corsair", "cryptographer", "dorian",
+    "drax", "flash", "fury", "giant-sentry-fist", "groot", "hellcat", "inertia", "ironman", "jean-grey", "london",
+    "luke-cage", "lydian", "machine-man", "mercy", "merge-info", "mockingbird", "nebula", "nightshade", "sailor-v",
+    "scarlet-witch", "shadow-cat", "squirrel-girl", "starfox", "surtur", "switcheroo", "symmetra", "valkyrie",
+    "wyandotte", "zzzax",
+];
+
+/// The normal form of an `Accept` value: everything that means GitHub's plain JSON is one
+/// representation, so that every door shares its entries; any other media type is its own.
+fn representation(accept: &str) -> String {
+    let plain = |part: &str| {
+        let media = part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match media.as_str() {
+            "" | "*/*" | "application/*" | "application/json" | PLAIN_JSON | "application/vnd.github.v3+json"
+            | "application/vnd.github" | "application/vnd.github.v3" => true,
+            media => media.strip_prefix("application/vnd.github.").is_some_and(|rest| {
+                let rest = rest.strip_suffix("+json").unwrap_or(rest);
+                rest.strip_suffix("-preview").is_some_and(|name| GRADUATED.contains(&name))
+            }),
+        }
+    };
+    if accept.split(',').all(plain) { PLAIN_JSON.into() } else { accept.trim().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(path: &str) -> Request {
+        Request::get(&Api::github(), path).unwrap()
+    }
+
+    #[test]
+    fn parameters_have_a_normal_order_and_repeated_ones_keep_theirs() {
+        assert_eq!(get("/x?b=2&a=1"), get("x?a=1&b=2"));
+        assert_eq!(get("/x?l=b&l=a&k=1").query, "k=1&l=b&l=a");
+        assert_ne!(get("/x/"), get("/x"));
+        assert_eq!(get("/x?page=2").with_default_param("per_page", "100").query, "page=2&per_page=100");
+        assert_eq!(get("/x?per_page=7").with_default_param("per_page", "100").query, "per_page=7");
+    }
+
+    #[test]
+    fn plain_json_is_one_representation() {
+        let gh = "application/vnd.github.merge-info-preview+json, application/vnd.github.nebula-preview";
+        for accept in ["*/*", "", "application/json", "application/vnd.github.v3+json", gh] {
+            assert_eq!(representation(accept), PLAIN_JSON, "{accept}");
+        }
+        for accept in ["application/vnd.github.raw", "application/vnd.github.v3.diff", "text/html, */*"] {
+            assert_eq!(representation(accept), accept);
+        }
+    }
+
+    #[test]
+    fn enterprise_paths_and_links() {
+        let ghes = Api::parse("https://GHE.example/api/v3/").unwrap();
+        let request = Request::get(&ghes, "/repos/o/r?page=2").unwrap();
+        assert_eq!(ghes.url(&request), "https://ghe.example/api/v3/repos/o/r?page=2");
+        assert_eq!(ghes.url(&Request::graphql(&ghes, "{}")), "https://ghe.example/api/graphql");
+        let next = request.follow(&ghes, "https://ghe.example/api/v3/repositories/1?page=3").unwrap();
+        assert_eq!((next.path.as_str(), next.listing.as_deref()), ("/repositories/1", Some("/repos/o/r")));
+        for elsewhere in ["https://evil.example/api/v3/x", "https://ghe.example.evil/x", "//evil.example/x", "http://ghe.example/x"] {
+            assert_eq!(request.follow(&ghes, elsewhere), None, "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_stand_in_a_request_is_refused() {
+        for path in ["/a b", "/a\r\nHost: evil", "/ä", "/a/../b", "https://evil.example/x", "/{owner}"] {
+            assert!(Request::get(&Api::github(), path).is_err(), "{path}");
+        }
+        for url in ["api.github.com", "ftp://x", "https://user@x", "https://x?y", ""] {
+            assert!(Api::parse(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The store directory and its tiers, nearest first: loose files over the bundle.
+//!
+//! Knows: where things are, which tier to ask, that a failing tier is skipped (A17). Does not
+//! know: freshness, upstream.
+//!
+//! ```text
+//! <dir>/ .gitignore CACHEDIR.TAG lock cutoffs.json used.log fresh.log stats.json bundle.tar.zst
+//!        partial/  files being written        v1/  loose entries
+//! ```
+
+mod clean;
+mod pack;
+
+pub use clean::Cleaned;
+pub use pack::{Narrow, Saved};
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use crate::clock::Clock;
+use crate::cutoff::{Cutoff, Cutoffs};
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::files::{self, Durability};
+use crate::key::CacheKey;
+use crate::policy::CutoffTimes;
+use crate::tag::Subject;
+use crate::tier::bundle::BundleTier;
+use crate::tier::disk::DiskTier;
+use crate::tier::{Tier, TierName, WritableTier};
+
+/// The bundle's file name within a store.
+pub const BUNDLE_NAME: &str = "bundle.tar.zst";
+
+/// The log of last uses is not grown beyond this; losing some makes eviction a little worse.
+const MAX_USED_LOG_BYTES: u64 = 8 << 20;
+
+/// The tag that keeps backups away; see <https://bford.info/cachedir/>.
+const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory holds the cache of octocache; it can be deleted at any time.\n";
+
+/// A store on this machine.
+#[derive(Debug)]
+pub struct Stack {
+    dir: PathBuf,
+    clock: Clock,
+    disk: DiskTier,
+    bundle: BundleTier,
+    cutoffs: OnceLock<Mutex<Cutoffs>>,
+    /// First halves of the keys of bundled entries that answered, for `used.log`.
+    used: Mutex<Vec<[u8; 16]>>,
+    prepared: OnceLock<bool>,
+    broken_write_said: AtomicBool,
+}
+
+/// An entry and where it was.
+#[derive(Debug)]
+pub struct Found {
+    /// The entry, verified.
+    pub entry: Entry,
+    /// The tier that had it.
+    pub tier: TierName,
+}
+
+impl Stack {
+    /// A store in `dir`; nothing is touched before it is needed.
+    pub fn new(dir: impl Into<PathBuf>, clock: Clock) -> Self {
+        let dir = dir.into();
+        Self {
+            disk: DiskTier::new(dir.join("v1"), dir.join("partial"), clock.clone()),
+            bundle: BundleTier::new(dir.join(BUNDLE_NAME), dir.join("fresh.log")),
+            dir,
+            clock,
+            cutoffs: OnceLock::new(),
+            used: Mutex::default(),
+            prepared: OnceLock::new(),
+            broken_write_said: AtomicBool::new(false),
+        }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The bundle's path.
+    pub fn bundle_path(&self) -> PathBuf {
+        self.dir.join(BUNDLE_NAME)
+    }
+
+    /// The tier of loose files.
+    pub fn disk(&self) -> &DiskTier {
+        &self.disk
+    }
+
+    /// The tier of the bundle.
+    pub fn bundle(&self) -> &BundleTier {
+        &self.bundle
+    }
+
+    /// The entry under `key` in the nearest tier that has a usable one. A newer copy in the other
+    /// tier wins only by being nearer: loose entries are always at least as new.
+    pub fn look_up(&self, key: &CacheKey) -> Option<Found> {
+        for tier in [&self.disk as &dyn Tier, &self.bundle] {
+            match tier.look_up(key) {
+                Ok(Some(entry)) => {
+                    if tier.name() == TierName::Bundle {
+                        let mut lead = [0; 16];
+                        lead.copy_from_slice(&key.as_bytes()[..16]);
+                        lock(&self.used).push(lead);
+                    }
+                    return Some(Found { entry, tier: tier.name() });
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(tier = tier.name().as_str(), %key, %error, "a stored entry is not usable; it is fetched again");
+                }
+            }
+        }
+        None
+    }
+
+    /// A number by which keys sort into the order in which the store reads them fastest.
+    pub fn place(&self, key: &CacheKey) -> (u32, u32) {
+        self.bundle.bundle().and_then(|bundle| bundle.place(key)).unwrap_or((u32::MAX, u32::MAX))
+    }
+
+    /// Stores an entry, best effort: the first failure is said once, the answer stands anyway.
+    pub fn put(&self, entry: &Entry) -> bool {
+        self.write(|| self.disk.put(entry))
+    }
+
+    /// Records that `entry` is current, as the tier that had it does: a note beside the bundle,
+    /// or the small file anew.
+    pub fn freshen(&self, entry: &Entry, tier: TierName) -> bool {
+        self.write(|| match tier {
+            TierName::Bundle if self.bundle.freshen(entry)? => Ok(()),
+            _ => self.disk.put(entry),
+        })
+    }
+
+    fn write(&self, attempt: impl FnOnce() -> Result<()>) -> bool {
+        if !*self.prepared.get_or_init(|| self.said(self.prepare())) {
+            return false;
+        }
+        self.said(attempt())
+    }
+
+    fn said(&self, result: Result<()>) -> bool {
+        let Err(error) = result else { return true };
+        if !self.broken_write_said.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "the store cannot be written; answers are still right, but not kept");
+        }
+        false
+    }
+
+    /// Makes the directory with what belongs into each: private, ignored by git and backups.
+    pub fn prepare(&self) -> Result<()> {
+        let failed = |cause| Error::io("create", &self.dir, cause);
+        files::create_private_dir(&self.dir.join("partial")).map_err(failed)?;
+        files::create_private_dir(&self.dir.join("v1")).map_err(failed)?;
+        for (name, text) in [(".gitignore", "*\n"), ("CACHEDIR.TAG", CACHEDIR_TAG)] {
+            let path = self.dir.join(name);
+            if !path.exists() {
+                fs::write(&path, text).map_err(|cause| Error::io("write", &path, cause))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What invalidations say about `subject`.
+    pub fn cutoff_times(&self, subject: Subject<'_>) -> CutoffTimes {
+        let cutoffs = lock(self.cutoffs());
+        if cutoffs.is_empty() { CutoffTimes::default() } else { cutoffs.times(subject) }
+    }
+
+    /// Adds invalidations, durably: their loss would give wrong answers.
+    pub fn invalidate(&self, new: &[Cutoff]) -> Result<()> {
+        self.prepare()?;
+        let _lock = self.lock(Wait::Yes)?;
+        // Another process may have added some since we looked.
+        let mut all = self.read_cutoffs();
+        for cutoff in new {
+            all.add(cutoff.clone());
+        }
+        files::write_atomic(&self.cutoffs_path(), &self.dir.join("partial"), &all.encode(), Durability::Synced)?;
+        *lock(self.cutoffs()) = all;
+        Ok(())
+    }
+
+    /// All invalidations in force.
+    pub fn all_cutoffs(&self) -> Cutoffs {
+        lock(self.cutoffs()).clone()
+    }
+
+    fn cutoffs(&self) -> &Mutex<Cutoffs> {
+        self.cutoffs.get_or_init(|| Mutex::new(self.read_cutoffs()))
+    }
+
+    fn cutoffs_path(&self) -> PathBuf {
+        self.dir.join("cutoffs.json")
+    }
+
+    /// The directory's own and those that came with the bundle; the later time wins, so that an
+    /// old bundle cannot roll one back.
+    fn read_cutoffs(&self) -> Cutoffs {
+        let read = || -> Result<Cutoffs> {
+            let mut all = Cutoffs::decode(&files::read_bounded(&self.cutoffs_path(), 1 << 20)?.unwrap_or_default())?;
+            if let Some(bundle) = self.bundle.bundle() {
+                all.merge(&bundle.cutoffs()?);
+            }
+            Ok(all)
+        };
+        read().unwrap_or_else(|error| {
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot read the invalidations; everything is revalidated");
+            Cutoffs::everything(self.clock.now())
+        })
+    }
+
+    fn fresh_log(&self) -> PathBuf {
+        self.dir.join("fresh.log")
+    }
+
+    fn used_log(&self) -> PathBuf {
+        self.dir.join("used.log")
+    }
+
+    /// The store's advisory lock, for whoever rewrites what others share. The kernel releases it
+    /// when its holder dies.
+    fn lock(&self, wait: Wait) -> Result<Option<File>> {
+        let path = self.dir.join("lock");
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&path).map_err(|cause| Error::io("open", &path, cause))?;
+        let locked = match wait {
+            Wait::Yes => file.lock().map(|()| true),
+            Wait::No => match file.try_lock() {
+                Ok(()) => Ok(true),
+                Err(fs::TryLockError::WouldBlock) => Ok(false),
+                Err(fs::TryLockError::Error(error)) => Err(error),
+            },
+        };
+        let locked = locked.map_err(|cause| Error::io("lock", &path, cause))?;
+        Ok(locked.then_some(file))
+    }
+
+    /// Writes what was only noted in memory: last uses of bundled entries. Best effort.
+    pub fn flush(&self) {
+        let used = std::mem::take(&mut *lock(&self.used));
+        if used.is_empty() {
+            return;
+        }
+        let mut options = fs::OpenOptions::new();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let _best_effort = options.open(self.used_log()).and_then(|mut log| {
+            if log.metadata()?.len() < MAX_USED_LOG_BYTES { log.write_all(&used.concat()) } else { Ok(()) }
+        });
+    }
+
+    /// Calls `each` with every stored entry and its tier; a loose one hides its bundled twin.
+    /// Returns the number of broken ones.
+    pub fn for_each(&self, mut each: impl FnMut(&Entry, TierName)) -> Result<u32> {
+        let mut broken = 0;
+        let loose = self.disk.keys();
+        for key in &loose {
+            match self.disk.look_up(key) {
+                Ok(Some(entry)) => each(&entry, TierName::Disk),
+                Ok(None) | Err(_) => broken += 1,
+            }
+        }
+        let hidden: std::collections::HashSet<[u8; 16]> =
+            loose.iter().filter_map(|key| key.as_bytes().first_chunk().copied()).collect();
+        if let Some(bundle) = self.bundle.bundle() {
+            broken += bundle.for_each(|record, entry| {
+                if !hidden.contains(&record.key) {
+                    each(&entry, TierName::Bundle);
+                }
+            })?;
+        }
+        Ok(broken)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// Until the other is done: the change must not be lost.
+    Yes,
+    /// Not at all: the other does the same work.
+    No,
+}
+
+/// A panic elsewhere cannot leave these small collections half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! Making room (A14) and emptying (A15, `clear`).
+//!
+//! Knows: which loose files are oldest, how the bundle forgets. Does not know: when it is called.
+
+use std::fs;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::{Narrow, Saved, Stack, Wait};
+use crate::cutoff::{Cutoff, CutoffMode};
+use crate::error::Result;
+use crate::tag::{Scope, Subject};
+use crate::tier::{Tier, WritableTier};
+
+/// What cleaning did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Cleaned {
+    /// Loose entries that were removed.
+    pub removed: usize,
+    /// Bytes that were freed, where they are known.
+    pub bytes: u64,
+    /// What became of the bundle, where it had to be rewritten.
+    pub bundle: Option<Saved>,
+}
+
+impl Stack {
+    /// Removes entries of `scope`, their bodies too: from loose files at once, from the bundle by
+    /// repacking it.
+    pub fn clear(&self, scope: &Scope) -> Result<Cleaned> {
+        self.invalidate(&[Cutoff { scope: scope.clone(), at: self.clock.now(), mode: CutoffMode::Gone }])?;
+        let mut cleaned = Cleaned::default();
+        for key in self.disk.keys() {
+            let path = self.disk.path(&key);
+            let doomed = match self.disk.look_up(&key) {
+                Ok(Some(entry)) => {
+                    scope.covers(Subject { key: &key, parts: &entry.parts, listing: entry.listing.as_deref() })
+                }
+                // A broken entry is no use to anybody.
+                Ok(None) | Err(_) => true,
+            };
+            if doomed {
+                cleaned.bytes += fs::metadata(&path).map_or(0, |meta| meta.len());
+                self.disk.remove(&key)?;
+                cleaned.removed += 1;
+            }
+        }
+        if *scope == Scope::All {
+            let path = self.bundle_path();
+            cleaned.bytes += fs::metadata(&path).map_or(0, |meta| meta.len());
+            for path in [path, self.fresh_log(), self.used_log()] {
+                let _absent_is_fine = fs::remove_file(path);
+            }
+        } else if self.bundle.bundle().is_some() {
+            let nothing_new = Narrow { never: vec![Scope::All], ..Narrow::default() };
+            cleaned.bundle = Some(self.pack(&nothing_new, true)?);
+        }
+        Ok(cleaned)
+    }
+
+    /// Removes loose entries that were not used for `older_than_secs`, then the least recently
+    /// used ones until the rest fits into `max_bytes`. Does nothing while another process saves.
+    pub fn clean(&self, older_than_secs: Option<u64>, max_bytes: Option<u64>) -> Result<Cleaned> {
+        self.prepare()?;
+        let mut cleaned = Cleaned::default();
+        let Some(_lock) = self.lock(Wait::No)? else { return Ok(cleaned) };
+        self.drop_old_partials();
+        let mut files: Vec<_> = self
+            .disk
+            .keys()
+            .into_iter()
+            .filter_map(|key| {
+                let meta = fs::metadata(self.disk.path(&key)).ok()?;
+                let used = meta.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+                Some((used, meta.len(), key))
+            })
+            .collect();
+        files.sort_unstable();
+        let mut kept: u64 = files.iter().map(|(_, len, _)| len).sum();
+        let too_old = older_than_secs.map(|secs| self.clock.now().minus(secs).secs().max(0) as u64);
+        for (used, len, key) in files {
+            if !too_old.is_some_and(|at| used < at) && max_bytes.is_none_or(|max| kept <= max) {
+                break;
+            }
+            self.disk.remove(&key)?;
+            kept -= len;
+            cleaned.removed += 1;
+            cleaned.bytes += len;
+        }
+        Ok(cleaned)
+    }
+}

@@ -1,0 +1,294 @@
+//! Saving: folding loose entries, freshenings, last uses and invalidations into the bundle.
+//!
+//! Knows: when to append, when to repack, what may be deleted afterwards. Does not know: the
+//! bytes (`bundle`).
+//! Order: write, sync, rename, sync the directory; only then delete what was absorbed, and only
+//! if it is still the file that was packed. A kill in between leaves duplicates, never a loss.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::{Stack, Wait};
+use crate::bundle::{Bundle, MAX_DEAD_SHARE, MAX_GENERATIONS, Plan, Planned, Record, Totals, write};
+use crate::clock::Timestamp;
+use crate::cutoff::{CutoffMode, Cutoffs};
+use crate::entry::{Entry, Head};
+use crate::error::{Error, Result};
+use crate::files::{self, Durability};
+use crate::key::{CacheKey, KeyParts};
+use crate::policy::class;
+use crate::tag::{Scope, Subject};
+use crate::tier::Tier;
+use crate::tier::bundle::Freshened;
+
+/// What may enter the bundle (C10).
+#[derive(Debug, Clone, Default)]
+pub struct Narrow {
+    /// Only entries in one of these scopes; empty: all.
+    pub only: Vec<Scope>,
+    /// Never entries in one of these.
+    pub never: Vec<Scope>,
+}
+
+impl Narrow {
+    fn admits(&self, subject: Subject<'_>) -> bool {
+        let within = |scopes: &[Scope]| scopes.iter().any(|scope| scope.covers(subject));
+        (self.only.is_empty() || within(&self.only)) && !within(&self.never)
+    }
+}
+
+/// What a save did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "saved")]
+pub enum Saved {
+    /// Nothing worth saving changed.
+    Unchanged,
+    /// Another process is saving.
+    Busy,
+    /// A new bundle is in place.
+    Written {
+        /// `append`, `repack` or `index` (only times changed).
+        how: &'static str,
+        /// Entries that were absorbed.
+        absorbed: usize,
+        /// The bundle's sums.
+        totals: Totals,
+        /// The file's size in bytes.
+        bytes: u64,
+    },
+}
+
+/// A loose entry that a save absorbs.
+struct Loose {
+    planned: Planned,
+    path: PathBuf,
+    fetched_at: Timestamp,
+    seen: (Option<SystemTime>, u64),
+}
+
+/// What a save writes, decided.
+struct Decided<'a> {
+    base: Option<&'a Bundle>,
+    carried: Vec<Record>,
+    loose: &'a [Loose],
+    cutoffs: Cutoffs,
+    repack: bool,
+}
+
+impl Stack {
+    /// Folds everything into the bundle. `full` repacks whatever the policy says.
+    pub fn pack(&self, narrow: &Narrow, full: bool) -> Result<Saved> {
+        self.prepare()?;
+        let Some(_lock) = self.lock(Wait::No)? else { return Ok(Saved::Busy) };
+        self.drop_old_partials();
+        let (base, records, old_cutoffs) = match self.checked_bundle() {
+            Some((base, records, cutoffs)) => (Some(base), records, cutoffs),
+            None => (None, Vec::new(), Cutoffs::default()),
+        };
+        let cutoffs = self.all_cutoffs();
+        let freshened = Freshened::read(&self.fresh_log());
+        let loose = self.loose(narrow, &cutoffs);
+        let unchanged = loose.is_empty() && freshened.is_empty() && cutoffs == old_cutoffs && !full;
+        if unchanged && base.is_some() || (base.is_none() && loose.is_empty()) {
+            return Ok(Saved::Unchanged);
+        }
+        let used = self.used_days();
+        let superseded: HashSet<[u8; 16]> = loose.iter().filter_map(|loose| lead(&loose.planned.key)).collect();
+        let carried: Vec<Record> = records
+            .into_iter()
+            .filter(|record| !superseded.contains(&record.key))
+            .map(|record| Record {
+                validated_at: freshened.validated_at(&record).unwrap_or(0).max(record.validated_at),
+                used_day: used.get(&record.key).copied().unwrap_or(0).max(record.used_day),
+                ..record
+            })
+            .collect();
+        let is_new_gone = |cutoff: &crate::cutoff::Cutoff| {
+            cutoff.mode == CutoffMode::Gone && !old_cutoffs.iter().any(|old| old == cutoff)
+        };
+        let worn = base.as_ref().is_none_or(|base| is_worn(base.totals(), &carried));
+        let repack = full || worn || cutoffs.iter().any(is_new_gone);
+        let how = match (repack, loose.is_empty()) {
+            (true, _) => "repack",
+            (false, true) => "index",
+            (false, false) => "append",
+        };
+        let decided = Decided { base: base.as_ref(), carried, loose: &loose, cutoffs, repack };
+        let (totals, bytes) = self.write_bundle(decided)?;
+        drop_absorbed(&loose);
+        for log in [self.fresh_log(), self.used_log()] {
+            let _best_effort = fs::remove_file(log);
+        }
+        Ok(Saved::Written { how, absorbed: loose.len(), totals, bytes })
+    }
+
+    /// The bundle with its whole index, checked; `None` when there is none or it is not usable.
+    fn checked_bundle(&self) -> Option<(Bundle, Vec<Record>, Cutoffs)> {
+        let open = || -> Result<Option<(Bundle, Vec<Record>, Cutoffs)>> {
+            let Some(bundle) = Bundle::open(&self.bundle_path())? else { return Ok(None) };
+            let (records, cutoffs) = bundle.check_index()?;
+            Ok(Some((bundle, records, cutoffs)))
+        };
+        open().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the bundle is not usable; it is written anew");
+            None
+        })
+    }
+
+    fn write_bundle(&self, decided: Decided<'_>) -> Result<(Totals, u64)> {
+        let Decided { base, carried, loose, mut cutoffs, repack } = decided;
+        let mut members: Vec<Planned> = loose.iter().map(|loose| loose.planned.clone()).collect();
+        // On a repack, bundled entries become members again: key and the record that stays true.
+        let mut moved: HashMap<CacheKey, Record> = HashMap::new();
+        let mut plan = Plan { base, carried, members: Vec::new(), cutoffs: Vec::new() };
+        if repack {
+            plan.base = None;
+            let alive: HashMap<[u8; 16], Record> = std::mem::take(&mut plan.carried).into_iter().map(|record| (record.key, record)).collect();
+            let mut oldest = loose.iter().map(|loose| loose.fetched_at).min();
+            if let Some(base) = base {
+                base.for_each(|record, entry| {
+                    let Some(record) = alive.get(&record.key) else { return };
+                    let key = entry.key();
+                    if is_gone(&cutoffs, &key, &entry.parts, entry.listing.as_deref(), entry.fetched_at) {
+                        return;
+                    }
+                    oldest = oldest.map_or(Some(entry.fetched_at), |oldest| Some(oldest.min(entry.fetched_at)));
+                    members.push(Planned { key, order: order(&entry.parts), len: record.len as usize, used_day: record.used_day });
+                    moved.insert(key, *record);
+                })?;
+            }
+            // What is older than every entry that stays can touch none of them.
+            cutoffs.forget_before(oldest.unwrap_or_else(|| self.clock.now()));
+        }
+        plan.cutoffs = cutoffs.encode();
+        plan.members = members;
+        let read = |key: &CacheKey| -> Option<Entry> {
+            let (Some(record), Some(base)) = (moved.get(key), base) else { return self.disk.look_up(key).ok().flatten() };
+            let mut entry = base.read(key, record).ok()?;
+            entry.validated_at = entry.validated_at.max(record.validated_at());
+            Some(entry)
+        };
+        let target = self.bundle_path();
+        let failed = |cause| Error::io("write", &target, cause);
+        let (mut file, partial) = files::new_partial(&self.dir.join("partial")).map_err(failed)?;
+        let written = write(&mut file, plan, &read).and_then(|totals| {
+            let bytes = file.metadata().map_err(failed)?.len();
+            files::commit(file, &partial, &target, Durability::Synced).map_err(failed)?;
+            Ok((totals, bytes))
+        });
+        written.inspect_err(|_| {
+            let _best_effort = fs::remove_file(&partial);
+        })
+    }
+
+    /// Loose entries worth absorbing. Those that an invalidation says are gone are deleted here.
+    fn loose(&self, narrow: &Narrow, cutoffs: &Cutoffs) -> Vec<Loose> {
+        let mut found = Vec::new();
+        for key in self.disk.keys() {
+            let path = self.disk.path(&key);
+            let Some((head, len, modified)) = peek(&path) else { continue };
+            if is_gone(cutoffs, &key, &head.parts, head.listing.as_deref(), head.fetched_at) {
+                let _best_effort = fs::remove_file(&path);
+                continue;
+            }
+            if !narrow.admits(Subject { key: &key, parts: &head.parts, listing: head.listing.as_deref() }) {
+                continue;
+            }
+            let used = modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0, |at| at.as_secs() / 86_400);
+            let planned = Planned { key, order: order(&head.parts), len: len as usize, used_day: used as u16 };
+            found.push(Loose { planned, path, fetched_at: head.fetched_at, seen: (modified, len) });
+        }
+        found
+    }
+
+    fn used_days(&self) -> HashMap<[u8; 16], u16> {
+        let today = (self.clock.now().secs() / 86_400) as u16;
+        let bytes = files::read_bounded(&self.used_log(), super::MAX_USED_LOG_BYTES * 2).ok().flatten().unwrap_or_default();
+        bytes.chunks_exact(16).filter_map(|lead| Some((lead.try_into().ok()?, today))).collect()
+    }
+
+    /// Temporary files that a kill left behind.
+    pub(super) fn drop_old_partials(&self) {
+        let Ok(files) = fs::read_dir(self.dir.join("partial")) else { return };
+        let now = self.clock.now();
+        for file in files.flatten() {
+            let modified = file.metadata().and_then(|meta| meta.modified()).ok();
+            let written = modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+            if written.is_some_and(|at| now.since(Timestamp::from_secs(at.as_secs() as i64)) > 3_600) {
+                let _best_effort = fs::remove_file(file.path());
+            }
+        }
+    }
+
+    /// Puts a bundle from elsewhere in place, after checking its whole index. Nothing is unpacked.
+    pub fn restore(&self, from: &Path) -> Result<Totals> {
+        let bundle =
+            Bundle::open(from)?.ok_or_else(|| Error::usage(format!("there is no bundle at {}", from.display())))?;
+        bundle.check_index().map_err(|error| error.within(from.display()))?;
+        let target = self.bundle_path();
+        if fs::canonicalize(from).ok() != fs::canonicalize(&target).ok() || !target.exists() {
+            self.prepare()?;
+            let _lock = self.lock(Wait::Yes)?;
+            let failed = |cause| Error::io("write", &target, cause);
+            let (mut file, partial) = files::new_partial(&self.dir.join("partial")).map_err(failed)?;
+            bundle.copy_to(&mut file).map_err(failed)?;
+            files::commit(file, &partial, &target, Durability::Synced).map_err(failed)?;
+            let _absent_is_fine = fs::remove_file(self.fresh_log());
+        }
+        Ok(bundle.totals())
+    }
+}
+
+/// Deletes what was absorbed, unless another process has replaced it since.
+fn drop_absorbed(loose: &[Loose]) {
+    for one in loose {
+        let now = fs::metadata(&one.path).ok().map(|meta| (meta.modified().ok(), meta.len()));
+        if now == Some(one.seen) {
+            let _best_effort = fs::remove_file(&one.path);
+        }
+    }
+}
+
+/// Whether dead bytes or appends are too many.
+fn is_worn(totals: Totals, carried: &[Record]) -> bool {
+    let all = totals.raw_live + totals.raw_dead;
+    let live: u64 = carried.iter().map(Record::member_len).sum();
+    totals.generation >= MAX_GENERATIONS || all.saturating_sub(live) > all / MAX_DEAD_SHARE
+}
+
+/// Family, then the fixed words of the path (they say more about a body's shape than its owner
+/// does), then path and query: like-shaped bodies stand together.
+fn order(parts: &KeyParts) -> String {
+    let is_word = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    let shape: Vec<&str> = parts.path.split('/').skip(4).filter(is_word).collect();
+    let class = class::of(&parts.path, &parts.query).name;
+    format!("{class}\0{}\0{}\0{}", shape.join("/"), parts.path, parts.query)
+}
+
+fn is_gone(cutoffs: &Cutoffs, key: &CacheKey, parts: &KeyParts, listing: Option<&str>, fetched_at: Timestamp) -> bool {
+    cutoffs.times(Subject { key, parts, listing }).gone.is_some_and(|at| fetched_at <= at)
+}
+
+/// The metadata of a loose entry, without its body.
+fn peek(path: &Path) -> Option<(Head, u64, Option<SystemTime>)> {
+    let file = fs::File::open(path).ok()?;
+    let meta = file.metadata().ok()?;
+    let mut head = Vec::with_capacity(2_048);
+    let mut file = file.take(2_048);
+    file.read_to_end(&mut head).ok()?;
+    let parsed = Entry::peek(&head).or_else(|error| {
+        file.set_limit(14 << 10);
+        file.read_to_end(&mut head).map_err(|_| error)?;
+        Entry::peek(&head)
+    });
+    Some((parsed.ok()?, meta.len(), meta.modified().ok()))
+}
+
+fn lead(key: &CacheKey) -> Option<[u8; 16]> {
+    key.as_bytes().first_chunk().copied()
+}

@@ -1,0 +1,211 @@
+//! Saving, reading back and making room.
+
+use super::*;
+use crate::bundle::Bundle;
+use crate::clock::Timestamp;
+use crate::cutoff::CutoffMode;
+use crate::entry::tests::entry;
+use crate::tag::Scope;
+
+fn store() -> (tempfile::TempDir, Stack) {
+    let dir = tempfile::tempdir().unwrap();
+    let stack = at(dir.path());
+    (dir, stack)
+}
+
+fn at(dir: &Path) -> Stack {
+    Stack::new(dir, Clock::manual(Timestamp::from_secs(1_700_000_100)))
+}
+
+fn body(n: usize) -> Vec<u8> {
+    format!("{{\"id\":{n},\"text\":\"{}\"}}", "lorem ipsum ".repeat(n % 50)).into_bytes()
+}
+
+fn fill(stack: &Stack, range: std::ops::Range<usize>) {
+    for n in range {
+        assert!(stack.put(&entry(&format!("/repos/o/r{n}"), &body(n))));
+    }
+}
+
+fn written(saved: Saved) -> (&'static str, usize, crate::bundle::Totals) {
+    match saved {
+        Saved::Written { how, absorbed, totals, .. } => (how, absorbed, totals),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_pack_absorbs_and_answers_in_place() {
+    let (dir, stack) = store();
+    fill(&stack, 0..500);
+    let (how, absorbed, totals) = written(stack.pack(&Narrow::default(), false).unwrap());
+    assert_eq!((how, absorbed, totals.entries, totals.generation), ("repack", 500, 500, 1));
+    assert!(stack.disk().keys().is_empty());
+    let reader = at(dir.path());
+    for n in 0..500 {
+        let wanted = entry(&format!("/repos/o/r{n}"), &body(n));
+        let found = reader.look_up(&wanted.key()).unwrap();
+        assert_eq!((found.entry, found.tier), (wanted, TierName::Bundle));
+    }
+    assert!(reader.look_up(&entry("/repos/o/none", b"{}").key()).is_none());
+    assert_eq!(reader.pack(&Narrow::default(), false).unwrap(), Saved::Unchanged);
+    let verified = Bundle::open(&reader.bundle_path()).unwrap().unwrap().verify().unwrap();
+    assert_eq!((verified.entries, verified.broken), (500, 0));
+}
+
+#[test]
+fn the_same_entries_and_history_give_the_same_bytes() {
+    let pack = || {
+        let (_dir, stack) = store();
+        fill(&stack, 0..300);
+        stack.pack(&Narrow::default(), false).unwrap();
+        fill(&stack, 300..310);
+        stack.pack(&Narrow::default(), false).unwrap();
+        fs::read(stack.bundle_path()).unwrap()
+    };
+    assert!(pack() == pack());
+}
+
+#[test]
+fn appends_keep_frames_and_supersede_members() {
+    let (dir, stack) = store();
+    fill(&stack, 0..200);
+    stack.pack(&Narrow::default(), false).unwrap();
+    let before = fs::read(stack.bundle_path()).unwrap();
+    let again = at(dir.path());
+    let mut newer = entry("/repos/o/r7", b"{\"new\":true}");
+    newer.fetched_at = newer.fetched_at.plus(90);
+    newer.validated_at = newer.fetched_at;
+    again.put(&newer);
+    let (how, absorbed, totals) = written(again.pack(&Narrow::default(), false).unwrap());
+    assert_eq!((how, absorbed, totals.entries, totals.generation), ("append", 1, 200, 2));
+    assert!(totals.raw_dead > 0);
+    let after = fs::read(again.bundle_path()).unwrap();
+    assert_eq!(before[..4_096], after[..4_096]);
+    let reader = at(dir.path());
+    assert_eq!(reader.look_up(&newer.key()).unwrap().entry, newer);
+    assert_eq!(Bundle::open(&reader.bundle_path()).unwrap().unwrap().verify().unwrap().broken, 0);
+}
+
+#[test]
+fn a_304_changes_times_and_no_frame() {
+    let (dir, stack) = store();
+    fill(&stack, 0..100);
+    stack.pack(&Narrow::default(), false).unwrap();
+    let size = fs::metadata(stack.bundle_path()).unwrap().len();
+    let reader = at(dir.path());
+    let mut found = reader.look_up(&entry("/repos/o/r3", b"").key()).unwrap();
+    found.entry.validated_at = found.entry.validated_at.plus(1_000);
+    assert!(reader.freshen(&found.entry, found.tier));
+    let other = at(dir.path());
+    assert_eq!(other.look_up(&found.entry.key()).unwrap().entry, found.entry);
+    let (how, absorbed, _) = written(other.pack(&Narrow::default(), false).unwrap());
+    assert_eq!((how, absorbed), ("index", 0));
+    assert_eq!(fs::metadata(other.bundle_path()).unwrap().len(), size);
+    assert_eq!(at(dir.path()).look_up(&found.entry.key()).unwrap().entry, found.entry);
+    // A torn or foreign record counts for nothing.
+    fs::write(dir.path().join("fresh.log"), [7; 100]).unwrap();
+    assert_eq!(at(dir.path()).look_up(&found.entry.key()).unwrap().entry, found.entry);
+}
+
+#[test]
+fn a_freshened_body_that_the_bundle_does_not_hold_is_stored_loose() {
+    let (dir, stack) = store();
+    fill(&stack, 0..10);
+    stack.pack(&Narrow::default(), false).unwrap();
+    let reader = at(dir.path());
+    let other = entry("/repos/o/r3", b"{\"another\":\"body\"}");
+    assert!(reader.freshen(&other, TierName::Bundle));
+    assert_eq!(reader.disk().keys(), [other.key()]);
+}
+
+#[test]
+fn many_appends_end_in_a_repack() {
+    let (dir, stack) = store();
+    fill(&stack, 0..100);
+    stack.pack(&Narrow::default(), false).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for round in 0..70 {
+        let stack = at(dir.path());
+        let mut changed = entry("/repos/o/r1", format!("{{\"round\":{round}}}").as_bytes());
+        changed.fetched_at = changed.fetched_at.plus(round);
+        stack.put(&changed);
+        let (how, _, totals) = written(stack.pack(&Narrow::default(), false).unwrap());
+        assert!(totals.generation <= crate::bundle::MAX_GENERATIONS && totals.entries == 100);
+        seen.insert(how);
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["append", "repack"]);
+}
+
+#[test]
+fn cleared_bodies_leave_the_bundle_too() {
+    let (dir, stack) = store();
+    fill(&stack, 0..50);
+    stack.put(&entry("/repos/secret/r", b"{\"body\":\"must go\"}"));
+    stack.pack(&Narrow::default(), false).unwrap();
+    let stack = at(dir.path());
+    stack.clear(&"repo:secret/r".parse().unwrap()).unwrap();
+    let bundle = Bundle::open(&stack.bundle_path()).unwrap().unwrap();
+    assert_eq!(bundle.totals().entries, 50);
+    assert!(bundle.look_up(&entry("/repos/secret/r", b"").key()).unwrap().is_none());
+    stack.clear(&Scope::All).unwrap();
+    assert!(!stack.bundle_path().exists() && stack.disk().keys().is_empty());
+}
+
+#[test]
+fn narrowed_entries_stay_out_of_the_bundle() {
+    let (_dir, stack) = store();
+    stack.put(&entry("/repos/o/r", b"{}"));
+    stack.put(&entry("/orgs/o/audit-log", b"[]"));
+    let narrow = Narrow { only: Vec::new(), never: vec!["family:alerts".parse().unwrap()] };
+    let (_, absorbed, _) = written(stack.pack(&narrow, false).unwrap());
+    assert_eq!((absorbed, stack.disk().keys().len()), (1, 1));
+}
+
+#[test]
+fn a_broken_bundle_or_cutoff_file_costs_requests_not_truth() {
+    let (dir, stack) = store();
+    fill(&stack, 0..10);
+    stack.pack(&Narrow::default(), false).unwrap();
+    fs::write(stack.bundle_path(), b"not a bundle").unwrap();
+    let reader = at(dir.path());
+    assert!(reader.look_up(&entry("/repos/o/r1", b"").key()).is_none());
+    fill(&reader, 0..5);
+    assert_eq!(written(reader.pack(&Narrow::default(), false).unwrap()).2.entries, 5);
+    fs::write(dir.path().join("cutoffs.json"), b"{broken").unwrap();
+    let reader = at(dir.path());
+    let one = entry("/repos/o/r1", b"");
+    let (key, parts) = (one.key(), &one.parts);
+    let times = reader.cutoff_times(Subject { key: &key, parts, listing: None });
+    assert_eq!(times.revalidate, Some(reader.clock.now()));
+}
+
+#[test]
+fn cleaning_removes_the_least_recently_used_first() {
+    let (_dir, stack) = store();
+    fill(&stack, 0..10);
+    for (n, key) in stack.disk().keys().into_iter().enumerate() {
+        let file = fs::File::options().write(true).open(stack.disk().path(&key)).unwrap();
+        let used = 1_600_000_000 + n as u64 * 10_000_000;
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(used)).unwrap();
+    }
+    let keys = stack.disk().keys();
+    let cleaned = stack.clean(Some(1_700_000_100 - 1_635_000_000), None).unwrap();
+    assert_eq!(cleaned.removed, 4);
+    assert_eq!(stack.disk().keys(), keys[4..]);
+    assert_eq!(stack.clean(None, Some(0)).unwrap().removed, 6);
+}
+
+#[test]
+fn invalidations_survive_the_process_the_save_and_the_journey() {
+    let (dir, stack) = store();
+    fill(&stack, 0..3);
+    let at_time = Timestamp::from_secs(1_700_000_050);
+    let cutoff = Cutoff { scope: "org:o".parse().unwrap(), at: at_time, mode: CutoffMode::Revalidate };
+    stack.invalidate(&[cutoff]).unwrap();
+    stack.pack(&Narrow::default(), false).unwrap();
+    assert_eq!(at(dir.path()).all_cutoffs().iter().count(), 1);
+    let elsewhere = tempfile::tempdir().unwrap();
+    at(elsewhere.path()).restore(&stack.bundle_path()).unwrap();
+    assert_eq!(at(elsewhere.path()).all_cutoffs().iter().count(), 1);
+}

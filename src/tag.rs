@@ -1,0 +1,202 @@
+//! What a request is about: the scopes by which people invalidate (A15).
+//!
+//! Knows: repository, owner and family of a path. Does not know: cutoff times (`cutoff`).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{Error, Result};
+use crate::key::{CacheKey, KeyParts};
+use crate::policy::class;
+
+/// What an invalidation or a listing covers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// Everything.
+    All,
+    /// Keys that begin with these hex digits; 64 of them are one key.
+    Key(String),
+    /// Paths (or own names) that begin so.
+    Prefix(String),
+    /// Entries that carry all of these tags, written with `+` between.
+    Tags(Vec<Tag>),
+}
+
+/// One tag.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tag {
+    /// `repo:owner/name`.
+    Repo(String),
+    /// `org:name`: the organisation and all its repositories.
+    Org(String),
+    /// `user:name`: the user and all their repositories.
+    User(String),
+    /// `family:class`, a TTL class by name.
+    Family(String),
+}
+
+impl FromStr for Scope {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "all" {
+            return Ok(Scope::All);
+        }
+        if let Some(prefix) = text.strip_prefix("prefix:").or_else(|| text.starts_with('/').then_some(text)) {
+            return Ok(Scope::Prefix(prefix.into()));
+        }
+        let hex = text.strip_prefix("key:").unwrap_or(text);
+        if (4..=64).contains(&hex.len()) && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Ok(Scope::Key(hex.into()));
+        }
+        text.split('+').map(Tag::from_str).collect::<Result<Vec<_>>>().map(Scope::Tags)
+    }
+}
+
+impl FromStr for Tag {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = || {
+            Error::usage(format!("`{}` names nothing in the cache", text.escape_debug())).hint(
+                "use all, a key (4 to 64 hex digits), /a/path/prefix, prefix:NAME, repo:OWNER/NAME, org:NAME, user:NAME or family:CLASS",
+            )
+        };
+        let (kind, name) = text.split_once(':').ok_or_else(bad)?;
+        let name = name.to_ascii_lowercase();
+        if name.is_empty() {
+            return Err(bad());
+        }
+        match kind {
+            "repo" if name.split('/').filter(|part| !part.is_empty()).count() == 2 => Ok(Tag::Repo(name)),
+            "org" => Ok(Tag::Org(name)),
+            "user" => Ok(Tag::User(name)),
+            "family" if class::by_name(&name).is_some() => Ok(Tag::Family(name)),
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scope::All => f.write_str("all"),
+            Scope::Key(hex) => write!(f, "key:{hex}"),
+            Scope::Prefix(prefix) => write!(f, "prefix:{prefix}"),
+            Scope::Tags(tags) => {
+                for (i, tag) in tags.iter().enumerate() {
+                    write!(f, "{}{tag}", if i > 0 { "+" } else { "" })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Tag::Repo(name) => write!(f, "repo:{name}"),
+            Tag::Org(name) => write!(f, "org:{name}"),
+            Tag::User(name) => write!(f, "user:{name}"),
+            Tag::Family(name) => write!(f, "family:{name}"),
+        }
+    }
+}
+
+impl Serialize for Scope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Scope {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a scope is compared with: one entry or request.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Its key.
+    pub key: &'a CacheKey,
+    /// The key's parts.
+    pub parts: &'a KeyParts,
+    /// The path that began its listing, for a later page.
+    pub listing: Option<&'a str>,
+}
+
+impl Scope {
+    /// Whether `subject` lies in this scope, by its own path or by that of its listing.
+    pub fn covers(&self, subject: Subject<'_>) -> bool {
+        let paths = [Some(subject.parts.path.as_str()), subject.listing];
+        let mut paths = paths.into_iter().flatten();
+        match self {
+            Scope::All => true,
+            Scope::Key(hex) => subject.key.to_string().starts_with(hex),
+            Scope::Prefix(prefix) => paths.any(|path| path.starts_with(prefix.as_str())),
+            Scope::Tags(tags) => {
+                let query = &subject.parts.query;
+                paths.any(|path| tags.iter().all(|tag| tag.fits(path, query)))
+            }
+        }
+    }
+}
+
+impl Tag {
+    fn fits(&self, path: &str, query: &str) -> bool {
+        let mut segments = path.split('/').skip(1);
+        let (kind, owner, name) = (segments.next(), segments.next(), segments.next());
+        let owner_is = |wanted: &str| owner.is_some_and(|owner| owner.eq_ignore_ascii_case(wanted));
+        match self {
+            Tag::Repo(full) => {
+                let (wanted_owner, wanted_name) = full.split_once('/').unwrap_or((full, ""));
+                matches!(kind, Some("repos" | "networks"))
+                    && owner_is(wanted_owner)
+                    && name.is_some_and(|name| name.eq_ignore_ascii_case(wanted_name))
+            }
+            Tag::Org(wanted) => matches!(kind, Some("orgs" | "repos" | "networks")) && owner_is(wanted),
+            Tag::User(wanted) => matches!(kind, Some("users" | "repos" | "networks")) && owner_is(wanted),
+            Tag::Family(wanted) => class::of(path, query).name == wanted,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partition::Partition;
+    use crate::request::{Api, Request};
+
+    fn covers(scope: &str, path: &str, listing: Option<&str>) -> bool {
+        let request = Request::get(&Api::github(), path).unwrap();
+        let parts = KeyParts::of(&request, &Partition::public());
+        let key = parts.key();
+        let scope: Scope = scope.parse().unwrap();
+        assert_eq!(scope.to_string().parse::<Scope>().unwrap(), scope);
+        scope.covers(Subject { key: &key, parts: &parts, listing })
+    }
+
+    #[test]
+    fn scopes_cover_what_they_say() {
+        assert!(covers("all", "/x", None));
+        assert!(covers("repo:Acme/App", "/repos/acme/app/issues", None));
+        assert!(!covers("repo:acme/app", "/repos/acme/app2/issues", None));
+        assert!(covers("org:acme", "/repos/acme/app", None) && covers("org:acme", "/orgs/acme/repos", None));
+        assert!(!covers("org:acme", "/users/acme", None));
+        assert!(covers("repo:acme/app", "/repositories/1/issues?page=2", Some("/repos/acme/app/issues")));
+        assert!(covers("repo:acme/app+family:issues", "/repos/acme/app/issues", None));
+        assert!(!covers("repo:acme/app+family:releases", "/repos/acme/app/issues", None));
+        assert!(covers("/repos/acme", "/repos/acme/app", None));
+    }
+
+    #[test]
+    fn what_names_nothing_is_refused_with_advice() {
+        for text in ["", "repo:acme", "family:nope", "abc", "tag", "org:"] {
+            assert!(text.parse::<Scope>().unwrap_err().to_string().contains("repo:OWNER/NAME"), "{text}");
+        }
+    }
+}

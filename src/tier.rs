@@ -1,0 +1,50 @@
+//! The contract of a place that keeps stored responses on this machine.
+//!
+//! Knows: look up, put, remove. Does not know: freshness; that is decided once, above all
+//! tiers, so that no tier can make stale look fresh. A tier hands out only what passed
+//! [`Entry::decode`]: key and digests verified.
+
+pub mod bundle;
+pub mod disk;
+
+use crate::entry::Entry;
+use crate::error::Result;
+use crate::key::CacheKey;
+
+/// Which tier answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TierName {
+    /// Loose files.
+    Disk,
+    /// The bundle, read in place.
+    Bundle,
+}
+
+impl TierName {
+    /// The word for reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TierName::Disk => "disk",
+            TierName::Bundle => "bundle",
+        }
+    }
+}
+
+/// A tier that can be read. Errors mean "skip this tier for this request"; the caller logs them.
+pub trait Tier: Send + Sync + std::fmt::Debug {
+    /// Its name.
+    fn name(&self) -> TierName;
+
+    /// The entry under `key`, verified; never touches the network.
+    fn look_up(&self, key: &CacheKey) -> Result<Option<Entry>>;
+}
+
+/// A tier that can be written.
+pub trait WritableTier: Tier {
+    /// Stores an entry under its own key, replacing what was there.
+    fn put(&self, entry: &Entry) -> Result<()>;
+
+    /// Removes the entry under `key`, if any.
+    fn remove(&self, key: &CacheKey) -> Result<()>;
+}

@@ -1,0 +1,174 @@
+//! The bundle as a tier: read in place, freshened beside it.
+//!
+//! Knows: that a bundle that cannot be opened is an empty tier, and `fresh.log`. Does not know:
+//! saving (`stack`).
+//!
+//! `fresh.log` holds what 304s said about bundled entries since the last save: records of 32
+//! bytes, appended in one write each, so that many processes may add at once; a torn or foreign
+//! record fails its checksum and counts for nothing.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
+
+use super::{Tier, TierName};
+use crate::bundle::{Bundle, Record};
+use crate::clock::Timestamp;
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::key::CacheKey;
+
+const RECORD_BYTES: usize = 32;
+
+/// Beyond this many bytes the log would slow look-ups down; a freshened entry is then stored
+/// loose instead.
+const MAX_LOG_BYTES: u64 = 1 << 20;
+
+/// The read-only tier under the loose files.
+#[derive(Debug)]
+pub struct BundleTier {
+    path: PathBuf,
+    log: PathBuf,
+    bundle: OnceLock<Option<Bundle>>,
+    freshened: OnceLock<Freshened>,
+}
+
+/// What 304s said since the last save, by the first half of a key.
+#[derive(Debug, Default, Clone)]
+pub struct Freshened(HashMap<[u8; 16], Note>);
+
+/// One freshening: about which body, and when it was said to be current.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Note {
+    stored_at: u32,
+    cid: [u8; 2],
+    validated_at: u32,
+}
+
+impl BundleTier {
+    /// The tier of the bundle at `path` with its log at `log`; opened when first asked.
+    pub fn new(path: PathBuf, log: PathBuf) -> Self {
+        Self { path, log, bundle: OnceLock::new(), freshened: OnceLock::new() }
+    }
+
+    /// The open bundle; `None` when there is none or it is not usable, which is said once.
+    pub fn bundle(&self) -> Option<&Bundle> {
+        self.bundle
+            .get_or_init(|| {
+                Bundle::open(&self.path).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "the bundle is not usable; going on without it");
+                    None
+                })
+            })
+            .as_ref()
+    }
+
+    /// Notes that the bundled `entry` is current. `false` when the log is full or the bundle does
+    /// not hold this body: store the entry loose instead.
+    pub fn freshen(&self, entry: &Entry) -> Result<bool> {
+        let key = entry.key();
+        let note = Note {
+            stored_at: entry.fetched_at.secs() as u32,
+            cid: Record::short_cid(&entry.cid),
+            validated_at: entry.validated_at.secs() as u32,
+        };
+        let record = self.bundle().map(|bundle| bundle.find(&key)).transpose()?.flatten();
+        if !record.is_some_and(|record| record.has_body(note.stored_at, note.cid)) {
+            return Ok(false);
+        }
+        let failed = |cause| Error::io("append to", &self.log, cause);
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut log = options.open(&self.log).map_err(failed)?;
+        if log.metadata().map_err(failed)?.len() > MAX_LOG_BYTES {
+            return Ok(false);
+        }
+        log.write_all(&note.encode(&key)).map_err(failed)?;
+        Ok(true)
+    }
+
+    fn freshened(&self) -> &Freshened {
+        self.freshened.get_or_init(|| Freshened::read(&self.log))
+    }
+}
+
+impl Freshened {
+    /// Reads a log; what is torn or foreign is passed over.
+    pub fn read(path: &Path) -> Self {
+        let bytes = files::read_bounded(path, MAX_LOG_BYTES * 2).ok().flatten().unwrap_or_default();
+        let mut notes = HashMap::new();
+        for (key, note) in bytes.chunks_exact(RECORD_BYTES).filter_map(Note::decode) {
+            notes
+                .entry(key)
+                .and_modify(|old: &mut Note| {
+                    if note.validated_at > old.validated_at {
+                        *old = note;
+                    }
+                })
+                .or_insert(note);
+        }
+        Self(notes)
+    }
+
+    /// Whether nothing was noted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The later time at which the body of `record` was said to be current, if one was noted.
+    pub fn validated_at(&self, record: &Record) -> Option<u32> {
+        let note = self.0.get(&record.key)?;
+        record.has_body(note.stored_at, note.cid).then_some(note.validated_at)
+    }
+
+    fn apply(&self, key: &CacheKey, entry: &mut Entry) {
+        let Some(note) = key.as_bytes().first_chunk().and_then(|lead| self.0.get(lead)) else { return };
+        if note.stored_at == entry.fetched_at.secs() as u32 && note.cid == Record::short_cid(&entry.cid) {
+            entry.validated_at = entry.validated_at.max(Timestamp::from_secs(i64::from(note.validated_at)));
+        }
+    }
+}
+
+impl Note {
+    fn encode(self, key: &CacheKey) -> [u8; RECORD_BYTES] {
+        let mut bytes = [0; RECORD_BYTES];
+        bytes[..16].copy_from_slice(&key.as_bytes()[..16]);
+        bytes[16..20].copy_from_slice(&self.validated_at.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.stored_at.to_le_bytes());
+        bytes[24..26].copy_from_slice(&self.cid);
+        let check = Sha256::digest(&bytes[..26]);
+        bytes[26..].copy_from_slice(&check[..6]);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<([u8; 16], Self)> {
+        if Sha256::digest(bytes.get(..26)?)[..6] != bytes[26..] {
+            return None;
+        }
+        let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let note = Self { validated_at: number(16)?, stored_at: number(20)?, cid: bytes[24..26].try_into().ok()? };
+        Some((bytes[..16].try_into().ok()?, note))
+    }
+}
+
+impl Tier for BundleTier {
+    fn name(&self) -> TierName {
+        TierName::Bundle
+    }
+
+    fn look_up(&self, key: &CacheKey) -> Result<Option<Entry>> {
+        let Some(bundle) = self.bundle() else { return Ok(None) };
+        let mut entry = bundle.look_up(key)?;
+        if let Some(entry) = &mut entry {
+            self.freshened().apply(key, entry);
+        }
+        Ok(entry)
+    }
+}

@@ -1,0 +1,64 @@
+//! A credential that cannot be printed.
+//!
+//! Knows: the token's bytes, its `Authorization` value and a keyed digest of it. Does not know:
+//! where it came from (`config`) or what it may see (`partition`).
+
+use std::fmt;
+
+use data_encoding::HEXLOWER;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// A GitHub token. `Debug` is redacted, there is no `Display`, and memory is wiped on drop.
+#[derive(Clone)]
+pub struct Token(SecretString);
+
+impl Token {
+    /// Wraps the text of a token; surrounding white space is dropped.
+    ///
+    /// Errors when it is empty or holds anything that an HTTP header cannot carry; the error
+    /// does not repeat the text.
+    pub fn new(text: &str) -> Result<Self> {
+        let text = text.trim();
+        if text.is_empty() || text.len() > 1024 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::usage("the token is empty, too long or holds characters that a header cannot carry"));
+        }
+        Ok(Self(SecretString::from(text)))
+    }
+
+    /// The value of the `Authorization` header, scheme included. Mark it sensitive.
+    pub fn authorization(&self) -> String {
+        format!("Bearer {}", self.0.expose_secret())
+    }
+
+    /// 16 hex digits that name this token without giving it away: a digest under a fixed domain.
+    /// Tokens carry over 100 bits of randomness, so the digest cannot be searched backwards.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(b"octocache token v1\0");
+        hash.update(self.0.expose_secret());
+        HEXLOWER.encode(&hash.finalize()[..8])
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token({}…)", &self.digest()[..6])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_prints_itself() {
+        let token = Token::new(" ghp_verysecretverysecret\n").unwrap();
+        assert!(!format!("{token:?}").contains("secret"));
+        assert_eq!(token.authorization(), "Bearer ghp_verysecretverysecret");
+        let error = Token::new("ghp_two\nlines").unwrap_err().to_string();
+        assert!(!error.contains("ghp_two"));
+    }
+}
