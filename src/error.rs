@@ -92,6 +92,15 @@ impl Error {
         self
     }
 
+    /// Says in which file it happened; a text that begins with `line:column` is joined on as
+    /// compilers do, `file:line:column: …`.
+    #[must_use]
+    pub fn within_file(mut self, file: impl fmt::Display) -> Self {
+        let gap = if self.0.text.starts_with(|c: char| c.is_ascii_digit()) { ":" } else { ": " };
+        self.0.text = format!("{file}{gap}{}", self.0.text);
+        self
+    }
+
     /// The kind.
     pub fn kind(&self) -> Kind {
         self.0.kind

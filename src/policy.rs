@@ -83,6 +83,14 @@ pub struct CutoffTimes {
     pub gone: Option<Timestamp>,
 }
 
+impl CutoffTimes {
+    /// The same, and what was validated before `since` is to be revalidated.
+    #[must_use]
+    pub fn not_before(self, since: Option<Timestamp>) -> Self {
+        Self { revalidate: self.revalidate.max(since.map(|at| at.minus(1))), ..self }
+    }
+}
+
 /// The decision before anything is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Before {

@@ -1,0 +1,89 @@
+//! The library's further verbs: entries under a caller's own name, invalidation, removal (A19).
+//!
+//! Knows: names beside URLs. Does not know: upstream; own names are never fetched.
+
+use bytes::Bytes;
+
+use super::{Answer, Ask, Cache};
+use crate::cid::Cid;
+use crate::cutoff::{Cutoff, CutoffMode};
+use crate::entry::{Entry, MAX_BYTES, StoredHeaders};
+use crate::error::{Error, Kind, Result};
+use crate::key::KeyParts;
+use crate::outcome::Outcome;
+use crate::policy::{self, Before, Lifetime, Mode};
+use crate::stack::Cleaned;
+use crate::tag::Scope;
+
+impl Cache {
+    /// Stores `body` under the caller's own name, fresh for `ttl_secs`.
+    ///
+    /// Errors when the name or body is too large, or the store cannot be written.
+    pub fn set(&self, name: &str, body: impl Into<Bytes>, ttl_secs: u64) -> Result<()> {
+        let body = body.into();
+        if name.is_empty() || name.len() > 1_024 || body.len() > MAX_BYTES / 4 * 3 - 65_536 {
+            return Err(Error::new(Kind::TooLarge, "an own name has 1 to 1,024 bytes, its body at most 24 MB"));
+        }
+        let now = self.clock.now();
+        let entry = Entry {
+            parts: KeyParts::named(name, &self.partition),
+            listing: None,
+            status: 200,
+            headers: StoredHeaders::default(),
+            fetched_at: now,
+            validated_at: now,
+            class: "own".into(),
+            ttl_secs,
+            repeats: 0,
+            token_digest: None,
+            cid: Cid::of(&body),
+            body,
+        };
+        if self.stack.put(&entry) {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::Io, format!("cannot write to {}", self.stack.dir().display())))
+        }
+    }
+
+    /// What is stored under an own name, if it is fresh; a stale one too when `ask.mode` says so.
+    pub fn get_own(&self, name: &str, ask: &Ask) -> Option<Answer> {
+        let parts = KeyParts::named(name, &self.partition);
+        let key = parts.key();
+        let found = self.stack.look_up(&key)?;
+        let lifetime = Lifetime { class: "own", fresh_secs: ask.ttl_secs.unwrap_or(found.entry.ttl_secs), stale_secs: 0 };
+        let (cutoff, now) = (self.cutoff(&key, &parts, None), self.clock.now());
+        let outcome = match policy::before_request(Some(&found.entry), ask.mode, &lifetime, cutoff, None, now) {
+            Before::Fresh { .. } => Outcome::Hit,
+            Before::AnswerStale { reason, .. } => Outcome::Stale(reason),
+            Before::Revalidate { .. } | Before::Fetch(_) | Before::NotCached => return None,
+        };
+        self.stored(Some(found), outcome, &lifetime, now).ok()
+    }
+
+    /// Says that what is stored under an own name is current again. `false` when nothing is.
+    pub fn touch(&self, name: &str) -> bool {
+        let key = KeyParts::named(name, &self.partition).key();
+        let Some(mut found) = self.stack.look_up(&key) else { return false };
+        found.entry.validated_at = self.clock.now();
+        self.stack.freshen(&found.entry, found.tier)
+    }
+
+    /// Marks everything in `scope` as to be revalidated before it answers again (A15).
+    pub fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.stack.invalidate(&[Cutoff { scope, at: self.clock.now(), mode: CutoffMode::Revalidate }])
+    }
+
+    /// Removes everything in `scope`, bodies too.
+    pub fn clear(&self, scope: &Scope) -> Result<Cleaned> {
+        self.stack.clear(scope)
+    }
+}
+
+impl Ask {
+    /// The same with a mode.
+    #[must_use]
+    pub fn mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+}

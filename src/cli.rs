@@ -1,0 +1,129 @@
+//! The command line: what there is, and what each exit code means.
+//!
+//! Knows: commands, exit codes, where output goes. Does not know: how anything works.
+
+mod action;
+mod api;
+mod args;
+mod bundle;
+mod cache;
+mod config;
+mod explain;
+mod print;
+mod progress;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::clock::Clock;
+use crate::config::{Config, Environment, Flags};
+use crate::error::{Error, Kind, Result};
+use args::{Args, Command, LogFormat};
+
+/// How a command ended. `api` follows gh's codes: 0 and 1, 4 without a needed token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: failed.
+    Failed,
+    /// 2: the input is at fault.
+    Usage,
+    /// 3: some queries had neither an answer nor a stale copy.
+    Missing,
+    /// 4: a rate limit stopped it.
+    Limited,
+}
+
+impl Exit {
+    fn of(error: &Error) -> Self {
+        match error.kind() {
+            Kind::Usage => Exit::Usage,
+            Kind::NotCached => Exit::Missing,
+            Kind::Limited { .. } => Exit::Limited,
+            _ => Exit::Failed,
+        }
+    }
+
+    fn code(self) -> ExitCode {
+        ExitCode::from(match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Missing => 3,
+            Exit::Limited => 4,
+        })
+    }
+}
+
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    start_log(&args);
+    match dispatch(args) {
+        Ok(exit) => exit.code(),
+        Err(error) => {
+            print::error(&error);
+            Exit::of(&error).code()
+        }
+    }
+}
+
+fn dispatch(args: Args) -> Result<Exit> {
+    let context = Context { flags: args.flags(), quiet: args.quiet, clock: Clock::System };
+    match args.command {
+        Command::Run(run) => run::main(&context, &run),
+        Command::Api(api) => api::main(&context, &api),
+        Command::Bundle(bundle) => bundle::main(&context, &bundle),
+        Command::Cache(cache) => cache::main(&context, &cache),
+        Command::Explain(explain) => explain::main(&context, &explain),
+        Command::Config(config) => config::main(&context, &config),
+        Command::Action(action) => action::main(&context, &action),
+    }
+}
+
+/// What every command is given.
+pub(crate) struct Context {
+    flags: Flags,
+    quiet: bool,
+    clock: Clock,
+}
+
+impl Context {
+    /// The configuration for a plan.
+    fn plan_config(&self, flags: Flags) -> Result<Config> {
+        Config::lower(&flags, Environment::of_process(), 86_400)
+    }
+
+    /// The configuration for single requests.
+    fn request_config(&self, flags: Flags) -> Result<Config> {
+        Config::lower(&flags, Environment::of_process(), 300)
+    }
+}
+
+/// One thread is enough: waiting dominates, and starting threads would cost every hit.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Error::new(Kind::Internal, "cannot start the runtime").because(cause))?;
+    Ok(runtime.block_on(future))
+}
+
+fn start_log(args: &Args) {
+    use tracing_subscriber::filter::LevelFilter;
+    let level = match (args.quiet, args.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::WARN,
+        (false, 1) => LevelFilter::INFO,
+        (false, _) => LevelFilter::DEBUG,
+    };
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    // A second initialisation can only happen in tests, where the first one stands.
+    let _already_there = match args.log_format {
+        LogFormat::Json => builder.json().try_init().is_err(),
+        LogFormat::Text => builder.without_time().with_ansi(print::stderr_has_colour(args.color)).try_init().is_err(),
+    };
+}

@@ -1,0 +1,177 @@
+//! `octocache action plan|run|verdict`: the steps of the composite Action.
+//!
+//! Knows: which step does what, and what it hands to the next through outputs. Does not know:
+//! actions/cache, which stands between the steps.
+
+#![allow(clippy::print_stdout, reason = "workflow commands are read from stdout")]
+
+use std::path::Path;
+
+use super::args::{ActionArgs, ActionStep};
+use super::progress::Shown;
+use super::run::OUTPUT_DIR;
+use super::{Context, Exit, block_on};
+use crate::actions::{Commands, FailOn, Inputs, annotation, key_prefix, summary};
+use crate::cache::Ask;
+use crate::config::{Config, Environment, Flags};
+use crate::error::{Error, Result};
+use crate::plan::report::Index;
+use crate::plan::run::{self, Options};
+use crate::plan::{Plan, redact};
+use crate::stack::{BUNDLE_NAME, Saved, Stack};
+
+/// Annotations beyond this many would bury the rest; GitHub shows ten per step.
+const MAX_ANNOTATIONS: usize = 10;
+
+pub(super) fn main(context: &Context, args: &ActionArgs) -> Result<Exit> {
+    let environment = Environment::of_process();
+    let inputs = Inputs::read(|name| environment.get(&format!("INPUT_{}", name.to_ascii_uppercase().replace('-', "_"))))?;
+    let commands = Commands {
+        output: environment.get("GITHUB_OUTPUT").map(Into::into),
+        summary: environment.get("GITHUB_STEP_SUMMARY").map(Into::into),
+    };
+    let step = Step { context, inputs, commands, environment };
+    match args.step {
+        ActionStep::Plan => step.plan(),
+        ActionStep::Run => step.run(),
+        ActionStep::Verdict => step.verdict(),
+    }
+}
+
+struct Step<'a> {
+    context: &'a Context,
+    inputs: Inputs,
+    commands: Commands,
+    environment: Environment,
+}
+
+impl Step<'_> {
+    fn config(&self) -> Result<Config> {
+        let inputs = &self.inputs;
+        let flags = Flags {
+            cache_dir: Some(self.store_dir()?.into()),
+            api_url: inputs.api_url.clone(),
+            plan: inputs.query.is_empty().then(|| inputs.plan.clone()),
+            ttl: inputs.ttl,
+            stale_if_error: inputs.stale_if_error,
+            max_requests: inputs.max_requests,
+            ..self.context.flags.clone()
+        };
+        self.context.plan_config(flags)
+    }
+
+    /// The store is where the bundle is: restoring is opening.
+    fn store_dir(&self) -> Result<&Path> {
+        let bundle = &self.inputs.bundle;
+        match (bundle.file_name(), bundle.parent()) {
+            (Some(name), Some(dir)) if name == BUNDLE_NAME && !dir.as_os_str().is_empty() => Ok(dir),
+            _ => Err(Error::usage(format!("input `bundle`: {} cannot be used", bundle.display()))
+                .hint(format!("name a file called {BUNDLE_NAME} in a directory of its own, such as .cache/github/{BUNDLE_NAME}"))),
+        }
+    }
+
+    fn load(&self, config: &Config) -> Result<Plan> {
+        if self.inputs.query.trim().is_empty() { config.load_plan() } else { Plan::inline(&self.inputs.query) }
+    }
+
+    /// Checks everything that can be checked, and says under which keys the bundle is kept.
+    fn plan(&self) -> Result<Exit> {
+        let config = self.config()?;
+        self.load(&config)?;
+        let prefix = key_prefix(config.api.host(), config.partition.as_str(), &self.inputs.cache_key);
+        let event = self.environment.get("GITHUB_EVENT_NAME").unwrap_or_default();
+        let own_token = self.environment.is_true("OCTOCACHE_JOB_TOKEN");
+        let save = self.inputs.save.allows(event, self.environment.is_true("OCTOCACHE_ON_DEFAULT_BRANCH"), own_token);
+        self.commands.set_outputs(&[
+            ("prefix", prefix.clone()),
+            ("restore-key", format!("{prefix}none")),
+            ("bundle", self.inputs.bundle.display().to_string()),
+            ("restore", self.inputs.restore.to_string()),
+            ("save", save.to_string()),
+        ])?;
+        Ok(Exit::Done)
+    }
+
+    /// Answers the plan, folds what is new into the bundle, and reports.
+    fn run(&self) -> Result<Exit> {
+        let config = self.config()?;
+        let plan = self.load(&config)?;
+        let cache = config.cache(Some(&plan), &self.context.clock);
+        let output_dir = self.inputs.output_dir.clone().or_else(|| plan.output_dir.clone()).unwrap_or_else(|| OUTPUT_DIR.into());
+        let ask = Ask::default().mode(self.inputs.mode);
+        let options = Options { output_dir: &output_dir, vars: config.repository_vars(), ask, concurrency: run::CONCURRENCY };
+        let shown = Shown::new(self.context.quiet);
+        let finished = block_on(run::run(&plan, &cache, &options, &shown))??;
+        let index = &finished.index;
+        let saved = cache.stack().pack(&plan.narrow, false).unwrap_or_else(|error| {
+            println!("{}", annotation("warning", "octocache", &format!("the bundle is not saved: {error}")));
+            Saved::Unchanged
+        });
+        let prefix = key_prefix(config.api.host(), config.partition.as_str(), &self.inputs.cache_key);
+        let key = self.save_key(&prefix, &saved, cache.stack())?;
+        if self.inputs.summary {
+            self.commands.add_summary(&summary(index))?;
+        }
+        annotate(index);
+        let totals = &index.totals;
+        let changed = serde_json::to_string(&index.changed_queries()).unwrap_or_default();
+        let left = index.rate_limit.as_ref().map_or_else(String::new, |limit| limit.remaining.to_string());
+        self.commands.set_outputs(&[
+            ("cache-hit", (totals.requests == 0 && totals.failed == 0).to_string()),
+            ("cache-key", key),
+            ("changed", matches!(saved, Saved::Written { .. }).to_string()),
+            ("changed-queries", changed),
+            ("output-dir", output_dir.display().to_string()),
+            ("index", output_dir.join("index.json").display().to_string()),
+            ("requests", totals.requests.to_string()),
+            ("not-modified", totals.not_modified.to_string()),
+            ("served-from-cache", (totals.hits + totals.revalidated + totals.stale).to_string()),
+            ("stale", totals.stale.to_string()),
+            ("failed", totals.failed.to_string()),
+            ("rate-limit-remaining", left),
+        ])?;
+        // Whether this fails the job is decided last, after the bundle is saved.
+        Ok(Exit::Done)
+    }
+
+    /// The key to save under: time, so that the newest wins, and digest, so that it says what it is.
+    fn save_key(&self, prefix: &str, saved: &Saved, stack: &Stack) -> Result<String> {
+        use sha2::Digest;
+        if !matches!(saved, Saved::Written { .. }) {
+            return Ok(String::new());
+        }
+        let path = stack.bundle_path();
+        let mut hash = sha2::Sha256::new();
+        let mut file = std::fs::File::open(&path).map_err(|cause| Error::io("read", &path, cause))?;
+        std::io::copy(&mut file, &mut hash).map_err(|cause| Error::io("read", &path, cause))?;
+        let digest = data_encoding::HEXLOWER.encode(&hash.finalize());
+        Ok(format!("{prefix}{}-{}", self.context.clock.now().secs(), &digest[..12]))
+    }
+
+    /// Fails the job where the user wants it to.
+    fn verdict(&self) -> Result<Exit> {
+        let count = |name: &str| self.environment.get(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let (failed, stale) = (count("OCTOCACHE_FAILED"), count("OCTOCACHE_STALE"));
+        let bad = match self.inputs.fail_on {
+            FailOn::Never => false,
+            FailOn::Miss => failed > 0,
+            FailOn::Stale => failed + stale > 0,
+        };
+        if bad {
+            return Err(Error::new(crate::error::Kind::NotCached, format!("{failed} queries have no answer, {stale} are stale"))
+                .hint("see the summary; `fail-on: never` lets the job go on"));
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn annotate(index: &Index) {
+    let failed = index.queries.iter().filter_map(|query| Some((query, query.error.as_ref()?)));
+    for (query, error) in failed.take(MAX_ANNOTATIONS) {
+        println!("{}", annotation("error", &format!("octocache: {}", query.name), &redact::mask_text(error)));
+    }
+    if index.totals.failed > MAX_ANNOTATIONS {
+        let more = index.totals.failed - MAX_ANNOTATIONS;
+        println!("{}", annotation("error", "octocache", &format!("{more} more queries failed; see the summary")));
+    }
+}

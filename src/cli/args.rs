@@ -1,0 +1,379 @@
+//! Flags and their help.
+//!
+//! Knows: names, texts, environment variables. Does not know: what the values do.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::cache::Ask;
+use crate::config::Flags;
+use crate::error::Error;
+use crate::policy::Mode;
+use crate::tag::Scope;
+use crate::units::{Size, Span};
+
+/// One cache for GitHub API responses that every job, runner and developer of a project shares.
+#[derive(Debug, Parser)]
+#[command(name = "octocache", version, propagate_version = true, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Directory of the store [default: the plan's, else .cache/github beside it, else the user's cache]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
+    cache_dir: Option<PathBuf>,
+
+    /// Address of the API [default: $GITHUB_API_URL, else https://api.github.com]
+    #[arg(long, global = true, value_name = "URL", env = "OCTOCACHE_API_URL", help_heading = "Everywhere")]
+    api_url: Option<String>,
+
+    /// File that holds the token [default: $GH_TOKEN, $GITHUB_TOKEN, then gh's own]
+    #[arg(long, global = true, value_name = "FILE", env = "OCTOCACHE_TOKEN_FILE", help_heading = "Everywhere")]
+    token_file: Option<PathBuf>,
+
+    /// Name for whose view is cached [default: by token]
+    #[arg(long, global = true, value_name = "NAME", env = "OCTOCACHE_PARTITION", help_heading = "Everywhere")]
+    partition: Option<String>,
+
+    /// How log lines on stderr look
+    #[arg(long, global = true, value_enum, default_value_t, env = "OCTOCACHE_LOG_FORMAT", help_heading = "Everywhere")]
+    pub(crate) log_format: LogFormat,
+
+    /// Say more; twice for every request
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Everywhere")]
+    pub(crate) verbose: u8,
+
+    /// Say only what went wrong
+    #[arg(short, long, global = true, help_heading = "Everywhere")]
+    pub(crate) quiet: bool,
+
+    /// When to use colours; NO_COLOR is respected
+    #[arg(long, global = true, value_enum, default_value_t, env = "OCTOCACHE_COLOR", help_heading = "Everywhere")]
+    pub(crate) color: Color,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  octocache api /repos/cli/cli --jq .stargazers_count   ask once, then answer from the cache
+  octocache explain /repos/cli/cli                      why a request hits or misses
+  octocache run --dry-run                               what the plan would cost
+  octocache run                                         answer the plan, write JSON files
+  octocache cache stats                                 what the cache has saved
+
+Exit codes: 0 done, 1 failed, 2 the input is at fault, 3 some queries had neither an
+answer nor a stale copy, 4 a rate limit stopped it.";
+
+impl Args {
+    pub(crate) fn flags(&self) -> Flags {
+        Flags {
+            cache_dir: self.cache_dir.clone(),
+            api_url: self.api_url.clone(),
+            token_file: self.token_file.clone(),
+            partition: self.partition.clone(),
+            ..Flags::default()
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Answer the queries of a plan and write the results as JSON files
+    Run(RunArgs),
+    /// Answer one request, like `gh api`, through the cache
+    Api(ApiArgs),
+    /// Save the store as one file, or put such a file in place
+    #[command(subcommand)]
+    Bundle(BundleCommand),
+    /// Look into the store, invalidate and remove
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Say what would be done with a request, and why
+    Explain(ExplainArgs),
+    /// Check a plan, show the settings in force, print the plan's JSON Schema
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// A step of the GitHub Action
+    #[command(hide = true)]
+    Action(ActionArgs),
+}
+
+/// What may be used and asked.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(crate) struct ModeArgs {
+    /// Answer from the cache only, stale answers too; send nothing
+    #[arg(long, group = "mode", env = "OCTOCACHE_OFFLINE", help_heading = "Cache")]
+    offline: bool,
+    /// Neither read nor write the cache
+    #[arg(long, group = "mode", env = "OCTOCACHE_NO_CACHE", help_heading = "Cache")]
+    no_cache: bool,
+    /// Fetch anew what is asked for, and store it
+    #[arg(long, alias = "fresh", group = "mode", env = "OCTOCACHE_FORCE_REFRESH", help_heading = "Cache")]
+    force_refresh: bool,
+    /// Ask GitHub whether stored answers are current, however fresh they are
+    #[arg(long, group = "mode", env = "OCTOCACHE_REVALIDATE", help_heading = "Cache")]
+    revalidate: bool,
+    /// Take any stored answer, however stale; fetch only what is missing
+    #[arg(long, group = "mode", env = "OCTOCACHE_PREFER_CACHE", help_heading = "Cache")]
+    prefer_cache: bool,
+    /// Answers are fresh for so long (90s, 15m, 24h, 7d), instead of what their class says
+    #[arg(long, alias = "cache-ttl", value_name = "DURATION", env = "OCTOCACHE_TTL", help_heading = "Cache")]
+    ttl: Option<Span>,
+    /// How long stale answers may stand in when GitHub cannot answer
+    #[arg(long, value_name = "DURATION", env = "OCTOCACHE_STALE_IF_ERROR", help_heading = "Cache")]
+    stale_if_error: Option<Span>,
+}
+
+impl ModeArgs {
+    /// The mode, as the flags say, else as the environment does.
+    pub(crate) fn ask(&self, environment: Option<Mode>) -> Ask {
+        let flags = [
+            (self.offline, Mode::OnlyIfCached),
+            (self.no_cache, Mode::NoStore),
+            (self.force_refresh, Mode::Reload),
+            (self.revalidate, Mode::NoCache),
+            (self.prefer_cache, Mode::ForceCache),
+        ];
+        let mode = flags.into_iter().find_map(|(given, mode)| given.then_some(mode));
+        Ask::default().mode(mode.or(environment).unwrap_or_default())
+    }
+
+    pub(crate) fn lower_into(&self, flags: &mut Flags) {
+        flags.ttl = self.ttl;
+        flags.stale_if_error = self.stale_if_error;
+    }
+}
+
+/// Answer the queries of a plan and write the results as JSON files
+///
+/// Without --plan, .github/octocache.yml is looked for here and above. A small plan:
+///
+///   version: 1
+///   queries:
+///     releases: { recipe: releases }
+///     latest:   { get: '/repos/{owner}/{repo}/releases/latest', jq: .tag_name }
+///
+/// Each query writes one file into the output directory; index.json says where each answer
+/// came from, how old it is, and what it cost.
+#[derive(Debug, ClapArgs)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct RunArgs {
+    /// The plan [default: .github/octocache.yml here or above]
+    #[arg(long, value_name = "FILE", env = "OCTOCACHE_PLAN")]
+    pub(crate) plan: Option<PathBuf>,
+    /// A query instead of a plan: `name = GET /path`; may be given several times
+    #[arg(long, value_name = "QUERY", conflicts_with = "plan")]
+    pub(crate) query: Vec<String>,
+    /// Only this query and what it needs; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) only: Vec<String>,
+    /// Send and write nothing; say what would be asked and what it would cost
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Directory for the results [default: the plan's, else .octocache]
+    #[arg(long, value_name = "DIR", env = "OCTOCACHE_OUTPUT_DIR")]
+    pub(crate) output_dir: Option<PathBuf>,
+    /// Send at most so many requests; what is left stays stale
+    #[arg(long, value_name = "N", env = "OCTOCACHE_MAX_REQUESTS")]
+    pub(crate) max_requests: Option<u32>,
+    /// Requests under way at once
+    #[arg(long, value_name = "N", default_value_t = crate::plan::run::CONCURRENCY as u32, value_parser = clap::value_parser!(u32).range(1..=100), env = "OCTOCACHE_CONCURRENCY")]
+    pub(crate) concurrency: u32,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) mode: ModeArgs,
+}
+
+/// Answer one request, like `gh api`, through the cache
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ApiArgs {
+    /// Path such as /repos/OWNER/REPO; {owner} and {repo} stand for this repository
+    pub(crate) endpoint: String,
+    /// Request method
+    #[arg(short = 'X', long, default_value = "GET", value_name = "METHOD")]
+    pub(crate) method: String,
+    /// `Accept` or `X-GitHub-Api-Version`, as `name: value`
+    #[arg(short = 'H', long, value_name = "HEADER")]
+    pub(crate) header: Vec<String>,
+    /// Fetch all pages; JSON arrays are joined into one
+    #[arg(long)]
+    pub(crate) paginate: bool,
+    /// Print what this jq filter gives, strings raw, one output a line
+    #[arg(short = 'q', long, value_name = "FILTER")]
+    pub(crate) jq: Option<String>,
+    /// Print status line and headers, too
+    #[arg(short = 'i', long)]
+    pub(crate) include: bool,
+    /// Print nothing
+    #[arg(long)]
+    pub(crate) silent: bool,
+    /// Say on stderr how the request was answered
+    #[arg(long)]
+    pub(crate) outcome: bool,
+    #[command(flatten)]
+    pub(crate) mode: ModeArgs,
+}
+
+/// Say what would be done with a request, and why
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExplainArgs {
+    /// Path such as /repos/OWNER/REPO
+    pub(crate) endpoint: String,
+    /// Media type asked for
+    #[arg(long, value_name = "TYPE", default_value = "*/*")]
+    pub(crate) accept: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) mode: ModeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BundleCommand {
+    /// Fold everything stored into the bundle; writes only when something worth saving changed
+    Pack {
+        /// Write it anew, without dead bytes
+        #[arg(long)]
+        full: bool,
+        /// Only entries in this scope (repo:O/R, org:O, family:CLASS, /a/path …)
+        #[arg(long, value_name = "SCOPE")]
+        only: Vec<Scope>,
+        /// Never entries in this scope
+        #[arg(long, value_name = "SCOPE")]
+        never: Vec<Scope>,
+        /// Write a copy of the bundle here, too
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a bundle and put it in place; nothing is unpacked
+    Restore {
+        /// The bundle
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List what is in a bundle
+    List(BundleFile),
+    /// Check everything in a bundle: index, digests, each entry
+    Verify(BundleFile),
+    /// Say what a bundle holds in sum
+    Info(BundleFile),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BundleFile {
+    /// The bundle [default: the store's]
+    pub(crate) file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// What the cache has answered and saved, over all runs
+    Stats {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List what is stored
+    List {
+        /// Only this scope (repo:O/R, org:O, user:U, family:CLASS, a key, /a/path)
+        #[arg(default_value = "all")]
+        scope: Scope,
+        /// Print JSON, one object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a stored entry: metadata, then the body
+    Show {
+        /// Its key (at least 4 digits), or a path
+        entry: String,
+        /// Print the body only, byte for byte
+        #[arg(long)]
+        body: bool,
+    },
+    /// Mark as to be revalidated before it answers again
+    Invalidate {
+        /// all, repo:O/R, org:O, user:U, family:CLASS, a key, /a/path; tags joined by +
+        scope: Scope,
+    },
+    /// Remove entries, bodies too
+    Clear {
+        /// What to remove
+        scope: Scope,
+    },
+    /// Remove what was not used for long, or the least recently used beyond a size
+    Clean {
+        /// Not used for so long
+        #[arg(long, value_name = "DURATION")]
+        older_than: Option<Span>,
+        /// Keep at most so many bytes of loose entries [default: the plan's max-size]
+        #[arg(long, value_name = "SIZE")]
+        max_size: Option<Size>,
+    },
+    /// Read everything and check every digest
+    Verify,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a plan without asking anything
+    Check {
+        /// The plan [default: .github/octocache.yml here or above]
+        plan: Option<PathBuf>,
+    },
+    /// Show the settings in force and where they come from
+    Show {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the plan's JSON Schema, for editors
+    Schema,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ActionArgs {
+    /// Which step
+    pub(crate) step: ActionStep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ActionStep {
+    /// Check the inputs, name the keys
+    Plan,
+    /// Answer the plan
+    Run,
+    /// Fail the job where it should
+    Verdict,
+}
+
+impl From<Error> for clap::Error {
+    fn from(error: Error) -> Self {
+        clap::Error::raw(clap::error::ErrorKind::ValueValidation, error)
+    }
+}

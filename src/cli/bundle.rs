@@ -1,0 +1,117 @@
+//! `octocache bundle …`.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::args::{BundleCommand, BundleFile};
+use super::{Context, Exit, print};
+use crate::bundle::{Bundle, Totals};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::stack::{Narrow, Saved, Stack};
+use crate::units::Size;
+
+pub(super) fn main(context: &Context, command: &BundleCommand) -> Result<Exit> {
+    let config = context.plan_config(context.flags.clone())?;
+    let stack = Stack::new(&config.cache_dir, context.clock.clone());
+    match command {
+        BundleCommand::Pack { full, only, never, output, json } => {
+            let saved = stack.pack(&narrow(&config, only, never)?, *full)?;
+            if let Some(output) = output {
+                std::fs::copy(stack.bundle_path(), output).map_err(|cause| Error::io("write", output, cause))?;
+            }
+            if *json { print::json(&saved)? } else { print::line(&saved_line(&saved))? }
+        }
+        BundleCommand::Restore { file, json } => {
+            let totals = stack.restore(file)?;
+            if *json {
+                print::json(&totals)?;
+            } else {
+                print::line(&format!("{} entries are in place", totals.entries))?;
+            }
+        }
+        BundleCommand::List(file) => list(&stack, file)?,
+        BundleCommand::Verify(file) => {
+            let verified = open(&stack, file)?.1.verify()?;
+            if file.json {
+                print::json(&verified)?;
+            } else {
+                print::line(&format!("{} entries are sound, {} are broken", verified.entries, verified.broken))?;
+            }
+            if verified.broken > 0 {
+                return Ok(Exit::Failed);
+            }
+        }
+        BundleCommand::Info(file) => info(&stack, file)?,
+    }
+    Ok(Exit::Done)
+}
+
+/// What may enter the bundle: flags, else the plan.
+pub(crate) fn narrow(config: &Config, only: &[crate::tag::Scope], never: &[crate::tag::Scope]) -> Result<Narrow> {
+    if only.is_empty() && never.is_empty() && config.plan_path.is_some() {
+        return Ok(config.load_plan()?.narrow);
+    }
+    Ok(Narrow { only: only.to_vec(), never: never.to_vec() })
+}
+
+fn saved_line(saved: &Saved) -> String {
+    match saved {
+        Saved::Unchanged => "nothing worth saving changed".into(),
+        Saved::Busy => "another process is saving".into(),
+        Saved::Written { how, absorbed, totals, bytes } => {
+            format!("{how}: {absorbed} entries absorbed, {} in all, {}", totals.entries, Size(*bytes))
+        }
+    }
+}
+
+fn open(stack: &Stack, file: &BundleFile) -> Result<(PathBuf, Bundle)> {
+    let path = file.file.clone().unwrap_or_else(|| stack.bundle_path());
+    let bundle = Bundle::open(&path)?.ok_or_else(|| Error::usage(format!("there is no bundle at {}", path.display())))?;
+    Ok((path, bundle))
+}
+
+fn list(stack: &Stack, file: &BundleFile) -> Result<()> {
+    let (_, bundle) = open(stack, file)?;
+    let mut lines = Vec::new();
+    bundle.for_each(|_, entry| {
+        let line = if file.json {
+            let Ok(text) = serde_json::to_string(&json!({
+                "key": entry.key().to_string(), "target": entry.parts.target(), "partition": entry.parts.partition,
+                "status": entry.status, "class": entry.class, "fetched_at": entry.fetched_at,
+                "validated_at": entry.validated_at, "bytes": entry.body.len(), "cid": entry.cid,
+            })) else {
+                return;
+            };
+            text
+        } else {
+            format!("{}  {}  {}  {}", &entry.key().to_string()[..12], entry.validated_at, entry.status, entry.parts.target())
+        };
+        lines.push(line + "\n");
+    })?;
+    print::out(lines.concat().as_bytes())
+}
+
+fn info(stack: &Stack, file: &BundleFile) -> Result<()> {
+    let (path, bundle) = open(stack, file)?;
+    let (_, cutoffs) = bundle.check_index()?;
+    let bytes = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+    let Totals { entries, frames, generation, raw_live, raw_dead } = bundle.totals();
+    if file.json {
+        return print::json(&json!({
+            "path": path, "bytes": bytes, "entries": entries, "frames": frames, "generation": generation,
+            "raw_live": raw_live, "raw_dead": raw_dead, "cutoffs": cutoffs.iter().count(),
+        }));
+    }
+    let rows = [
+        ("file", path.display().to_string()),
+        ("size", Size(bytes).to_string()),
+        ("entries", entries.to_string()),
+        ("frames", frames.to_string()),
+        ("generation", generation.to_string()),
+        ("uncompressed", format!("{} ({} superseded)", Size(raw_live + raw_dead), Size(raw_dead))),
+        ("invalidations", cutoffs.iter().count().to_string()),
+    ];
+    print::out(print::table(&rows.map(|(name, value)| vec![name.to_owned(), value])).as_bytes())
+}

@@ -1,0 +1,128 @@
+//! `octocache cache …`.
+
+use serde_json::json;
+
+use super::args::CacheCommand;
+use super::{Context, Exit, print};
+use crate::clock::Timestamp;
+use crate::cutoff::{Cutoff, CutoffMode};
+use crate::entry::Entry;
+use crate::error::{Error, Kind, Result};
+use crate::stack::Stack;
+use crate::stats::Stats;
+use crate::tag::{Scope, Subject};
+use crate::tier::TierName;
+use crate::units::{Size, Span};
+
+pub(super) fn main(context: &Context, command: &CacheCommand) -> Result<Exit> {
+    let config = context.plan_config(context.flags.clone())?;
+    let stack = Stack::new(&config.cache_dir, context.clock.clone());
+    match command {
+        CacheCommand::Stats { json } => stats(&stack, *json)?,
+        CacheCommand::List { scope, json } => list(&stack, scope, *json, context.clock.now())?,
+        CacheCommand::Show { entry, body } => show(&stack, entry, *body)?,
+        CacheCommand::Invalidate { scope } => {
+            stack.invalidate(&[Cutoff { scope: scope.clone(), at: context.clock.now(), mode: CutoffMode::Revalidate }])?;
+            print::line(&format!("{scope}: asked again before it answers"))?;
+        }
+        CacheCommand::Clear { scope } => {
+            let cleaned = stack.clear(scope)?;
+            print::line(&format!("{scope}: removed {} loose entries, {}; the bundle is without them", cleaned.removed, Size(cleaned.bytes)))?;
+        }
+        CacheCommand::Clean { older_than, max_size } => {
+            let max = max_size.map(|size| size.0).or(match &config.plan_path {
+                Some(_) => config.load_plan()?.max_size,
+                None => None,
+            });
+            if older_than.is_none() && max.is_none() {
+                return Err(Error::usage("nothing says what to remove").hint("give --older-than 7d or --max-size 512MiB"));
+            }
+            let cleaned = stack.clean(older_than.map(|span| span.0), max)?;
+            print::line(&format!("removed {} entries, {}", cleaned.removed, Size(cleaned.bytes)))?;
+        }
+        CacheCommand::Verify => {
+            let mut sound = 0_u64;
+            let broken = stack.for_each(|_, _| sound += 1)?;
+            print::line(&format!("{sound} entries are sound, {broken} are broken"))?;
+            if broken > 0 {
+                return Ok(Exit::Failed);
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn stats(stack: &Stack, as_json: bool) -> Result<()> {
+    let counts = Stats::read(stack.dir());
+    if as_json {
+        return print::json(&json!({ "counts": counts, "hit_rate": counts.hit_rate(), "calls_saved": counts.calls_saved() }));
+    }
+    let mean = Span(0).0 + if counts.asked == 0 { 0 } else { counts.micros / counts.asked };
+    let by = |map: &std::collections::BTreeMap<String, u64>| {
+        let parts: Vec<String> = map.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
+    };
+    let rows = [
+        ("requests", counts.asked.to_string()),
+        ("hits", format!("{}{}", counts.all_hits(), by(&counts.hits))),
+        ("revalidated", counts.revalidated.to_string()),
+        ("fetched", counts.fetched.to_string()),
+        ("stale", format!("{}{}", counts.stale.values().sum::<u64>(), by(&counts.stale))),
+        ("not stored", format!("{}{}", counts.not_stored.values().sum::<u64>(), by(&counts.not_stored))),
+        ("failed", counts.failed.to_string()),
+        ("hit rate", format!("{:.1} %", counts.hit_rate())),
+        ("API calls saved", counts.calls_saved().to_string()),
+        ("bytes saved", Size(counts.bytes_saved).to_string()),
+        ("mean time", format!("{mean} µs")),
+    ];
+    print::out(print::table(&rows.map(|(name, value)| vec![name.to_owned(), value])).as_bytes())
+}
+
+fn list(stack: &Stack, scope: &Scope, as_json: bool, now: Timestamp) -> Result<()> {
+    let mut lines = Vec::new();
+    stack.for_each(|entry, tier| {
+        let key = entry.key();
+        if !scope.covers(Subject { key: &key, parts: &entry.parts, listing: entry.listing.as_deref() }) {
+            return;
+        }
+        lines.push(if as_json {
+            metadata(entry, tier).to_string() + "\n"
+        } else {
+            let age = Span(now.since(entry.validated_at));
+            format!("{}  {:>8}  {}  {:<6}  {}\n", &key.to_string()[..12], age.to_string(), entry.status, tier.as_str(), entry.parts.target())
+        });
+    })?;
+    print::out(lines.concat().as_bytes())
+}
+
+fn show(stack: &Stack, wanted: &str, body_only: bool) -> Result<()> {
+    let scope: Scope = wanted.parse()?;
+    let mut found: Vec<(Entry, TierName)> = Vec::new();
+    stack.for_each(|entry, tier| {
+        let key = entry.key();
+        let exact = !wanted.starts_with('/') || entry.parts.target() == wanted;
+        if exact && scope.covers(Subject { key: &key, parts: &entry.parts, listing: None }) {
+            found.push((entry.clone(), tier));
+        }
+    })?;
+    match found.as_slice() {
+        [] => Err(Error::new(Kind::NotCached, format!("{} is not stored", wanted.escape_debug())).hint("see `octocache cache list`")),
+        [(entry, tier)] => {
+            if !body_only {
+                let mut text = serde_json::to_string_pretty(&metadata(entry, *tier)).unwrap_or_default();
+                text.push_str("\n\n");
+                print::out(text.as_bytes())?;
+            }
+            print::out(&entry.body)
+        }
+        many => Err(Error::usage(format!("{} entries are called so", many.len())).hint("name one by its key")),
+    }
+}
+
+fn metadata(entry: &Entry, tier: TierName) -> serde_json::Value {
+    json!({
+        "key": entry.key().to_string(), "parts": entry.parts, "tier": tier, "status": entry.status, "headers": entry.headers,
+        "fetched_at": entry.fetched_at, "validated_at": entry.validated_at, "class": entry.class, "ttl_secs": entry.ttl_secs,
+        "bytes": entry.body.len(), "cid": entry.cid,
+    })
+}

@@ -1,0 +1,27 @@
+//! `octocache config …`.
+
+use super::args::ConfigCommand;
+use super::{Context, Exit, print};
+use crate::error::Result;
+use crate::plan::spec::PlanSpec;
+
+pub(super) fn main(context: &Context, command: &ConfigCommand) -> Result<Exit> {
+    match command {
+        ConfigCommand::Schema => print::out(PlanSpec::schema().as_bytes())?,
+        ConfigCommand::Check { plan } => {
+            let mut flags = context.flags.clone();
+            flags.plan.clone_from(plan);
+            let plan = context.plan_config(flags)?.load_plan()?;
+            print::line(&format!("{}: {} queries, nothing wrong", plan.name, plan.queries.len()))?;
+        }
+        ConfigCommand::Show { json } => {
+            let shown = context.plan_config(context.flags.clone())?.show();
+            if *json {
+                print::json(&shown.into_iter().collect::<std::collections::BTreeMap<_, _>>())?;
+            } else {
+                print::out(print::table(&shown.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>()).as_bytes())?;
+            }
+        }
+    }
+    Ok(Exit::Done)
+}

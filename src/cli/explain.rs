@@ -1,0 +1,94 @@
+//! `octocache explain`.
+
+use serde_json::json;
+
+use super::args::ExplainArgs;
+use super::{Context, Exit, print};
+use crate::cache::Explained;
+use crate::error::Result;
+use crate::policy::Before;
+use crate::request::Request;
+use crate::units::Span;
+
+pub(super) fn main(context: &Context, args: &ExplainArgs) -> Result<Exit> {
+    let mut flags = context.flags.clone();
+    args.mode.lower_into(&mut flags);
+    let config = context.request_config(flags)?;
+    let cache = config.cache(None, &context.clock);
+    let request = Request::get(&config.api, &args.endpoint)?.accepting(&args.accept);
+    let explained = cache.explain(&request, &args.mode.ask(config.mode));
+    if args.json {
+        print::json(&as_json(&explained))?;
+    } else {
+        print::out(as_text(&explained).as_bytes())?;
+    }
+    Ok(Exit::Done)
+}
+
+fn as_text(explained: &Explained) -> String {
+    let Explained { key, parts, lifetime, found, cutoff, decision, now } = explained;
+    let mut rows = vec![
+        ("key", key.to_string()),
+        ("  method", parts.method.clone()),
+        ("  host", parts.host.clone()),
+        ("  path", parts.path.clone()),
+        ("  query", parts.query.clone()),
+        ("  accept", parts.accept.clone()),
+        ("  api version", parts.api_version.clone()),
+        ("  partition", parts.partition.to_string()),
+        ("class", lifetime.class.to_owned()),
+        ("fresh for", Span(lifetime.fresh_secs).to_string()),
+        ("then stale for", format!("{}, when GitHub cannot answer", Span(lifetime.stale_secs))),
+    ];
+    match found {
+        None => rows.push(("stored", "no".into())),
+        Some(found) => {
+            let entry = &found.entry;
+            rows.push(("stored", format!("in {}, status {}, {} bytes", found.tier.as_str(), entry.status, entry.body.len())));
+            rows.push(("fetched at", entry.fetched_at.to_string()));
+            rows.push(("validated at", format!("{} ({} ago)", entry.validated_at, Span(now.since(entry.validated_at)))));
+            rows.push(("etag", entry.headers.get("etag").unwrap_or("none").to_owned()));
+            rows.push(("last-modified", entry.headers.get("last-modified").unwrap_or("none").to_owned()));
+        }
+    }
+    if let Some(at) = cutoff.revalidate {
+        rows.push(("invalidated at", at.to_string()));
+    }
+    rows.push(("decision", verdict(decision)));
+    print::table(&rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>())
+}
+
+fn verdict(decision: &Before) -> String {
+    match decision {
+        Before::Fresh { age_secs } => format!("hit: it is {} old, so nothing is sent", Span(*age_secs)),
+        Before::AnswerStale { age_secs, reason } => format!("stale answer ({}): it is {} old", reason.as_str(), Span(*age_secs)),
+        Before::Revalidate { because, validators } => {
+            let with = match (&validators.etag, &validators.last_modified) {
+                (Some(_), _) => "If-None-Match",
+                (None, _) => "If-Modified-Since",
+            };
+            format!("revalidate ({}): ask with {with}; a 304 is free with a token", because.as_str())
+        }
+        Before::Fetch(because) => format!("fetch ({}): one request is charged", because.as_str()),
+        Before::NotCached => "no answer: it is not stored, and nothing may be sent".into(),
+    }
+}
+
+fn as_json(explained: &Explained) -> serde_json::Value {
+    let Explained { key, parts, lifetime, found, cutoff, decision, .. } = explained;
+    let decision = match decision {
+        Before::Fresh { age_secs } => json!({ "do": "hit", "age_secs": age_secs }),
+        Before::AnswerStale { age_secs, reason } => json!({ "do": "stale", "age_secs": age_secs, "because": reason.as_str() }),
+        Before::Revalidate { because, .. } => json!({ "do": "revalidate", "because": because.as_str() }),
+        Before::Fetch(because) => json!({ "do": "fetch", "because": because.as_str() }),
+        Before::NotCached => json!({ "do": "nothing" }),
+    };
+    json!({
+        "key": key.to_string(), "parts": parts, "class": lifetime.class, "fresh_secs": lifetime.fresh_secs,
+        "stale_secs": lifetime.stale_secs, "invalidated_at": cutoff.revalidate, "decision": decision,
+        "stored": found.as_ref().map(|found| json!({
+            "tier": found.tier, "status": found.entry.status, "fetched_at": found.entry.fetched_at,
+            "validated_at": found.entry.validated_at, "bytes": found.entry.body.len(), "cid": found.entry.cid,
+        })),
+    })
+}

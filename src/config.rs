@@ -1,0 +1,203 @@
+//! Configuration, lowered once: flags, environment and files become the values that the rest of
+//! the program takes.
+//!
+//! Knows: every environment variable that is read. Does not know: what is done with the values.
+
+mod environment;
+mod git;
+mod token;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::github::{GitHub, Options, Proxy};
+use crate::partition::Partition;
+use crate::plan::{DEFAULT_PATH, Plan};
+use crate::policy::TtlTable;
+use crate::request::Api;
+use crate::stack::Stack;
+use crate::token::Token;
+use crate::units::Span;
+pub use environment::{ACCEPTED, Environment};
+
+/// What the user typed, as far as it is for every command.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--cache-dir`.
+    pub cache_dir: Option<PathBuf>,
+    /// `--api-url`.
+    pub api_url: Option<String>,
+    /// `--token-file`.
+    pub token_file: Option<PathBuf>,
+    /// `--partition`.
+    pub partition: Option<String>,
+    /// `--plan`.
+    pub plan: Option<PathBuf>,
+    /// `--ttl`.
+    pub ttl: Option<Span>,
+    /// `--stale-if-error`.
+    pub stale_if_error: Option<Span>,
+    /// `--max-requests`.
+    pub max_requests: Option<u32>,
+}
+
+/// The values in force. Nothing here can print a token.
+#[derive(Debug)]
+pub struct Config {
+    /// The API.
+    pub api: Api,
+    /// The token and where it was found.
+    pub token: Option<(Token, String)>,
+    /// Whose view is cached.
+    pub partition: Partition,
+    /// The store.
+    pub cache_dir: PathBuf,
+    /// The plan's file, where there is one.
+    pub plan_path: Option<PathBuf>,
+    /// How GitHub is reached.
+    pub options: Options,
+    /// TTLs from flags and environment; a plan's come on top.
+    pub ttls: TtlTable,
+    /// Whether the environment turns the cache off or asks for fresh answers only.
+    pub mode: Option<crate::policy::Mode>,
+    environment: Environment,
+}
+
+impl Config {
+    /// Lowers flags over the environment over files. `default_ttl_secs` is for what no class
+    /// knows: a day in a plan, minutes for single requests.
+    pub fn lower(flags: &Flags, environment: Environment, default_ttl_secs: u64) -> Result<Self> {
+        let cwd = std::env::current_dir().map_err(|cause| Error::io("find", Path::new("."), cause))?;
+        let api = match flags.api_url.as_deref().or_else(|| environment.get("GITHUB_API_URL")) {
+            Some(url) => Api::parse(url)?,
+            None => match environment.get("GH_HOST") {
+                Some(host) if !matches!(host, "github.com" | "api.github.com") => Api::parse(&format!("https://{host}/api/v3"))?,
+                _ => Api::github(),
+            },
+        };
+        let token = token::find(flags.token_file.as_deref(), &environment, &api)?;
+        let partition = match (&flags.partition, &token) {
+            (Some(name), _) => Partition::named(name)?,
+            (None, None) => Partition::public(),
+            (None, Some(_)) if environment.is_true("OCTOCACHE_JOB_TOKEN") => {
+                let repository = environment.get("GITHUB_REPOSITORY").ok_or_else(|| {
+                    Error::usage("OCTOCACHE_JOB_TOKEN is set, but GITHUB_REPOSITORY is not")
+                        .hint("a job's token stands for its repository, so its name is needed")
+                })?;
+                Partition::repository(repository)?
+            }
+            (None, Some((token, _))) => Partition::token(token),
+        };
+        let plan_path = flags.plan.clone().or_else(|| find_upward(&cwd, DEFAULT_PATH));
+        let cache_dir = cache_dir(flags, &environment, plan_path.as_deref())?;
+        let mut options = Options::new(api.clone(), token.as_ref().map(|(token, _)| token.clone()));
+        options.max_requests = flags.max_requests;
+        options.proxy = Proxy {
+            https: environment.first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]).map(str::to_owned),
+            no_proxy: environment.first(&["NO_PROXY", "no_proxy"]).map(str::to_owned),
+        };
+        let ttls = environment.ttls(flags, default_ttl_secs)?;
+        let mode = environment.mode();
+        Ok(Self { api, token, partition, cache_dir, plan_path, options, ttls, mode, environment })
+    }
+
+    /// The plan that `--plan` names or that was found upward from here.
+    pub fn load_plan(&self) -> Result<Plan> {
+        match &self.plan_path {
+            Some(path) => Plan::load(path),
+            None => Err(Error::usage(format!("there is no {DEFAULT_PATH} here or above"))
+                .hint("write one, name another with --plan, or try a single request with `octocache api /repos/OWNER/REPO`")),
+        }
+    }
+
+    /// A cache over the store and GitHub; `plan`'s TTLs and bounds hold where flags say nothing.
+    pub fn cache(&self, plan: Option<&Plan>, clock: &Clock) -> Cache {
+        let mut ttls = self.ttls.clone();
+        let mut options = self.options.clone();
+        if let Some(plan) = plan {
+            ttls.default_secs = plan.ttls.default_secs.or(ttls.default_secs);
+            ttls.stale_secs = ttls.stale_secs.or(plan.ttls.stale_secs);
+            ttls.classes.extend(plan.ttls.classes.iter().map(|(name, secs)| (*name, *secs)));
+            options.max_requests = options.max_requests.or(plan.max_requests);
+        }
+        let upstream = Arc::new(GitHub::new(options, clock.clone()));
+        let stack = Stack::new(&self.cache_dir, clock.clone());
+        Cache::new(self.api.clone(), self.partition.clone(), stack, upstream, ttls, clock.clone())
+    }
+
+    /// `owner` and `repo` of this repository, where it can be told; git is asked last.
+    pub fn repository_vars(&self) -> BTreeMap<String, String> {
+        let named = self.environment.first(&["GH_REPO", "GITHUB_REPOSITORY"]).map(str::to_owned);
+        let full = named.or_else(|| git::origin_repository(self.api.host()));
+        let mut vars = BTreeMap::new();
+        if let Some((owner, repo)) = full.as_deref().and_then(|full| full.rsplit_once('/')) {
+            vars.insert("owner".to_owned(), owner.rsplit('/').next().unwrap_or(owner).to_owned());
+            vars.insert("repo".to_owned(), repo.to_owned());
+        }
+        vars
+    }
+
+    /// The environment.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Every value in force, for `config show`; the token only by name and digest.
+    pub fn show(&self) -> Vec<(&'static str, String)> {
+        let secs = |secs: Option<u64>| secs.map_or_else(|| "by class".to_owned(), |secs| Span(secs).to_string());
+        let token = self.token.as_ref().map_or_else(
+            || "none: 60 requests an hour for this address".to_owned(),
+            |(token, source)| format!("from {source}, digest {}", token.digest()),
+        );
+        vec![
+            ("api", self.api.origin().to_owned()),
+            ("token", token),
+            ("partition", self.partition.to_string()),
+            ("cache-dir", self.cache_dir.display().to_string()),
+            ("plan", self.plan_path.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string())),
+            ("ttl", secs(self.ttls.everything_secs)),
+            ("default ttl", secs(self.ttls.default_secs)),
+            ("stale-if-error", secs(self.ttls.stale_secs)),
+            ("max-requests", self.options.max_requests.map_or_else(|| "none".to_owned(), |max| max.to_string())),
+            ("https-proxy", if self.options.proxy.https.is_some() { "set" } else { "none" }.to_owned()),
+        ]
+    }
+}
+
+fn cache_dir(flags: &Flags, environment: &Environment, plan: Option<&Path>) -> Result<PathBuf> {
+    if let Some(dir) = &flags.cache_dir {
+        return Ok(dir.clone());
+    }
+    if let Some(dir) = environment.first(&["OCTOCACHE_DIR", "GITHUB_CACHE_DIR", "CACHE_DIR"]) {
+        return Ok(dir.into());
+    }
+    if let Some(plan) = plan {
+        // `.github/octocache.yml` belongs to the project two levels up; any other plan to its directory.
+        let beside = plan.parent().unwrap_or(Path::new("."));
+        let root = if beside.ends_with(".github") { beside.parent().unwrap_or(beside) } else { beside };
+        let text = std::fs::read_to_string(plan).unwrap_or_default();
+        let named = if text.contains("\ncache:") { Plan::load(plan)?.cache_dir } else { None };
+        return Ok(root.join(named.unwrap_or_else(|| PathBuf::from(".cache/github"))));
+    }
+    let base = match environment.get("XDG_CACHE_HOME") {
+        Some(dir) => PathBuf::from(dir),
+        None if cfg!(windows) => environment.get("LOCALAPPDATA").map(PathBuf::from).unwrap_or_default(),
+        None => {
+            let home = environment.get("HOME").map(PathBuf::from).unwrap_or_default();
+            home.join(if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" })
+        }
+    };
+    if base.is_absolute() {
+        Ok(base.join("octocache"))
+    } else {
+        Err(Error::usage("there is no place for the cache: neither HOME nor XDG_CACHE_HOME is set").hint("name one with --cache-dir"))
+    }
+}
+
+fn find_upward(from: &Path, name: &str) -> Option<PathBuf> {
+    from.ancestors().map(|dir| dir.join(name)).find(|path| path.is_file())
+}

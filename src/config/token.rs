@@ -1,0 +1,88 @@
+//! Finding the token: a file, the environment, or what gh has stored.
+//!
+//! Knows: which name is for which host. Does not know: what the token may do.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::Environment;
+use crate::error::{Error, Result};
+use crate::request::Api;
+use crate::token::Token;
+
+/// The largest file that holds a token.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// The token for `api` and the name of where it was found. A token for github.com is never sent
+/// to another host.
+pub(super) fn find(file: Option<&Path>, environment: &Environment, api: &Api) -> Result<Option<(Token, String)>> {
+    if let Some(path) = file {
+        let bytes = crate::files::read_bounded(path, MAX_BYTES)?
+            .ok_or_else(|| Error::usage(format!("there is no token file {}", path.display())))?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| Error::usage(format!("{} is not text", path.display())))?;
+        return Token::new(text).map(|token| Some((token, path.display().to_string()))).map_err(|error| error.within(path.display()));
+    }
+    // In a job, GITHUB_TOKEN is for the host that GITHUB_API_URL names, whichever it is.
+    let is_jobs_host = environment.get("GITHUB_API_URL").and_then(|url| Api::parse(url).ok()).is_some_and(|job| job.host() == api.host());
+    let names: &[&str] = if api.host() == "api.github.com" || is_jobs_host {
+        &["OCTOCACHE_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"]
+    } else {
+        &["OCTOCACHE_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN"]
+    };
+    for name in names {
+        if let Some(text) = environment.get(name) {
+            return Token::new(text).map(|token| Some((token, (*name).to_owned()))).map_err(|error| error.within(*name));
+        }
+    }
+    Ok(from_gh(environment, api))
+}
+
+/// What `gh auth login` left in gh's own file; a token in the system's keyring is not read.
+fn from_gh(environment: &Environment, api: &Api) -> Option<(Token, String)> {
+    #[derive(Deserialize)]
+    struct Host {
+        oauth_token: Option<String>,
+    }
+    let dir = environment.get("GH_CONFIG_DIR").map(PathBuf::from).or_else(|| {
+        let base = environment.get("XDG_CONFIG_HOME").map(PathBuf::from);
+        let base = base.or_else(|| environment.get(if cfg!(windows) { "AppData" } else { "HOME" }).map(PathBuf::from))?;
+        let below_home = environment.get("XDG_CONFIG_HOME").is_none() && !cfg!(windows);
+        Some(if below_home { base.join(".config/gh") } else { base.join(if cfg!(windows) { "GitHub CLI" } else { "gh" }) })
+    })?;
+    let path = dir.join("hosts.yml");
+    let bytes = crate::files::read_bounded(&path, MAX_BYTES).ok().flatten()?;
+    let hosts: std::collections::BTreeMap<String, Host> = serde_saphyr::from_slice(&bytes).ok()?;
+    let host = if api.host() == "api.github.com" { "github.com" } else { api.host() };
+    let token = Token::new(hosts.get(host)?.oauth_token.as_deref()?).ok()?;
+    Some((token, path.display().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(pairs: &[(&str, &str)], url: &str) -> Option<String> {
+        find(None, &Environment::of(pairs), &Api::parse(url).unwrap()).unwrap().map(|(_, source)| source)
+    }
+
+    #[test]
+    fn a_token_goes_only_to_its_host() {
+        let both = [("GITHUB_TOKEN", "ghs_a"), ("GH_TOKEN", "ghp_b")];
+        assert_eq!(source(&both, "https://api.github.com").as_deref(), Some("GH_TOKEN"));
+        assert_eq!(source(&both, "https://ghe.example/api/v3"), None);
+        assert_eq!(source(&[("GH_ENTERPRISE_TOKEN", "x")], "https://ghe.example/api/v3").as_deref(), Some("GH_ENTERPRISE_TOKEN"));
+        let job = [("GITHUB_TOKEN", "ghs_a"), ("GITHUB_API_URL", "https://ghe.example/api/v3")];
+        assert_eq!(source(&job, "https://ghe.example/api/v3").as_deref(), Some("GITHUB_TOKEN"));
+        assert_eq!(source(&job, "https://evil.example"), None);
+    }
+
+    #[test]
+    fn what_gh_stored_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("hosts.yml"), "github.com:\n    user: o\n    oauth_token: gho_x\n").unwrap();
+        let dir = dir.path().to_str().unwrap();
+        assert!(source(&[("GH_CONFIG_DIR", dir)], "https://api.github.com").unwrap().ends_with("hosts.yml"));
+        assert_eq!(source(&[("GH_CONFIG_DIR", dir)], "https://ghe.example/api/v3"), None);
+    }
+}

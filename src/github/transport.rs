@@ -1,0 +1,196 @@
+//! Bytes to GitHub and back: our own HTTP service under octocrab's raw level.
+//!
+//! Knows: TLS, HTTP/1.1 and HTTP/2, proxies, time-outs, content coding, the bound of a body. Does
+//! not know: tokens, retries, redirects; nothing is resent or followed here.
+
+use std::io::Read;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use flate2::read::MultiGzDecoder;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Uri};
+use http_body_util::BodyExt;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::TokioExecutor;
+use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
+use tower::Service;
+
+use super::Options;
+use crate::error::{Error, Kind, Result};
+use crate::reply::Reply;
+
+/// Answers larger than this are an error: nothing that is asked for here comes near.
+const MAX_BODY_BYTES: usize = 100 << 20;
+
+/// Proxy settings, as the usual environment variables spell them.
+#[derive(Debug, Clone, Default)]
+pub struct Proxy {
+    /// `HTTPS_PROXY`, else `ALL_PROXY`: the proxy for requests to `https` addresses.
+    pub https: Option<String>,
+    /// `NO_PROXY`: hosts that are reached directly.
+    pub no_proxy: Option<String>,
+}
+
+/// Builds the client. No connection is made yet.
+pub(super) fn connect(options: &Options) -> Result<Octocrab> {
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(options.connect_timeout));
+    if options.api.is_plaintext() {
+        return Ok(raw_client(Bounded { inner: http, within: options.connect_timeout }));
+    }
+    let uri: Uri = options
+        .api
+        .origin()
+        .parse()
+        .map_err(|cause| Error::usage("the API's address does not parse").because(cause))?;
+    let matcher = Matcher::builder()
+        .https(options.proxy.https.clone().unwrap_or_default())
+        .no(options.proxy.no_proxy.clone().unwrap_or_default())
+        .build();
+    match matcher.intercept(&uri) {
+        None => Ok(raw_client(Bounded { inner: tls(http)?, within: options.connect_timeout })),
+        Some(proxy) => {
+            if proxy.uri().scheme_str() != Some("http") {
+                return Err(Error::usage("HTTPS_PROXY has another scheme than http")
+                    .hint("use a proxy at http://HOST:PORT; what goes through it to GitHub is TLS all the same"));
+            }
+            let mut tunnel = Tunnel::new(proxy.uri().clone(), http);
+            if let Some(credentials) = proxy.basic_auth() {
+                tunnel = tunnel.with_auth(credentials.clone());
+            }
+            Ok(raw_client(Bounded { inner: tls(tunnel)?, within: options.connect_timeout }))
+        }
+    }
+}
+
+fn tls<C>(inner: C) -> Result<HttpsConnector<C>> {
+    Ok(HttpsConnectorBuilder::new()
+        .with_native_roots()
+        .map_err(|cause| {
+            Error::new(Kind::Transport, "there are no certificates of authorities on this machine")
+                .because(cause)
+                .hint("install ca-certificates, or name a file in SSL_CERT_FILE")
+        })?
+        .https_only()
+        .enable_all_versions()
+        .wrap_connector(inner))
+}
+
+/// A connector whose connections stand within a time, the proxy's answer and TLS included.
+#[derive(Debug, Clone)]
+struct Bounded<C> {
+    inner: C,
+    within: Duration,
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl<C> Service<Uri> for Bounded<C>
+where
+    C: Service<Uri>,
+    C::Future: Send + 'static,
+    C::Error: Into<BoxError>,
+{
+    type Response = C::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<C::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (connecting, within) = (self.inner.call(uri), self.within);
+        Box::pin(async move {
+            match tokio::time::timeout(within, connecting).await {
+                Ok(connected) => connected.map_err(Into::into),
+                Err(_) => Err(format!("no connection within {within:?}").into()),
+            }
+        })
+    }
+}
+
+fn raw_client<C>(connector: Bounded<C>) -> Octocrab
+where
+    Bounded<C>: Connect + Clone + Send + Sync + 'static,
+{
+    let client = Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(Duration::from_secs(60))
+        .retry_canceled_requests(false)
+        .build::<_, OctoBody>(connector);
+    let Ok(octocrab) = OctocrabBuilder::new_empty().with_service(client).with_auth(AuthState::None).build();
+    octocrab
+}
+
+/// Sends `message` exactly as it is and reads the whole answer.
+pub(super) async fn exchange(client: &Octocrab, message: http::Request<OctoBody>, read_timeout: Duration) -> Result<Reply> {
+    let silent = |_| Error::new(Kind::Transport, format!("GitHub said nothing for {read_timeout:?}"));
+    let broken = |cause: octocrab::Error| Error::new(Kind::Transport, "no answer from GitHub").because(cause);
+    let response = tokio::time::timeout(read_timeout, client.send(message)).await.map_err(silent)?.map_err(broken)?;
+    let (parts, mut body) = response.into_parts();
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = tokio::time::timeout(read_timeout, body.frame()).await.map_err(silent)? {
+        let frame = frame.map_err(broken)?;
+        if let Some(data) = frame.data_ref() {
+            if bytes.len() + data.len() > MAX_BODY_BYTES {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(data);
+        }
+    }
+    let mut headers = parts.headers;
+    let coding = headers.remove(CONTENT_ENCODING);
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(TRANSFER_ENCODING);
+    Ok(Reply { status: parts.status, headers, body: decode(bytes.freeze(), coding.as_ref())?, attempts: 1 })
+}
+
+fn decode(bytes: Bytes, coding: Option<&HeaderValue>) -> Result<Bytes> {
+    match coding.map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(bytes),
+        Some(_) if bytes.is_empty() => Ok(bytes),
+        Some(b"gzip" | b"x-gzip") => {
+            let mut raw = Vec::with_capacity(bytes.len() * 6);
+            MultiGzDecoder::new(&bytes[..])
+                .take(MAX_BODY_BYTES as u64 + 1)
+                .read_to_end(&mut raw)
+                .map_err(|cause| Error::new(Kind::Transport, "a compressed answer is truncated or broken").because(cause))?;
+            if raw.len() > MAX_BODY_BYTES { Err(too_large()) } else { Ok(raw.into()) }
+        }
+        Some(other) => {
+            let name = String::from_utf8_lossy(other).into_owned();
+            Err(Error::new(Kind::Corrupt, format!("GitHub answered in the coding `{}`, which was not asked for", name.escape_debug())))
+        }
+    }
+}
+
+fn too_large() -> Error {
+    Error::new(Kind::TooLarge, format!("GitHub's answer is larger than {} MiB", MAX_BODY_BYTES >> 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn codings_are_undone_within_bounds() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(b"{\"a\":1}").unwrap();
+        let gzip = gzip.finish().unwrap();
+        let named = |name| Some(HeaderValue::from_static(name));
+        assert_eq!(decode(gzip.clone().into(), named("gzip").as_ref()).unwrap(), "{\"a\":1}");
+        let cut = decode(gzip[..gzip.len() - 4].to_vec().into(), named("gzip").as_ref()).unwrap_err();
+        assert!(cut.is_transient(), "{cut}");
+        assert!(decode(gzip.into(), named("br").as_ref()).is_err());
+    }
+}

@@ -1,0 +1,327 @@
+//! Running a plan: ask, shape, write, report.
+//!
+//! Knows: the order of it all, and that one failing query leaves the others alone. Does not know:
+//! terminals; whoever runs it passes a [`Progress`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use futures_util::StreamExt;
+use sha2::{Digest, Sha256};
+
+use super::expand::{self, Unit};
+use super::report::{Index, QueryReport, Totals};
+use super::workspace::Workspace;
+use super::{ForEach, Plan, Query, document};
+use crate::cache::{Answer, Ask, Cache};
+use crate::error::{Error, Kind, Result};
+use crate::outcome::{NoStore, Outcome};
+
+/// Requests under way at once, unless told otherwise; GitHub asks for few.
+pub const CONCURRENCY: usize = 8;
+
+/// How a plan is run.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// Where results go.
+    pub output_dir: &'a Path,
+    /// Values for placeholders; the plan's own `vars` come first.
+    pub vars: BTreeMap<String, String>,
+    /// The mode.
+    pub ask: Ask,
+    /// Requests under way at once.
+    pub concurrency: usize,
+}
+
+/// Somebody who watches a run.
+pub trait Progress {
+    /// So many more things to do.
+    fn more(&self, count: usize);
+    /// One is done.
+    fn done(&self, report: &QueryReport);
+}
+
+/// A finished run.
+#[derive(Debug)]
+pub struct Finished {
+    /// The report, as written to `index.json`.
+    pub index: Index,
+    /// The failure that matters most for the exit code, where one happened.
+    pub worst: Option<Kind>,
+}
+
+/// Runs `plan` through `cache`.
+///
+/// Errors only when nothing could be done at all; a query that fails is reported in the index.
+pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &dyn Progress) -> Result<Finished> {
+    let started_at = cache.now();
+    let workspace = Workspace::open(options.output_dir)?;
+    let vars = merged(&options.vars, &plan.vars);
+    let mut runner = Runner { plan, cache, options, workspace, vars, results: HashMap::new(), worst: None };
+    let mut reports: Vec<(usize, QueryReport)> = Vec::new();
+    let mut rest: Vec<&Query> = plan.queries.iter().collect();
+    while !rest.is_empty() {
+        // A wave: everything whose items are known by now, in the order the store reads fastest.
+        let (ready, later): (Vec<&Query>, Vec<&Query>) = rest.iter().partition(|query| !waits(query, &rest));
+        rest = later;
+        let units = runner.expand(&ready, &mut reports, progress);
+        let done = runner.wave(units, progress).await;
+        for (number, name, finished) in done {
+            if let Some(kind) = finished.kind {
+                runner.note(kind);
+            }
+            if let Some(result) = finished.result {
+                runner.results.insert(name, result);
+            }
+            reports.push((number, finished.report));
+        }
+    }
+    // In the plan's order, items in theirs.
+    reports.sort_by_key(|(number, _)| *number);
+    let queries: Vec<QueryReport> = reports.into_iter().map(|(_, report)| report).collect();
+    let index = Index {
+        v: 1,
+        plan: plan.name.clone(),
+        started_at,
+        totals: Totals::of(&queries),
+        queries,
+        rate_limit: cache.upstream().rate_limit(),
+    };
+    runner.workspace.write_index(&index)?;
+    cache.flush();
+    Ok(Finished { index, worst: runner.worst })
+}
+
+/// `base` with what `stronger` says instead.
+pub(super) fn merged(base: &BTreeMap<String, String>, stronger: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut all = base.clone();
+    all.extend(stronger.clone());
+    all
+}
+
+/// Whether the items of `query` come from one that is still in `rest`.
+fn waits(query: &Query, rest: &[&Query]) -> bool {
+    matches!(&query.for_each, Some(ForEach::Query { query: needed, .. }) if rest.iter().any(|other| other.name == *needed))
+}
+
+struct Runner<'a> {
+    plan: &'a Plan,
+    cache: &'a Cache,
+    options: &'a Options<'a>,
+    workspace: Workspace,
+    vars: BTreeMap<String, String>,
+    /// Results that other queries take their items from.
+    results: HashMap<String, Vec<u8>>,
+    worst: Option<Kind>,
+}
+
+struct UnitDone {
+    report: QueryReport,
+    kind: Option<Kind>,
+    result: Option<Vec<u8>>,
+}
+
+impl<'a> Runner<'a> {
+    fn note(&mut self, kind: Kind) {
+        if !matches!(self.worst, Some(Kind::Limited { .. })) {
+            self.worst = Some(kind);
+        }
+    }
+
+    /// What the ready queries ask. A query that cannot be expanded is reported as failed.
+    fn expand(&mut self, ready: &[&'a Query], reports: &mut Vec<(usize, QueryReport)>, progress: &dyn Progress) -> Vec<(usize, Unit<'a>)> {
+        let mut units: Vec<(usize, Unit<'a>)> = Vec::new();
+        let mut files: HashMap<String, String> = HashMap::new();
+        for query in ready {
+            let number = |at: usize| self.plan.queries.iter().position(|one| one.name == query.name).unwrap_or(0) * expand::MAX_ITEMS + at;
+            let fail = |at: usize, item: Option<String>, error: &Error| {
+                let report = QueryReport {
+                    name: query.name.clone(),
+                    item,
+                    outcome: "failed".into(),
+                    error: Some(error.to_string()),
+                    ..QueryReport::default()
+                };
+                progress.more(1);
+                progress.done(&report);
+                (number(at), report)
+            };
+            let items = match expand::items(query, |name| self.results.get(name).cloned()) {
+                Ok(items) => items,
+                Err(error) => {
+                    reports.push(fail(0, None, &error));
+                    self.note(error.kind());
+                    continue;
+                }
+            };
+            for (at, item) in items.iter().enumerate() {
+                let made = expand::unit(query, item.as_ref(), &self.vars, self.cache.api()).and_then(|unit| {
+                    let file = unit.file.to_string_lossy().to_lowercase();
+                    match files.insert(file, query.name.clone()) {
+                        None => Ok(unit),
+                        Some(other) => Err(Error::usage(format!("query `{}`: {} is written by `{other}` already", query.name, unit.file.display()))),
+                    }
+                });
+                match made {
+                    Ok(unit) => units.push((number(at), unit)),
+                    Err(error) => {
+                        reports.push(fail(at, item.as_ref().map(ToString::to_string), &error));
+                        self.note(error.kind());
+                    }
+                }
+            }
+        }
+        units.sort_by_cached_key(|(_, unit)| unit.requests.first().map(|request| self.cache.place(request)));
+        progress.more(units.len());
+        units
+    }
+
+    async fn wave(&self, units: Vec<(usize, Unit<'a>)>, progress: &dyn Progress) -> Vec<(usize, String, UnitDone)> {
+        futures_util::stream::iter(units)
+            .map(|(number, unit)| async move {
+                let done = self.unit(number, &unit).await;
+                progress.done(&done.report);
+                (number, unit.query.name.clone(), done)
+            })
+            .buffer_unordered(self.options.concurrency.max(1))
+            .collect()
+            .await
+    }
+
+    async fn unit(&self, number: usize, unit: &Unit<'_>) -> UnitDone {
+        let file = unit.file.to_string_lossy().into_owned();
+        let mut report = QueryReport { name: unit.query.name.clone(), item: unit.item.clone(), ..QueryReport::default() };
+        let outcome = match self.ask(unit, &mut report).await {
+            Ok(raw) => self.write(number, unit, &file, &raw, &mut report).map(|()| raw),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(raw) => {
+                let needed = |query: &Query| matches!(&query.for_each, Some(ForEach::Query { query, .. }) if *query == unit.query.name);
+                let result = self.plan.queries.iter().any(needed).then(|| raw.to_vec());
+                UnitDone { report, kind: None, result }
+            }
+            Err(error) => {
+                self.workspace.remove(&unit.file);
+                report.outcome = "failed".into();
+                report.error = Some(super::redact::mask_text(&error.to_string()));
+                UnitDone { report, kind: Some(error.kind()), result: None }
+            }
+        }
+    }
+
+    /// The query's answer as one document, before filters.
+    async fn ask(&self, unit: &Unit<'_>, report: &mut QueryReport) -> Result<Bytes> {
+        let ask = Ask { ttl_secs: unit.query.ttl_secs, stale_secs: unit.query.stale_secs, ..self.options.ask };
+        let mut documents = Vec::with_capacity(unit.requests.len());
+        for request in &unit.requests {
+            let answers = if unit.query.paginate {
+                self.cache.get_pages(request, &ask).await?
+            } else {
+                vec![self.cache.get(request, &ask).await?]
+            };
+            for answer in &answers {
+                add(report, answer);
+                check(answer)?;
+            }
+            let bodies: Vec<Bytes> = answers.into_iter().map(|answer| answer.entry.body).collect();
+            documents.push(match bodies.as_slice() {
+                [one] if !unit.query.paginate && one.is_empty() => Bytes::from_static(b"null"),
+                bodies => document::join(bodies).map_err(|why| Error::new(Kind::Corrupt, why))?,
+            });
+        }
+        Ok(match documents.len() {
+            1 => documents.remove(0),
+            _ => [&b"["[..], &documents.join(&b','), b"]"].concat().into(),
+        })
+    }
+
+    fn write(&self, number: usize, unit: &Unit<'_>, file: &str, raw: &Bytes, report: &mut QueryReport) -> Result<()> {
+        let failed = |why: String| Error::usage(format!("query `{}`: {why}", unit.query.name));
+        let filtered = match &unit.query.filter {
+            Some(filter) => Bytes::from(filter.run_to_one(raw).map_err(failed)?),
+            None => raw.clone(),
+        };
+        let redaction = &self.plan.redaction;
+        let result = if redaction.is_nothing() {
+            filtered
+        } else {
+            redaction.apply(filtered.into()).map_err(failed)?.into()
+        };
+        let sha256 = HEXLOWER.encode(&Sha256::digest(&result));
+        let previous = self.workspace.previous(file);
+        report.changed = match &unit.query.watch {
+            None => previous.is_none_or(|before| before.sha256.as_deref() != Some(&sha256)),
+            Some(watch) => {
+                let watched = HEXLOWER.encode(&Sha256::digest(watch.run_to_one(&result).map_err(failed)?));
+                let same = previous.is_some_and(|before| before.watch_sha256.as_deref() == Some(&watched));
+                report.watch_sha256 = Some(watched);
+                !same
+            }
+        };
+        self.workspace.write(&unit.file, &result, number)?;
+        report.sha256 = Some(sha256);
+        report.file = Some(file.to_owned());
+        Ok(())
+    }
+}
+
+/// Adds one page's answer to the query's report: the weakest outcome, the oldest age, all requests.
+fn add(report: &mut QueryReport, answer: &Answer) {
+    let weight = |outcome: &str| ["", "hit", "revalidated", "fetched", "not-stored", "stale"].iter().position(|word| *word == outcome);
+    let outcome = answer.outcome.as_str();
+    if weight(outcome) > weight(&report.outcome) {
+        report.outcome = outcome.into();
+        report.reason = answer.outcome.reason().map(str::to_owned);
+    }
+    if let Outcome::Stale(reason) = answer.outcome {
+        report.stale_reason = Some(reason.as_str().to_owned());
+    }
+    report.age_secs = report.age_secs.max(answer.age_secs);
+    report.ttl_secs = answer.ttl_secs;
+    report.status = Some(answer.entry.status);
+    report.requests += answer.requests;
+    report.not_modified += answer.not_modified;
+    report.pages += 1;
+}
+
+/// An answer that says no is no result.
+fn check(answer: &Answer) -> Result<()> {
+    let status = answer.entry.status;
+    if answer.outcome == Outcome::NotStored(NoStore::GraphqlErrors) {
+        return Err(Error::new(Kind::Refused(status), format!("GraphQL answered with errors: {}", graphql_errors(&answer.entry.body))));
+    }
+    if matches!(status, 200 | 203 | 204) {
+        return Ok(());
+    }
+    #[derive(serde::Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    let message = serde_json::from_slice::<Refusal>(&answer.entry.body).map_or_else(|_| String::new(), |body| format!(" ({})", body.message));
+    let error = Error::new(Kind::Refused(status), format!("GitHub answered {status}{message} to {}", answer.entry.parts.target()));
+    Err(match status {
+        401 => error.hint("the token is not valid (any more)"),
+        403 => error.hint("the token may lack a permission"),
+        404 => error.hint("it does not exist, or this token may not see it"),
+        202 => error.hint("GitHub is still computing it; ask again in a minute"),
+        301..=308 => error.hint("it leads to another host, which is not followed"),
+        _ => error,
+    })
+}
+
+fn graphql_errors(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        errors: Vec<Problem>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Problem {
+        message: String,
+    }
+    let errors = serde_json::from_slice::<Answer>(body).map(|answer| answer.errors).unwrap_or_default();
+    let texts: Vec<&str> = errors.iter().take(3).map(|problem| problem.message.as_str()).collect();
+    if texts.is_empty() { "the answer is no JSON".to_owned() } else { texts.join("; ") }
+}

@@ -1,0 +1,413 @@
+//! A simulated GitHub on loopback: ETags that depend on the token, budgets in which only an
+//! authorised 304 is free, `Link` pages, redirects, limits, failures, and a log of every request.
+//!
+//! Facts are those of GitHub's documentation and of recorded exchanges; what is asserted on is
+//! the log: how many requests came, and how many were charged.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use octocache::clock::{Clock, Timestamp};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// What is found at a path.
+#[derive(Debug, Clone)]
+pub enum Doc {
+    /// One JSON value.
+    Json { body: Value, last_modified: Option<String> },
+    /// A list in pages; with a name, wrapped as `{"total_count":…, NAME:[…]}`.
+    List { items: Vec<Value>, wrapped_in: Option<&'static str>, numeric: Option<String> },
+    /// Moved for good.
+    Redirect(String),
+    /// 302 to another host.
+    Elsewhere(String),
+    /// 202 so many times, then this.
+    NotReady { left: u32, then: Value },
+    /// A fixed status with a body.
+    Status(u16, String),
+    /// Anything else, byte for byte.
+    Raw { content_type: &'static str, body: Bytes },
+}
+
+impl Doc {
+    pub fn json(body: Value) -> Self {
+        Doc::Json { body, last_modified: None }
+    }
+
+    pub fn dated(body: Value) -> Self {
+        Doc::Json { body, last_modified: Some("Tue, 14 Nov 2023 22:13:20 GMT".into()) }
+    }
+
+    pub fn list(items: Vec<Value>) -> Self {
+        Doc::List { items, wrapped_in: None, numeric: None }
+    }
+}
+
+/// What goes wrong with the next request.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// An answer with this status.
+    Status(u16),
+    /// The connection is closed without an answer.
+    Drop,
+    /// The body ends early.
+    Truncate,
+    /// A secondary limit, with this `Retry-After`.
+    Secondary(Option<u64>),
+}
+
+/// One request, as it came.
+#[derive(Debug, Clone)]
+pub struct Logged {
+    pub method: String,
+    pub target: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub status: u16,
+    pub charged: bool,
+}
+
+#[derive(Debug)]
+pub struct State {
+    pub docs: BTreeMap<String, Doc>,
+    pub log: Vec<Logged>,
+    pub faults: Vec<Fault>,
+    /// Requests an hour of each account.
+    pub limit: u64,
+    pub clock: Clock,
+    /// Token text to account; unknown tokens are 401.
+    pub tokens: HashMap<String, String>,
+    used: HashMap<String, (Timestamp, u64)>,
+}
+
+/// A running simulation; it ends with the value.
+#[derive(Debug)]
+pub struct Sim {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    /// The thread's accept loop ends when this is dropped.
+    _running: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Sim {
+    /// Starts on a free port of loopback, in a thread of its own.
+    pub fn start(clock: Clock) -> Self {
+        let state = Arc::new(Mutex::new(State {
+            docs: BTreeMap::new(),
+            log: Vec::new(),
+            faults: Vec::new(),
+            limit: 1_000,
+            clock,
+            tokens: HashMap::new(),
+            used: HashMap::new(),
+        }));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = state.clone();
+        let (running, ended) = tokio::sync::oneshot::channel::<()>();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                tokio::select! {
+                    () = serve(listener, shared) => {}
+                    _ = ended => {}
+                }
+            });
+        });
+        Self { address, state, _running: running }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Changes the world; also forgets nothing.
+    pub fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap())
+    }
+
+    pub fn put(&self, path: &str, doc: Doc) {
+        self.with(|state| state.docs.insert(path.to_owned(), doc));
+    }
+
+    /// A token of an account.
+    pub fn token(&self, token: &str, account: &str) {
+        self.with(|state| state.tokens.insert(token.to_owned(), account.to_owned()));
+    }
+
+    pub fn fail_next(&self, faults: &[Fault]) {
+        self.with(|state| state.faults.extend_from_slice(faults));
+    }
+
+    /// Requests so far, and how many were charged; counts from zero again afterwards.
+    pub fn take_counts(&self) -> (usize, usize) {
+        self.with(|state| {
+            let counts = (state.log.len(), state.log.iter().filter(|logged| logged.charged).count());
+            state.log.clear();
+            counts
+        })
+    }
+
+    pub fn log(&self) -> Vec<Logged> {
+        self.with(|state| state.log.clone())
+    }
+}
+
+async fn serve(listener: tokio::net::TcpListener, state: Arc<Mutex<State>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let _best_effort = stream.set_nodelay(true);
+        let state = state.clone();
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(|request| answer(state.clone(), request));
+            let _closed = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let mut state = state.lock().unwrap();
+    let fault = if state.faults.is_empty() { None } else { Some(state.faults.remove(0)) };
+    let target = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
+    let mut logged = Logged { method: parts.method.to_string(), target, headers: parts.headers.clone(), body, status: 0, charged: true };
+    let mut seen = parts.headers.clone();
+    if matches!(fault, Some(Fault::Truncate)) {
+        seen.remove(IF_NONE_MATCH);
+        seen.remove(IF_MODIFIED_SINCE);
+    }
+    let mut answer = state.respond(parts.uri.path(), parts.uri.query().unwrap_or(""), &seen);
+    match fault {
+        Some(Fault::Status(status)) => {
+            answer = plain(status, &json!({ "message": "Server Error" }));
+        }
+        Some(Fault::Drop) => {
+            logged.charged = false;
+            state.log.push(logged);
+            return Err("dropped".into());
+        }
+        Some(Fault::Secondary(retry_after)) => {
+            answer = plain(403, &json!({
+                "message": "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
+                "documentation_url": "https://docs.github.com/rest/overview/rate-limits-for-the-rest-api#about-secondary-rate-limits",
+            }));
+            answer.headers_mut().insert("x-ratelimit-remaining", "100".parse().unwrap());
+            if let Some(secs) = retry_after {
+                answer.headers_mut().insert("retry-after", secs.into());
+            }
+        }
+        Some(Fault::Truncate) | None => {}
+    }
+    let account = state.account(&parts.headers);
+    let authorised = parts.headers.contains_key(AUTHORIZATION);
+    logged.status = answer.status().as_u16();
+    logged.charged = !(answer.status() == StatusCode::NOT_MODIFIED && authorised);
+    if let (Ok(account), None) = (&account, &fault) {
+        state.charge(account, logged.charged, &mut answer);
+    }
+    state.log.push(logged);
+    if matches!(fault, Some(Fault::Truncate)) {
+        // A length that the body does not have: the connection ends in the middle of it.
+        let (mut head, body) = answer.into_parts();
+        let bytes = whole(body);
+        head.headers.insert("content-encoding", "gzip".parse()?);
+        return Ok(Response::from_parts(head, Full::new(bytes.slice(..bytes.len() / 2))));
+    }
+    Ok(answer)
+}
+
+fn plain(status: u16, body: &Value) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body.to_string())));
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+    answer.headers_mut().insert("content-type", "application/json; charset=utf-8".parse().unwrap());
+    answer
+}
+
+impl State {
+    fn account(&self, headers: &HeaderMap) -> Result<String, ()> {
+        let Some(value) = headers.get(AUTHORIZATION) else { return Ok("anonymous".into()) };
+        let text = value.to_str().unwrap_or_default();
+        let token = text.strip_prefix("Bearer ").or_else(|| text.strip_prefix("token ")).unwrap_or(text);
+        self.tokens.get(token).cloned().ok_or(())
+    }
+
+    fn used(&mut self, account: &str) -> (u64, u64, Timestamp) {
+        let now = self.clock.now();
+        let limit = if account == "anonymous" { 60.min(self.limit) } else { self.limit };
+        let entry = self.used.entry(account.to_owned()).or_insert((now.plus(3_600), 0));
+        if entry.0 <= now {
+            *entry = (now.plus(3_600), 0);
+        }
+        (limit, entry.1, entry.0)
+    }
+
+    /// Books the request and writes the rate-limit headers.
+    fn charge(&mut self, account: &str, charged: bool, answer: &mut Answer) {
+        let (limit, used, reset) = self.used(account);
+        let used = used + u64::from(charged && used < limit);
+        if let Some(entry) = self.used.get_mut(account) {
+            entry.1 = used;
+        }
+        let headers = answer.headers_mut();
+        headers.insert("x-ratelimit-limit", limit.into());
+        headers.insert("x-ratelimit-remaining", (limit - used).into());
+        headers.insert("x-ratelimit-used", used.into());
+        headers.insert("x-ratelimit-reset", reset.secs().into());
+        headers.insert("x-ratelimit-resource", "core".parse().unwrap());
+    }
+
+    fn respond(&mut self, path: &str, query: &str, headers: &HeaderMap) -> Answer {
+        let Ok(account) = self.account(headers) else {
+            return plain(401, &json!({ "message": "Bad credentials" }));
+        };
+        if headers.get("user-agent").is_none() {
+            return plain(403, &json!({ "message": "Request forbidden by administrative rules." }));
+        }
+        let (limit, used, _) = self.used(&account);
+        if used >= limit {
+            return plain(403, &json!({ "message": format!("API rate limit exceeded for {account}.") }));
+        }
+        let not_found = || plain(404, &json!({ "message": "Not Found", "documentation_url": "https://docs.github.com/rest" }));
+        let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
+        let Some(doc) = self.docs.get_mut(path) else { return self.conditional(not_found(), headers, None) };
+        let mut modified = None;
+        let answer = match doc {
+            Doc::Json { body, last_modified } => {
+                modified.clone_from(last_modified);
+                plain(200, body)
+            }
+            Doc::List { items, wrapped_in, numeric } => page(items, *wrapped_in, numeric.as_deref().unwrap_or(path), query, &host),
+            Doc::Redirect(to) => {
+                let mut answer = plain(301, &json!({ "message": "Moved Permanently", "url": format!("http://{host}{to}") }));
+                answer.headers_mut().insert("location", format!("http://{host}{to}").parse().unwrap());
+                answer
+            }
+            Doc::Elsewhere(to) => {
+                let mut answer = plain(302, &json!({}));
+                answer.headers_mut().insert("location", to.parse().unwrap());
+                answer
+            }
+            Doc::NotReady { left, then } if *left == 0 => plain(200, then),
+            Doc::NotReady { left, .. } => {
+                *left -= 1;
+                return plain(202, &json!({}));
+            }
+            Doc::Status(204, _) => {
+                let mut answer = plain(204, &Value::Null);
+                *answer.body_mut() = Full::default();
+                answer
+            }
+            Doc::Status(status, body) => {
+                let mut answer = plain(*status, &Value::Null);
+                *answer.body_mut() = Full::new(body.clone().into());
+                answer
+            }
+            Doc::Raw { content_type, body } => {
+                let mut answer = plain(200, &Value::Null);
+                *answer.body_mut() = Full::new(body.clone());
+                answer.headers_mut().insert("content-type", content_type.parse().unwrap());
+                answer
+            }
+        };
+        self.conditional(answer, headers, modified)
+    }
+
+    /// Adds validators and answers preconditions. GitHub's ETag is the SHA-256 of the values of
+    /// `Accept` and `Authorization`, each followed by a colon, and of the body.
+    fn conditional(&self, answer: Answer, headers: &HeaderMap, modified: Option<String>) -> Answer {
+        let (mut head, body) = answer.into_parts();
+        let bytes = whole(body);
+        let mut hash = Sha256::new();
+        for name in [ACCEPT, AUTHORIZATION] {
+            for value in headers.get_all(&name) {
+                hash.update(value.as_bytes());
+                hash.update(b":");
+            }
+        }
+        hash.update(&bytes);
+        let hex = data_encoding::HEXLOWER.encode(&hash.finalize());
+        let gzip = headers.get(ACCEPT_ENCODING).is_some_and(|value| value.as_bytes() == b"gzip") && bytes.len() > 860;
+        let etag = if gzip { format!("W/\"{hex}\"") } else { format!("\"{hex}\"") };
+        let authorised = headers.contains_key(AUTHORIZATION);
+        let vary = if authorised { "Accept, Authorization, Cookie, X-GitHub-OTP,Accept-Encoding, Accept, X-Requested-With" } else { "Accept,Accept-Encoding, Accept, X-Requested-With" };
+        head.headers.insert("vary", vary.parse().unwrap());
+        let control = if authorised { "private, max-age=60, s-maxage=60" } else { "public, max-age=60, s-maxage=60" };
+        head.headers.insert("cache-control", control.parse().unwrap());
+        if head.status == StatusCode::OK {
+            head.headers.insert("etag", etag.parse().unwrap());
+        }
+        if let Some(modified) = &modified {
+            head.headers.insert("last-modified", modified.parse().unwrap());
+        }
+        let matches = match headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()) {
+            Some(sent) => sent.split(',').any(|tag| tag.trim().trim_start_matches("W/").trim_matches('"') == hex),
+            None => modified.is_some() && headers.get(IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok()) == modified.as_deref(),
+        };
+        if head.status == StatusCode::OK && matches {
+            head.status = StatusCode::NOT_MODIFIED;
+            for name in ["content-type", "link"] {
+                head.headers.remove(name);
+            }
+            return Response::from_parts(head, Full::default());
+        }
+        if !gzip {
+            return Response::from_parts(head, Full::new(bytes));
+        }
+        let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        coder.write_all(&bytes).unwrap();
+        head.headers.insert("content-encoding", "gzip".parse().unwrap());
+        Response::from_parts(head, Full::new(coder.finish().unwrap().into()))
+    }
+}
+
+/// The bytes of a body that holds them all.
+fn whole(body: Full<Bytes>) -> Bytes {
+    futures_util::FutureExt::now_or_never(body.collect()).and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default()
+}
+
+fn page(items: &[Value], wrapped_in: Option<&str>, path: &str, query: &str, host: &str) -> Answer {
+    let param = |name: &str, default: usize| {
+        query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok()).unwrap_or(default)
+    };
+    let per_page = param("per_page", 30).clamp(1, 100);
+    let number = param("page", 1).max(1);
+    let pages = items.len().div_ceil(per_page).max(1);
+    let slice: Vec<Value> = items.iter().skip((number - 1) * per_page).take(per_page).cloned().collect();
+    let body = match wrapped_in {
+        Some(name) => json!({ "total_count": items.len(), name: slice }),
+        None => Value::Array(slice),
+    };
+    let mut answer = plain(200, &body);
+    let rest: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("page=")).collect();
+    let link = |page: usize, rel: &str| {
+        let mut query = rest.clone();
+        let page = format!("page={page}");
+        query.push(&page);
+        format!("<http://{host}{path}?{}>; rel=\"{rel}\"", query.join("&"))
+    };
+    let mut links = Vec::new();
+    if number > 1 {
+        links.push(link(number - 1, "prev"));
+    }
+    if number < pages {
+        links.push(link(number + 1, "next"));
+        links.push(link(pages, "last"));
+    }
+    if !links.is_empty() {
+        answer.headers_mut().insert("link", links.join(", ").parse().unwrap());
+    }
+    answer
+}
