@@ -45,7 +45,8 @@ pub(crate) struct Args {
     pub(crate) verbose: u8,
 
     /// Say only what went wrong
-    #[arg(short, long, global = true, help_heading = "Everywhere")]
+    // Not for every command by its short name: `api -q` is jq, as gh has it.
+    #[arg(short, long)]
     pub(crate) quiet: bool,
 
     /// When to use colours; NO_COLOR is respected
@@ -197,6 +198,9 @@ pub(crate) struct RunArgs {
     /// Print the report as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Say only what went wrong
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) mode: ModeArgs,
 }

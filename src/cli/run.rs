@@ -34,7 +34,8 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> Result<Exit> {
     }
     let output_dir = args.output_dir.clone().or_else(|| plan.output_dir.clone()).unwrap_or_else(|| OUTPUT_DIR.into());
     let options = Options { output_dir: &output_dir, vars, ask, concurrency: args.concurrency as usize };
-    let shown = Shown::new(context.quiet || args.json);
+    let quiet = context.quiet || args.quiet;
+    let shown = Shown::new(quiet || args.json);
     let finished = block_on(run::run(&plan, &cache, &options, &shown))?;
     let finished = finished?;
     shown.end();
@@ -43,7 +44,7 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> Result<Exit> {
     }
     if args.json {
         print::json(&finished.index)?;
-    } else if !context.quiet {
+    } else if !quiet {
         print::out(summary(&finished.index).as_bytes())?;
         print::note(&format!("results and index.json are in {}", output_dir.display()));
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::flow::Fixture;
@@ -40,10 +41,19 @@ impl TargetRun {
         (output, Self { elapsed, peak_kib: text.lines().last().and_then(|line| line.trim().parse().ok()) })
     }
 
-    /// Within 16 MB; and no hang. The exact times are measured by `scripts/bench`, on a quiet
-    /// machine and the optimised program.
+    /// Within 10 MiB above a run that does next to nothing, and no hang. The optimised program
+    /// idles at 6 MiB, so this is 16 MiB for it; the unoptimised one maps more of itself. Exact
+    /// times and sizes of the optimised program are `scripts/bench`'s, on a quiet machine.
     pub fn assert_small(self, what: &str) {
-        assert!(self.peak_kib.is_none_or(|kib| kib <= 16 << 10), "{what}: {self:?}");
+        static IDLE: OnceLock<Option<u64>> = OnceLock::new();
+        let idle = IDLE.get_or_init(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut command = Command::new(BINARY);
+            command.args(["cache", "stats"]).env_clear().env("HOME", dir.path()).current_dir(dir.path());
+            TargetRun::measure(command).1.peak_kib
+        });
+        let grown = self.peak_kib.zip(*idle).map(|(peak, idle)| peak.saturating_sub(idle));
+        assert!(grown.is_none_or(|kib| kib <= 10 << 10), "{what}: {self:?}, idle {idle:?} KiB");
         assert!(self.elapsed < Duration::from_secs(2), "{what}: {self:?}");
     }
 }
@@ -88,7 +98,7 @@ fn api_asks_once() {
     let (code, out, _) = program.run(&["api", "/repos/acme/repo-0001", "--jq", ".full_name"]);
     assert_eq!((code, out.as_str()), (0, "acme/repo-0001\n"));
     let (_, out, err) = program.run(&["api", "repos/acme/repo-0001", "-q", ".id, .owner", "--outcome"]);
-    assert_eq!(out, "1\n{\"id\":1,\"login\":\"acme\"}\n");
+    assert_eq!(out, "1\n{\"login\":\"acme\",\"id\":1}\n");
     assert!(err.starts_with("hit from disk"), "{err}");
     assert_eq!(fx.sim.take_counts().0, 1);
     let (_, out, _) = program.run(&["api", "/repos/acme/repo-0001", "-i", "--silent"]);
@@ -240,7 +250,7 @@ fn a_kill_at_any_point_leaves_a_store_that_answers_right() {
         let mut child = program.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let moment = Duration::from_micros(500 + n * 700);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(tokio::time::sleep(moment));
+        runtime.block_on(async { tokio::time::sleep(moment).await });
         let _ended_already = child.kill();
         child.wait().unwrap();
         let (code, out, err) = program.run(&["run", "-q"]);
