@@ -102,7 +102,14 @@ pub struct Explained {
 
 impl Cache {
     /// A cache for one API and identity.
-    pub fn new(api: Api, partition: Partition, stack: Stack, upstream: Arc<dyn Upstream>, ttls: TtlTable, clock: Clock) -> Self {
+    pub fn new(
+        api: Api,
+        partition: Partition,
+        stack: Stack,
+        upstream: Arc<dyn Upstream>,
+        ttls: TtlTable,
+        clock: Clock,
+    ) -> Self {
         Self { api, partition, stack, upstream, ttls, clock, stats: Stats::default() }
     }
 
@@ -156,7 +163,10 @@ impl Cache {
             answer.not_modified += not_modified;
             followed = next;
         }
-        Err(Error::new(Kind::Transport, format!("{} leads through more than {MAX_REDIRECTS} redirects", request.target())))
+        Err(Error::new(
+            Kind::Transport,
+            format!("{} leads through more than {MAX_REDIRECTS} redirects", request.target()),
+        ))
     }
 
     /// Answers many requests, in their order. Look-ups come first and in the order in which the
@@ -203,8 +213,8 @@ impl Cache {
         let entry = found.as_ref().map(|found| &found.entry);
         let decision = policy::before_request(entry, ask.mode, &lifetime, cutoff, self.upstream.token_digest(), now);
         let (validators, because) = match decision {
-            Before::Fresh { .. } => return self.stored(found, Outcome::Hit, &lifetime, now),
-            Before::AnswerStale { reason, .. } => return self.stored(found, Outcome::Stale(reason), &lifetime, now),
+            Before::Fresh { .. } => return stored(found, Outcome::Hit, &lifetime, now),
+            Before::AnswerStale { reason, .. } => return stored(found, Outcome::Stale(reason), &lifetime, now),
             Before::NotCached => return Err(not_cached(request)),
             Before::Revalidate { validators, because } => (validators, because),
             Before::Fetch(because) => (Validators::default(), because),
@@ -218,7 +228,7 @@ impl Cache {
                     return Err(error);
                 }
                 tracing::warn!(target = %request.target(), %error, "answering stale");
-                self.stored(usable, Outcome::Stale(stale_reason(&error)), &lifetime, now)
+                stored(usable, Outcome::Stale(stale_reason(&error)), &lifetime, now)
             }
             other => other,
         }
@@ -243,7 +253,8 @@ impl Cache {
             let reply = self.upstream.fetch(request, validators).await?;
             requests += reply.attempts;
             let now = self.clock.now();
-            let stored = found.filter(|_| !validators.is_empty() || !reply.is_not_modified()).map(|found| found.entry.clone());
+            let stored =
+                found.filter(|_| !validators.is_empty() || !reply.is_not_modified()).map(|found| found.entry.clone());
             let (entry, outcome) = match policy::after_reply(stored, request, parts, reply, lifetime, digest, now) {
                 After::AskAgain => continue,
                 After::Freshened(entry) => {
@@ -267,20 +278,10 @@ impl Cache {
                 not_modified: u32::from(outcome == Outcome::Revalidated),
             });
         }
-        Err(Error::new(Kind::Transport, format!("GitHub answers 304 to an unconditional request for {}", request.target())))
-    }
-
-    fn stored(&self, found: Option<Found>, outcome: Outcome, lifetime: &Lifetime, now: Timestamp) -> Result<Answer> {
-        let found = found.ok_or_else(|| Error::new(Kind::Internal, "an answer was promised that is not there"))?;
-        Ok(Answer {
-            age_secs: now.since(found.entry.validated_at.min(now)),
-            ttl_secs: policy::fresh_secs(&found.entry, lifetime),
-            entry: found.entry,
-            outcome,
-            tier: Some(found.tier),
-            requests: 0,
-            not_modified: 0,
-        })
+        Err(Error::new(
+            Kind::Transport,
+            format!("GitHub answers 304 to an unconditional request for {}", request.target()),
+        ))
     }
 
     fn cutoff(&self, key: &CacheKey, parts: &KeyParts, listing: Option<&str>) -> CutoffTimes {
@@ -305,6 +306,20 @@ impl Cache {
         self.stack.flush();
         self.stats.flush(self.stack.dir());
     }
+}
+
+/// What is stored, as an answer.
+fn stored(found: Option<Found>, outcome: Outcome, lifetime: &Lifetime, now: Timestamp) -> Result<Answer> {
+    let found = found.ok_or_else(|| Error::new(Kind::Internal, "an answer was promised that is not there"))?;
+    Ok(Answer {
+        age_secs: now.since(found.entry.validated_at.min(now)),
+        ttl_secs: policy::fresh_secs(&found.entry, lifetime),
+        entry: found.entry,
+        outcome,
+        tier: Some(found.tier),
+        requests: 0,
+        not_modified: 0,
+    })
 }
 
 fn is_redirect(entry: &Entry) -> bool {

@@ -91,16 +91,14 @@ pub(crate) struct Context {
     clock: Clock,
 }
 
-impl Context {
-    /// The configuration for a plan.
-    fn plan_config(&self, flags: Flags) -> Result<Config> {
-        Config::lower(&flags, Environment::of_process(), 86_400)
-    }
+/// The configuration for a plan.
+pub(crate) fn plan_config(flags: &Flags) -> Result<Config> {
+    Config::lower(flags, Environment::of_process(), 86_400)
+}
 
-    /// The configuration for single requests.
-    fn request_config(&self, flags: Flags) -> Result<Config> {
-        Config::lower(&flags, Environment::of_process(), 300)
-    }
+/// The configuration for single requests: what no class knows is fresh for minutes.
+pub(crate) fn request_config(flags: &Flags) -> Result<Config> {
+    Config::lower(flags, Environment::of_process(), 300)
 }
 
 /// One thread is enough: waiting dominates, and starting threads would cost every hit.

@@ -75,7 +75,9 @@ impl Config {
         let api = match flags.api_url.as_deref().or_else(|| environment.get("GITHUB_API_URL")) {
             Some(url) => Api::parse(url)?,
             None => match environment.get("GH_HOST") {
-                Some(host) if !matches!(host, "github.com" | "api.github.com") => Api::parse(&format!("https://{host}/api/v3"))?,
+                Some(host) if !matches!(host, "github.com" | "api.github.com") => {
+                    Api::parse(&format!("https://{host}/api/v3"))?
+                }
                 _ => Api::github(),
             },
         };
@@ -109,8 +111,9 @@ impl Config {
     pub fn load_plan(&self) -> Result<Plan> {
         match &self.plan_path {
             Some(path) => Plan::load(path),
-            None => Err(Error::usage(format!("there is no {DEFAULT_PATH} here or above"))
-                .hint("write one, name another with --plan, or try a single request with `octocache api /repos/OWNER/REPO`")),
+            None => Err(Error::usage(format!("there is no {DEFAULT_PATH} here or above")).hint(
+                "write one, name another with --plan, or try a single request with `octocache api /repos/OWNER/REPO`",
+            )),
         }
     }
 
@@ -194,7 +197,8 @@ fn cache_dir(flags: &Flags, environment: &Environment, plan: Option<&Path>) -> R
     if base.is_absolute() {
         Ok(base.join("octocache"))
     } else {
-        Err(Error::usage("there is no place for the cache: neither HOME nor XDG_CACHE_HOME is set").hint("name one with --cache-dir"))
+        Err(Error::usage("there is no place for the cache: neither HOME nor XDG_CACHE_HOME is set")
+            .hint("name one with --cache-dir"))
     }
 }
 

@@ -29,8 +29,19 @@ const MAX_META_BYTES: usize = 16 << 10;
 /// Response headers that are worth keeping. Never rate limits, cookies, dates or anything that
 /// describes the moment rather than the resource.
 const KEPT: &[&str] = &[
-    "cache-control", "content-language", "content-type", "deprecation", "etag", "last-modified", "link", "location",
-    "sunset", "vary", "x-github-api-version-selected", "x-github-media-type", "x-poll-interval",
+    "cache-control",
+    "content-language",
+    "content-type",
+    "deprecation",
+    "etag",
+    "last-modified",
+    "link",
+    "location",
+    "sunset",
+    "vary",
+    "x-github-api-version-selected",
+    "x-github-media-type",
+    "x-poll-interval",
 ];
 
 /// Response headers as stored: allow-listed names in lower case, in order.
@@ -288,7 +299,9 @@ impl Split {
     /// The metadata, checked and parsed.
     fn meta(&self, bytes: &[u8]) -> Result<Meta<'static>> {
         let digits = self.meta + CHECK.len();
-        if check_of(&bytes[..self.meta]).as_bytes() != &bytes[digits..digits + CHECK_DIGITS] || bytes[digits + CHECK_DIGITS] != b'"' {
+        if check_of(&bytes[..self.meta]).as_bytes() != &bytes[digits..digits + CHECK_DIGITS]
+            || bytes[digits + CHECK_DIGITS] != b'"'
+        {
             return Err(Error::corrupt("its metadata do not have their checksum"));
         }
         let mut json = Vec::with_capacity(self.meta + 1);

@@ -161,13 +161,9 @@ mod tests {
     #[test]
     fn one_line_with_place_cause_and_advice() {
         let cause = std::io::Error::new(std::io::ErrorKind::PermissionDenied, "denied");
-        let error = Error::io("write", Path::new("out/a.json"), cause)
-            .within("query `a`")
-            .hint("choose another --output-dir");
-        assert_eq!(
-            error.to_string(),
-            "query `a`: cannot write out/a.json: denied; choose another --output-dir"
-        );
+        let error =
+            Error::io("write", Path::new("out/a.json"), cause).within("query `a`").hint("choose another --output-dir");
+        assert_eq!(error.to_string(), "query `a`: cannot write out/a.json: denied; choose another --output-dir");
         assert!(!error.allows_stale());
     }
 }

@@ -65,7 +65,7 @@ impl Options {
             proxy: Proxy::default(),
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
-            total_timeout: Duration::from_secs(120),
+            total_timeout: Duration::from_mins(2),
             max_requests: None,
             retry_pauses: [500, 1_000].map(Duration::from_millis).to_vec(),
             not_ready_pauses: [1, 2, 4].map(Duration::from_secs).to_vec(),
@@ -149,7 +149,9 @@ impl GitHub {
         let exchange = transport::exchange(client, message, self.options.read_timeout);
         let reply = tokio::time::timeout(self.options.total_timeout, exchange)
             .await
-            .map_err(|_| Error::new(Kind::Transport, format!("no complete answer within {:?}", self.options.total_timeout)))
+            .map_err(|_| {
+                Error::new(Kind::Transport, format!("no complete answer within {:?}", self.options.total_timeout))
+            })
             .and_then(|reply| reply)
             .map_err(|error| error.within(format_args!("{}{}", request.host, request.path)))?;
         self.ledger.observe(&reply);
@@ -167,7 +169,10 @@ impl GitHub {
         if let Some(max) = self.options.max_requests
             && self.sent.load(Ordering::Relaxed) >= max
         {
-            return Err(Error::new(Kind::Limited { until: None }, format!("the run's own limit of {max} requests is used up")));
+            return Err(Error::new(
+                Kind::Limited { until: None },
+                format!("the run's own limit of {max} requests is used up"),
+            ));
         }
         match *self.lock_limited() {
             Some(until) if until > self.clock.now() => Err(limit_error(Some(until), self.options.token.is_none())),
@@ -212,7 +217,8 @@ impl GitHub {
 
 fn limit_error(until: Option<Timestamp>, anonymous: bool) -> Error {
     let when = until.map_or_else(String::new, |at| format!(" until {at}"));
-    let error = Error::new(Kind::Limited { until }, format!("GitHub's rate limit is used up{when}; nothing is sent before"));
+    let error =
+        Error::new(Kind::Limited { until }, format!("GitHub's rate limit is used up{when}; nothing is sent before"));
     if anonymous {
         error.hint("without a token there are 60 requests an hour: set GH_TOKEN or GITHUB_TOKEN")
     } else {

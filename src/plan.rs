@@ -3,9 +3,9 @@
 //! Knows: what a plan means and every way in which it can be wrong, with line and column. Does
 //! not know: caches, files written, terminals (`run`).
 
-pub mod filter;
 pub mod document;
 pub mod expand;
+pub mod filter;
 mod graph;
 pub mod output;
 pub mod recipe;
@@ -174,12 +174,16 @@ impl Plan {
         for name in names {
             if !self.queries.iter().any(|query| query.name == *name) {
                 let known = self.queries.iter().map(|query| query.name.as_str());
-                return Err(Error::usage(format!("there is no query `{}`", name.escape_debug())).hint(nearest(name, known)));
+                return Err(
+                    Error::usage(format!("there is no query `{}`", name.escape_debug())).hint(nearest(name, known))
+                );
             }
         }
         // Needed queries stand before those that need them.
         for query in self.queries.iter().rev() {
-            if let (true, Some(ForEach::Query { query: needed, .. })) = (wanted.contains(&query.name.as_str()), &query.for_each) {
+            if let (true, Some(ForEach::Query { query: needed, .. })) =
+                (wanted.contains(&query.name.as_str()), &query.for_each)
+            {
                 wanted.push(needed);
             }
         }
@@ -220,7 +224,9 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn plan(mut self, spec: &PlanSpec) -> Result<Plan> {
         if spec.version.value != 1 {
-            return Err(self.fault(&spec.version, format!("version {} is not known", spec.version.value)).hint("this program knows version 1"));
+            return Err(self
+                .fault(&spec.version, format!("version {} is not known", spec.version.value))
+                .hint("this program knows version 1"));
         }
         if spec.queries.is_empty() {
             return Err(Error::usage(format!("{}: there are no queries", self.name))
@@ -238,14 +244,19 @@ impl Checker<'_> {
             })?;
             ttls.classes.insert(class.name, ttl.value.0);
         }
-        let queries = spec.queries.iter().map(|(name, query)| self.query(name, query, &spec.vars)).collect::<Result<Vec<_>>>()?;
+        let queries =
+            spec.queries.iter().map(|(name, query)| self.query(name, query, &spec.vars)).collect::<Result<Vec<_>>>()?;
         let queries = graph::order(queries, |name, what| self.fault(&spec.queries[name], what))?;
         self.check_outputs(&queries, &spec.queries)?;
         let redact: Vec<String> = spec.redact.iter().map(|path| path.value.clone()).collect();
-        let redaction = Redaction::new(&redact, spec.keep_secrets_like)
-            .map_err(|error| spec.redact.first().map_or_else(|| Error::usage(error.clone()), |first| self.fault(first, error.clone())))?;
+        let redaction = Redaction::new(&redact, spec.keep_secrets_like).map_err(|error| {
+            spec.redact.first().map_or_else(|| Error::usage(error.clone()), |first| self.fault(first, error.clone()))
+        })?;
         let scopes = |texts: &[Site<String>]| {
-            texts.iter().map(|text| text.value.parse().map_err(|error: Error| self.fault(text, error.to_string()))).collect::<Result<Vec<_>>>()
+            texts
+                .iter()
+                .map(|text| text.value.parse().map_err(|error: Error| self.fault(text, error.to_string())))
+                .collect::<Result<Vec<_>>>()
         };
         let narrow = match &spec.bundle {
             Some(bundle) => Narrow { only: scopes(&bundle.only)?, never: scopes(&bundle.never)? },
@@ -268,7 +279,10 @@ impl Checker<'_> {
     fn query(&mut self, name: &str, site: &Site<QuerySpec>, vars: &IndexMap<String, String>) -> Result<Query> {
         let at = |text: String| format!("query `{}`: {text}", name.escape_debug());
         let spec = &site.value;
-        if name.is_empty() || name.len() > 100 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+        if name.is_empty()
+            || name.len() > 100
+            || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        {
             return Err(self.fault(site, at("a name has 1 to 100 letters, digits and -_.".into())));
         }
         let for_each = spec.for_each.as_ref().map(|site| self.for_each(site)).transpose()?;
@@ -284,11 +298,13 @@ impl Checker<'_> {
         let mut own = BTreeMap::new();
         for (param, value) in spec.params() {
             let Source::Recipe(recipe) = &source else {
-                return Err(self.fault(&value, at(format!("`{param}` goes with `recipe`")))
+                return Err(self
+                    .fault(&value, at(format!("`{param}` goes with `recipe`")))
                     .hint("write it into the path, or as {placeholder} with `vars`"));
             };
             if !recipe.params().any(|known| known == param) {
-                return Err(self.fault(&value, at(format!("the recipe {} has no `{param}`", recipe.name)))
+                return Err(self
+                    .fault(&value, at(format!("the recipe {} has no `{param}`", recipe.name)))
                     .hint(format!("it takes {}", recipe.params().collect::<Vec<_>>().join(", "))));
             }
             own.insert(param.to_owned(), self.template(&value)?);
@@ -308,7 +324,8 @@ impl Checker<'_> {
                 "accept" => accept = Some(value.value.clone()),
                 "x-github-api-version" => api_version = Some(value.value.clone()),
                 _ => {
-                    return Err(self.fault(value, at(format!("the header `{}` cannot be set", header.escape_debug())))
+                    return Err(self
+                        .fault(value, at(format!("the header `{}` cannot be set", header.escape_debug())))
                         .hint("Accept and X-GitHub-Api-Version can; others do not change what GitHub answers"));
                 }
             }
@@ -356,9 +373,11 @@ impl Checker<'_> {
             let path = self.dir.parent().unwrap_or(self.dir).join(&file.value);
             let path = if path.exists() { path } else { self.dir.join(&file.value) };
             let bytes = crate::files::read_bounded(&path, 100 << 10).ok().flatten().ok_or_else(|| {
-                self.fault(file, format!("cannot read the GraphQL document {}", path.display())).hint("its path is relative to the project")
+                self.fault(file, format!("cannot read the GraphQL document {}", path.display()))
+                    .hint("its path is relative to the project")
             })?;
-            String::from_utf8(bytes.into()).map_err(|_| self.fault(file, "the GraphQL document is not UTF-8 text".into()))?
+            String::from_utf8(bytes.into())
+                .map_err(|_| self.fault(file, "the GraphQL document is not UTF-8 text".into()))?
         };
         if document.trim_start().starts_with("mutation") || document.trim_start().starts_with("subscription") {
             return Err(self.fault(file, "only GraphQL queries can be cached".into()));
@@ -396,15 +415,20 @@ impl Checker<'_> {
                 || vars.contains_key(name)
                 || (query.for_each.is_some() && (name == "item" || name.starts_with("item.")));
             if !known {
-                return Err(self.fault(site, format!("query `{}`: the placeholder {{{name}}} has no value", query.name))
+                return Err(self
+                    .fault(site, format!("query `{}`: the placeholder {{{name}}} has no value", query.name))
                     .hint("set it under `vars:`, or use {item} with `for-each`"));
             }
         }
         if let Source::Recipe(recipe) = &query.source {
             for param in recipe.needs {
-                let given = query.vars.contains_key(*param) || (*param == "repo") || (query.for_each.is_some() && recipe.item_is == *param);
+                let given = query.vars.contains_key(*param)
+                    || (*param == "repo")
+                    || (query.for_each.is_some() && recipe.item_is == *param);
                 if !given {
-                    return Err(self.fault(site, format!("query `{}`: the recipe {} needs `{param}`", query.name, recipe.name)));
+                    return Err(
+                        self.fault(site, format!("query `{}`: the recipe {} needs `{param}`", query.name, recipe.name))
+                    );
                 }
             }
         }
@@ -423,19 +447,26 @@ impl Checker<'_> {
                 // Which items there are is known later; but the same template cannot be shared.
                 let text = query.output.to_string().to_lowercase();
                 if let Some(other) = taken.insert(text, &query.name) {
-                    return Err(self.fault(site, format!("the queries `{other}` and `{}` write the same files", query.name)));
+                    return Err(
+                        self.fault(site, format!("the queries `{other}` and `{}` write the same files", query.name))
+                    );
                 }
                 continue;
             };
-            let path = output::safe_path(&file).map_err(|why| self.fault(site, format!("query `{}`: {why}", query.name)))?;
+            let path =
+                output::safe_path(&file).map_err(|why| self.fault(site, format!("query `{}`: {why}", query.name)))?;
             if query.for_each.is_some() {
-                return Err(self.fault(site, format!("query `{}`: all items would write {file}", query.name)).hint("put {item} into `output`"));
+                return Err(self
+                    .fault(site, format!("query `{}`: all items would write {file}", query.name))
+                    .hint("put {item} into `output`"));
             }
             if path.as_os_str().eq_ignore_ascii_case(output::INDEX_NAME) {
-                return Err(self.fault(site, format!("query `{}`: {} is the report's own name", query.name, output::INDEX_NAME)));
+                return Err(self
+                    .fault(site, format!("query `{}`: {} is the report's own name", query.name, output::INDEX_NAME)));
             }
             if let Some(other) = taken.insert(file.to_lowercase(), &query.name) {
-                return Err(self.fault(site, format!("the queries `{other}` and `{}` both write {file}", query.name))
+                return Err(self
+                    .fault(site, format!("the queries `{other}` and `{}` both write {file}", query.name))
                     .hint("give one of them another `output`"));
             }
         }

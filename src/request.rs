@@ -239,11 +239,44 @@ fn normal_query(query: &str) -> String {
 /// Previews that have become part of plain JSON ("graduated"), without `-preview`.
 /// Source: GitHub's "API previews" page and its changelog.
 const GRADUATED: &[&str] = &[
-    "ant-man", "antiope", "baptiste", "barred-rock", "black-panther", "cloak", "corsair", "cryptographer", "dorian",
-    "drax", "flash", "fury", "giant-sentry-fist", "groot", "hellcat", "inertia", "ironman", "jean-grey", "london",
-    "luke-cage", "lydian", "machine-man", "mercy", "merge-info", "mockingbird", "nebula", "nightshade", "sailor-v",
-    "scarlet-witch", "shadow-cat", "squirrel-girl", "starfox", "surtur", "switcheroo", "symmetra", "valkyrie",
-    "wyandotte", "zzzax",
+    "ant-man",
+    "antiope",
+    "baptiste",
+    "barred-rock",
+    "black-panther",
+    "cloak",
+    "corsair",
+    "cryptographer",
+    "dorian",
+    "drax",
+    "flash",
+    "fury",
+    "giant-sentry-fist",
+    "groot",
+    "hellcat",
+    "inertia",
+    "ironman",
+    "jean-grey",
+    "london",
+    "luke-cage",
+    "lydian",
+    "machine-man",
+    "mercy",
+    "merge-info",
+    "mockingbird",
+    "nebula",
+    "nightshade",
+    "sailor-v",
+    "scarlet-witch",
+    "shadow-cat",
+    "squirrel-girl",
+    "starfox",
+    "surtur",
+    "switcheroo",
+    "symmetra",
+    "valkyrie",
+    "wyandotte",
+    "zzzax",
 ];
 
 /// The normal form of an `Accept` value: everything that means GitHub's plain JSON is one
@@ -252,8 +285,14 @@ fn representation(accept: &str) -> String {
     let plain = |part: &str| {
         let media = part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match media.as_str() {
-            "" | "*/*" | "application/*" | "application/json" | PLAIN_JSON | "application/vnd.github.v3+json"
-            | "application/vnd.github" | "application/vnd.github.v3" => true,
+            ""
+            | "*/*"
+            | "application/*"
+            | "application/json"
+            | PLAIN_JSON
+            | "application/vnd.github.v3+json"
+            | "application/vnd.github"
+            | "application/vnd.github.v3" => true,
             media => media.strip_prefix("application/vnd.github.").is_some_and(|rest| {
                 let rest = rest.strip_suffix("+json").unwrap_or(rest);
                 rest.strip_suffix("-preview").is_some_and(|name| GRADUATED.contains(&name))
@@ -299,7 +338,9 @@ mod tests {
         assert_eq!(ghes.url(&Request::graphql(&ghes, "{}")), "https://ghe.example/api/graphql");
         let next = request.follow(&ghes, "https://ghe.example/api/v3/repositories/1?page=3").unwrap();
         assert_eq!((next.path.as_str(), next.listing.as_deref()), ("/repositories/1", Some("/repos/o/r")));
-        for elsewhere in ["https://evil.example/api/v3/x", "https://ghe.example.evil/x", "//evil.example/x", "http://ghe.example/x"] {
+        for elsewhere in
+            ["https://evil.example/api/v3/x", "https://ghe.example.evil/x", "//evil.example/x", "http://ghe.example/x"]
+        {
             assert_eq!(request.follow(&ghes, elsewhere), None, "{elsewhere}");
         }
     }

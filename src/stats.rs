@@ -80,11 +80,8 @@ impl Counts {
         for (sum, more) in sums {
             *sum = sum.saturating_add(more);
         }
-        let maps = [
-            (&mut self.hits, &other.hits),
-            (&mut self.stale, &other.stale),
-            (&mut self.not_stored, &other.not_stored),
-        ];
+        let maps =
+            [(&mut self.hits, &other.hits), (&mut self.stale, &other.stale), (&mut self.not_stored, &other.not_stored)];
         for (sums, more) in maps {
             for (name, count) in more {
                 *sums.entry(name.clone()).or_default() += count;
@@ -172,7 +169,8 @@ impl Stats {
     pub fn read(dir: &Path) -> Counts {
         let bytes = files::read_bounded(&dir.join("stats.log"), MAX_LOG_BYTES).ok().flatten().unwrap_or_default();
         let mut sums = Counts { v: 1, ..Counts::default() };
-        for counts in bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Counts>(line).ok()) {
+        for counts in bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Counts>(line).ok())
+        {
             sums.add(&counts);
         }
         sums

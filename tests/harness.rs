@@ -2,5 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each user takes what it needs")]
 
+#[path = "harness/sim.rs"]
 pub mod sim;
+#[path = "harness/world.rs"]
 pub mod world;

@@ -1,9 +1,18 @@
 //! Integration tests: the library and the binary against a simulated GitHub and real tools.
 
-#![allow(missing_docs, unreachable_pub, reason = "tests")]
+#![allow(missing_docs, missing_debug_implementations, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "tests fail loudly and look at the real environment"
+)]
 
 mod harness;
 
+#[path = "it/action.rs"]
+mod action;
 #[path = "it/architecture.rs"]
 mod architecture;
 #[path = "it/attacks.rs"]

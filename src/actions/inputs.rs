@@ -67,7 +67,8 @@ impl Inputs {
     /// Reads the inputs; `input` gives `INPUT_…` by the input's name, empty ones as `None`.
     pub fn read<'a>(input: impl Fn(&str) -> Option<&'a str>) -> Result<Self> {
         let word = |name: &str, value: &str, known: &[&str]| {
-            Error::usage(format!("input `{name}`: `{}` is not known", value.escape_debug())).hint(format!("use one of {}", known.join(", ")))
+            Error::usage(format!("input `{name}`: `{}` is not known", value.escape_debug()))
+                .hint(format!("use one of {}", known.join(", ")))
         };
         let truth = |name: &'static str, default: bool| match input(name) {
             None => Ok(default),
@@ -76,10 +77,14 @@ impl Inputs {
             Some(other) => Err(word(name, other, &["true", "false"])),
         };
         let span = |name: &'static str| {
-            input(name).map(str::parse::<Span>).transpose().map_err(|error| error.within(format_args!("input `{name}`")))
+            input(name)
+                .map(str::parse::<Span>)
+                .transpose()
+                .map_err(|error| error.within(format_args!("input `{name}`")))
         };
         let max_requests = input("max-requests").map(|text| {
-            text.parse().map_err(|_| Error::usage(format!("input `max-requests`: `{}` is no number", text.escape_debug())))
+            text.parse()
+                .map_err(|_| Error::usage(format!("input `max-requests`: `{}` is no number", text.escape_debug())))
         });
         Ok(Self {
             plan: input("plan").unwrap_or(crate::plan::DEFAULT_PATH).into(),
@@ -150,7 +155,9 @@ mod tests {
     #[test]
     fn who_may_save() {
         assert!(Save::Auto.allows("push", true, true) && Save::Auto.allows("schedule", true, true));
-        for (event, default, own) in [("pull_request", true, true), ("push", false, true), ("push", true, false), ("issue_comment", true, true)] {
+        for (event, default, own) in
+            [("pull_request", true, true), ("push", false, true), ("push", true, false), ("issue_comment", true, true)]
+        {
             assert!(!Save::Auto.allows(event, default, own), "{event}");
         }
         assert!(Save::Always.allows("pull_request", false, false) && !Save::Never.allows("push", true, true));

@@ -89,9 +89,19 @@ mod tests {
             ..QueryReport::default()
         };
         let queries = vec![failed];
-        let index = Index { v: 1, plan: "p".into(), started_at: Timestamp::from_secs(0), totals: Totals::of(&queries), queries, rate_limit: None };
+        let index = Index {
+            v: 1,
+            plan: "p".into(),
+            started_at: Timestamp::from_secs(0),
+            totals: Totals::of(&queries),
+            queries,
+            rate_limit: None,
+        };
         let text = summary(&index);
         assert!(!text.contains("<img") && !text.contains("@all") && !text.contains("ghp_a"), "{text}");
-        assert_eq!(text.lines().last(), Some("| a | failed | 0s | 0 | GitHub said &lt;img src=x&gt; \\| &#64;all \\`x\\` \\*\\*\\* |"));
+        assert_eq!(
+            text.lines().last(),
+            Some("| a | failed | 0s | 0 | GitHub said &lt;img src=x&gt; \\| &#64;all \\`x\\` \\*\\*\\* |")
+        );
     }
 }

@@ -209,7 +209,10 @@ pub(super) fn encode(
 ) -> Result<Vec<u8>> {
     let len = HEAD_BYTES + frames.len() * FRAME_BYTES + records.len() * RECORD_BYTES + cutoffs.len() + FOOTER_BYTES;
     if len as u64 > MAX_INDEX_BYTES || records.len() > MAX_ENTRIES as usize {
-        return Err(Error::new(crate::error::Kind::TooLarge, format!("{} entries do not fit into a bundle", records.len())));
+        return Err(Error::new(
+            crate::error::Kind::TooLarge,
+            format!("{} entries do not fit into a bundle", records.len()),
+        ));
     }
     let mut out = Vec::with_capacity(len + SKIPPABLE_HEAD_BYTES);
     out.extend_from_slice(&SKIPPABLE_MAGIC.to_le_bytes());
@@ -221,8 +224,12 @@ pub(super) fn encode(
     for number in [created, totals.raw_live, totals.raw_dead] {
         out.extend_from_slice(&number.to_le_bytes());
     }
-    frames.iter().for_each(|frame| frame.encode(&mut out));
-    records.iter().for_each(|record| record.encode(&mut out));
+    for frame in frames {
+        frame.encode(&mut out);
+    }
+    for record in records {
+        record.encode(&mut out);
+    }
     out.extend_from_slice(cutoffs);
     let digest = Sha256::digest(&out[SKIPPABLE_HEAD_BYTES..]);
     out.extend_from_slice(&digest);

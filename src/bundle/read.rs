@@ -11,7 +11,9 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::index::{self, FOOTER_BYTES, FRAME_BYTES, FrameRecord, HEAD_BYTES, Head, RECORD_BYTES, SKIPPABLE_HEAD_BYTES};
+use super::index::{
+    self, FOOTER_BYTES, FRAME_BYTES, FrameRecord, HEAD_BYTES, Head, RECORD_BYTES, SKIPPABLE_HEAD_BYTES,
+};
 use super::{MAX_SHARED_RAW, MAX_SINGLE_RAW, MAX_TOTAL_RAW, Record, Totals, frame, ustar};
 use crate::cutoff::Cutoffs;
 use crate::entry::Entry;
@@ -214,7 +216,8 @@ impl Bundle {
             }
             tiled += u64::from(record.compressed);
         }
-        let mut end_frame = vec![0; usize::try_from(self.index_at - SKIPPABLE_HEAD_BYTES as u64 - tiled).unwrap_or(0).min(64)];
+        let mut end_frame =
+            vec![0; usize::try_from(self.index_at - SKIPPABLE_HEAD_BYTES as u64 - tiled).unwrap_or(0).min(64)];
         read_at(&self.file, &mut end_frame, tiled)?;
         let is_end = frame::decode(&end_frame, 2 * ustar::BLOCK).is_ok_and(|raw| raw.iter().all(|byte| *byte == 0));
         if !is_end || tiled + end_frame.len() as u64 + SKIPPABLE_HEAD_BYTES as u64 != self.index_at {

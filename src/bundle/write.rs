@@ -157,7 +157,8 @@ fn pack_batch(
         let helpers: Vec<_> = (1..threads.min(batch.len())).map(|_| scope.spawn(worker)).collect();
         done.extend(worker()?);
         for helper in helpers {
-            let packed = helper.join().map_err(|_| Error::new(crate::error::Kind::Internal, "a packing thread died"))?;
+            let packed =
+                helper.join().map_err(|_| Error::new(crate::error::Kind::Internal, "a packing thread died"))?;
             done.extend(packed?);
         }
         Ok(())

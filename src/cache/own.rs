@@ -51,14 +51,15 @@ impl Cache {
         let parts = KeyParts::named(name, &self.partition);
         let key = parts.key();
         let found = self.stack.look_up(&key)?;
-        let lifetime = Lifetime { class: "own", fresh_secs: ask.ttl_secs.unwrap_or(found.entry.ttl_secs), stale_secs: 0 };
+        let lifetime =
+            Lifetime { class: "own", fresh_secs: ask.ttl_secs.unwrap_or(found.entry.ttl_secs), stale_secs: 0 };
         let (cutoff, now) = (self.cutoff(&key, &parts, None), self.clock.now());
         let outcome = match policy::before_request(Some(&found.entry), ask.mode, &lifetime, cutoff, None, now) {
             Before::Fresh { .. } => Outcome::Hit,
             Before::AnswerStale { reason, .. } => Outcome::Stale(reason),
             Before::Revalidate { .. } | Before::Fetch(_) | Before::NotCached => return None,
         };
-        self.stored(Some(found), outcome, &lifetime, now).ok()
+        super::stored(Some(found), outcome, &lifetime, now).ok()
     }
 
     /// Says that what is stored under an own name is current again. `false` when nothing is.

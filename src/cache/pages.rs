@@ -47,9 +47,12 @@ impl Cache {
         loop {
             let page = self.get(&request, ask).await?;
             let mixed = may_restart && pages.last().is_some_and(|before| !same_pass(before, &page));
-            let next = page.entry.headers.get("link").and_then(link::next).map(|next| {
-                request.follow(&self.api, next).ok_or_else(|| elsewhere(first))
-            });
+            let next = page
+                .entry
+                .headers
+                .get("link")
+                .and_then(link::next)
+                .map(|next| request.follow(&self.api, next).ok_or_else(|| elsewhere(first)));
             pages.push(page);
             if mixed {
                 return Ok(Walk::Mixed {
@@ -77,7 +80,10 @@ enum Walk {
 }
 
 fn elsewhere(first: &Request) -> Error {
-    Error::new(Kind::Corrupt, format!("the next page of {} is said to be on another host; it is not followed", first.target()))
+    Error::new(
+        Kind::Corrupt,
+        format!("the next page of {} is said to be on another host; it is not followed", first.target()),
+    )
 }
 
 /// Whether two neighbouring pages show the listing at one time.

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::args::{ActionArgs, ActionStep};
 use super::progress::Shown;
 use super::run::OUTPUT_DIR;
-use super::{Context, Exit, block_on};
+use super::{Context, Exit, block_on, plan_config};
 use crate::actions::{Commands, FailOn, Inputs, annotation, key_prefix, summary};
 use crate::cache::Ask;
 use crate::config::{Config, Environment, Flags};
@@ -25,7 +25,8 @@ const MAX_ANNOTATIONS: usize = 10;
 
 pub(super) fn main(context: &Context, args: &ActionArgs) -> Result<Exit> {
     let environment = Environment::of_process();
-    let inputs = Inputs::read(|name| environment.get(&format!("INPUT_{}", name.to_ascii_uppercase().replace('-', "_"))))?;
+    let inputs =
+        Inputs::read(|name| environment.get(&format!("INPUT_{}", name.to_ascii_uppercase().replace('-', "_"))))?;
     let commands = Commands {
         output: environment.get("GITHUB_OUTPUT").map(Into::into),
         summary: environment.get("GITHUB_STEP_SUMMARY").map(Into::into),
@@ -57,7 +58,7 @@ impl Step<'_> {
             max_requests: inputs.max_requests,
             ..self.context.flags.clone()
         };
-        self.context.plan_config(flags)
+        plan_config(&flags)
     }
 
     /// The store is where the bundle is: restoring is opening.
@@ -65,8 +66,9 @@ impl Step<'_> {
         let bundle = &self.inputs.bundle;
         match (bundle.file_name(), bundle.parent()) {
             (Some(name), Some(dir)) if name == BUNDLE_NAME && !dir.as_os_str().is_empty() => Ok(dir),
-            _ => Err(Error::usage(format!("input `bundle`: {} cannot be used", bundle.display()))
-                .hint(format!("name a file called {BUNDLE_NAME} in a directory of its own, such as .cache/github/{BUNDLE_NAME}"))),
+            _ => Err(Error::usage(format!("input `bundle`: {} cannot be used", bundle.display())).hint(format!(
+                "name a file called {BUNDLE_NAME} in a directory of its own, such as .cache/github/{BUNDLE_NAME}"
+            ))),
         }
     }
 
@@ -97,9 +99,11 @@ impl Step<'_> {
         let config = self.config()?;
         let plan = self.load(&config)?;
         let cache = config.cache(Some(&plan), &self.context.clock);
-        let output_dir = self.inputs.output_dir.clone().or_else(|| plan.output_dir.clone()).unwrap_or_else(|| OUTPUT_DIR.into());
+        let output_dir =
+            self.inputs.output_dir.clone().or_else(|| plan.output_dir.clone()).unwrap_or_else(|| OUTPUT_DIR.into());
         let ask = Ask::default().mode(self.inputs.mode);
-        let options = Options { output_dir: &output_dir, vars: config.repository_vars(), ask, concurrency: run::CONCURRENCY };
+        let options =
+            Options { output_dir: &output_dir, vars: config.repository_vars(), ask, concurrency: run::CONCURRENCY };
         let shown = Shown::new(self.context.quiet);
         let finished = block_on(run::run(&plan, &cache, &options, &shown))??;
         let index = &finished.index;
@@ -158,8 +162,11 @@ impl Step<'_> {
             FailOn::Stale => failed + stale > 0,
         };
         if bad {
-            return Err(Error::new(crate::error::Kind::NotCached, format!("{failed} queries have no answer, {stale} are stale"))
-                .hint("see the summary; `fail-on: never` lets the job go on"));
+            return Err(Error::new(
+                crate::error::Kind::NotCached,
+                format!("{failed} queries have no answer, {stale} are stale"),
+            )
+            .hint("see the summary; `fail-on: never` lets the job go on"));
         }
         Ok(Exit::Done)
     }

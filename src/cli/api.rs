@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::args::ApiArgs;
-use super::{Context, Exit, block_on, print};
+use super::{Context, Exit, block_on, print, request_config};
 use crate::cache::Answer;
 use crate::error::{Error, Kind, Result};
 use crate::plan::document;
@@ -20,14 +20,14 @@ pub(super) fn main(context: &Context, args: &ApiArgs) -> Result<Exit> {
     let filter = args.jq.as_deref().map(Filter::compile).transpose().map_err(Error::usage)?;
     let mut flags = context.flags.clone();
     args.mode.lower_into(&mut flags);
-    let config = context.request_config(flags)?;
+    let config = request_config(&flags)?;
     let cache = config.cache(None, &context.clock);
     let path = fill_in(&args.endpoint, || config.repository_vars())?;
     let mut request = Request::get(&config.api, &path)?;
     for header in &args.header {
-        let (name, value) = header
-            .split_once(':')
-            .ok_or_else(|| Error::usage(format!("`{}` is no header", header.escape_debug())).hint("write `name: value`"))?;
+        let (name, value) = header.split_once(':').ok_or_else(|| {
+            Error::usage(format!("`{}` is no header", header.escape_debug())).hint("write `name: value`")
+        })?;
         request = match name.trim().to_ascii_lowercase().as_str() {
             "accept" => request.accepting(value.trim()),
             "x-github-api-version" => request.version(value.trim()),
@@ -49,10 +49,12 @@ pub(super) fn main(context: &Context, args: &ApiArgs) -> Result<Exit> {
     cache.flush();
     let answers = answers??;
     if args.outcome {
-        answers.iter().for_each(|answer| print::note(&outcome(answer)));
+        for answer in &answers {
+            print::note(&outcome(answer));
+        }
     }
     write(args, &answers, filter.as_ref())?;
-    finish(&answers)
+    Ok(finish(&answers))
 }
 
 /// The path with `{owner}` and `{repo}` (or gh's `:owner`, `:repo`) in place; git is asked only
@@ -132,16 +134,16 @@ fn outcome(answer: &Answer) -> String {
     )
 }
 
-fn finish(answers: &[Answer]) -> Result<Exit> {
+fn finish(answers: &[Answer]) -> Exit {
     #[derive(serde::Deserialize)]
     struct Refusal {
         message: String,
     }
-    let Some(bad) = answers.iter().find(|answer| answer.entry.status >= 300) else { return Ok(Exit::Done) };
+    let Some(bad) = answers.iter().find(|answer| answer.entry.status >= 300) else { return Exit::Done };
     let message = serde_json::from_slice::<Refusal>(&bad.entry.body).map(|body| body.message);
     print::note(&match message {
         Ok(message) => format!("octocache: {message} (HTTP {})", bad.entry.status),
         Err(_) => format!("octocache: HTTP {}", bad.entry.status),
     });
-    Ok(Exit::Failed)
+    Exit::Failed
 }

@@ -24,11 +24,11 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
     cache_dir: Option<PathBuf>,
 
-    /// Address of the API [default: $GITHUB_API_URL, else https://api.github.com]
+    /// Address of the API [default: $`GITHUB_API_URL`, else <https://api.github.com>]
     #[arg(long, global = true, value_name = "URL", env = "OCTOCACHE_API_URL", help_heading = "Everywhere")]
     api_url: Option<String>,
 
-    /// File that holds the token [default: $GH_TOKEN, $GITHUB_TOKEN, then gh's own]
+    /// File that holds the token [default: $`GH_TOKEN`, $`GITHUB_TOKEN`, then gh's own]
     #[arg(long, global = true, value_name = "FILE", env = "OCTOCACHE_TOKEN_FILE", help_heading = "Everywhere")]
     token_file: Option<PathBuf>,
 
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
-    /// When to use colours; NO_COLOR is respected
+    /// When to use colours; `NO_COLOR` is respected
     #[arg(long, global = true, value_enum, default_value_t, env = "OCTOCACHE_COLOR", help_heading = "Everywhere")]
     pub(crate) color: Color,
 }
@@ -167,7 +167,7 @@ impl ModeArgs {
 ///   version: 1
 ///   queries:
 ///     releases: { recipe: releases }
-///     latest:   { get: '/repos/{owner}/{repo}/releases/latest', jq: .tag_name }
+///     latest:   { get: '/repos/{owner}/{repo}/releases/latest', jq: .`tag_name` }
 ///
 /// Each query writes one file into the output directory; index.json says where each answer
 /// came from, how old it is, and what it cost.

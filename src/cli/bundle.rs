@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::args::{BundleCommand, BundleFile};
-use super::{Context, Exit, print};
+use super::{Context, Exit, plan_config, print};
 use crate::bundle::{Bundle, Totals};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::stack::{Narrow, Saved, Stack};
 use crate::units::Size;
 
 pub(super) fn main(context: &Context, command: &BundleCommand) -> Result<Exit> {
-    let config = context.plan_config(context.flags.clone())?;
+    let config = plan_config(&context.flags)?;
     let stack = Stack::new(&config.cache_dir, context.clock.clone());
     match command {
         BundleCommand::Pack { full, only, never, output, json } => {
@@ -68,7 +68,8 @@ fn saved_line(saved: &Saved) -> String {
 
 fn open(stack: &Stack, file: &BundleFile) -> Result<(PathBuf, Bundle)> {
     let path = file.file.clone().unwrap_or_else(|| stack.bundle_path());
-    let bundle = Bundle::open(&path)?.ok_or_else(|| Error::usage(format!("there is no bundle at {}", path.display())))?;
+    let bundle =
+        Bundle::open(&path)?.ok_or_else(|| Error::usage(format!("there is no bundle at {}", path.display())))?;
     Ok((path, bundle))
 }
 
@@ -86,7 +87,13 @@ fn list(stack: &Stack, file: &BundleFile) -> Result<()> {
             };
             text
         } else {
-            format!("{}  {}  {}  {}", &entry.key().to_string()[..12], entry.validated_at, entry.status, entry.parts.target())
+            format!(
+                "{}  {}  {}  {}",
+                &entry.key().to_string()[..12],
+                entry.validated_at,
+                entry.status,
+                entry.parts.target()
+            )
         };
         lines.push(line + "\n");
     })?;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::args::CacheCommand;
-use super::{Context, Exit, print};
+use super::{Context, Exit, plan_config, print};
 use crate::clock::Timestamp;
 use crate::cutoff::{Cutoff, CutoffMode};
 use crate::entry::Entry;
@@ -15,19 +15,27 @@ use crate::tier::TierName;
 use crate::units::{Size, Span};
 
 pub(super) fn main(context: &Context, command: &CacheCommand) -> Result<Exit> {
-    let config = context.plan_config(context.flags.clone())?;
+    let config = plan_config(&context.flags)?;
     let stack = Stack::new(&config.cache_dir, context.clock.clone());
     match command {
         CacheCommand::Stats { json } => stats(&stack, *json)?,
         CacheCommand::List { scope, json } => list(&stack, scope, *json, context.clock.now())?,
         CacheCommand::Show { entry, body } => show(&stack, entry, *body)?,
         CacheCommand::Invalidate { scope } => {
-            stack.invalidate(&[Cutoff { scope: scope.clone(), at: context.clock.now(), mode: CutoffMode::Revalidate }])?;
+            stack.invalidate(&[Cutoff {
+                scope: scope.clone(),
+                at: context.clock.now(),
+                mode: CutoffMode::Revalidate,
+            }])?;
             print::line(&format!("{scope}: asked again before it answers"))?;
         }
         CacheCommand::Clear { scope } => {
             let cleaned = stack.clear(scope)?;
-            print::line(&format!("{scope}: removed {} loose entries, {}; the bundle is without them", cleaned.removed, Size(cleaned.bytes)))?;
+            print::line(&format!(
+                "{scope}: removed {} loose entries, {}; the bundle is without them",
+                cleaned.removed,
+                Size(cleaned.bytes)
+            ))?;
         }
         CacheCommand::Clean { older_than, max_size } => {
             let max = max_size.map(|size| size.0).or(match &config.plan_path {
@@ -35,7 +43,9 @@ pub(super) fn main(context: &Context, command: &CacheCommand) -> Result<Exit> {
                 None => None,
             });
             if older_than.is_none() && max.is_none() {
-                return Err(Error::usage("nothing says what to remove").hint("give --older-than 7d or --max-size 512MiB"));
+                return Err(
+                    Error::usage("nothing says what to remove").hint("give --older-than 7d or --max-size 512MiB")
+                );
             }
             let cleaned = stack.clean(older_than.map(|span| span.0), max)?;
             print::line(&format!("removed {} entries, {}", cleaned.removed, Size(cleaned.bytes)))?;
@@ -55,9 +65,11 @@ pub(super) fn main(context: &Context, command: &CacheCommand) -> Result<Exit> {
 fn stats(stack: &Stack, as_json: bool) -> Result<()> {
     let counts = Stats::read(stack.dir());
     if as_json {
-        return print::json(&json!({ "counts": counts, "hit_rate": counts.hit_rate(), "calls_saved": counts.calls_saved() }));
+        return print::json(
+            &json!({ "counts": counts, "hit_rate": counts.hit_rate(), "calls_saved": counts.calls_saved() }),
+        );
     }
-    let mean = Span(0).0 + if counts.asked == 0 { 0 } else { counts.micros / counts.asked };
+    let mean = counts.micros.checked_div(counts.asked).unwrap_or(0);
     let by = |map: &std::collections::BTreeMap<String, u64>| {
         let parts: Vec<String> = map.iter().map(|(name, count)| format!("{name} {count}")).collect();
         if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
@@ -89,7 +101,14 @@ fn list(stack: &Stack, scope: &Scope, as_json: bool, now: Timestamp) -> Result<(
             metadata(entry, tier).to_string() + "\n"
         } else {
             let age = Span(now.since(entry.validated_at));
-            format!("{}  {:>8}  {}  {:<6}  {}\n", &key.to_string()[..12], age.to_string(), entry.status, tier.as_str(), entry.parts.target())
+            format!(
+                "{}  {:>8}  {}  {:<6}  {}\n",
+                &key.to_string()[..12],
+                age.to_string(),
+                entry.status,
+                tier.as_str(),
+                entry.parts.target()
+            )
         });
     })?;
     print::out(lines.concat().as_bytes())
@@ -106,7 +125,8 @@ fn show(stack: &Stack, wanted: &str, body_only: bool) -> Result<()> {
         }
     })?;
     match found.as_slice() {
-        [] => Err(Error::new(Kind::NotCached, format!("{} is not stored", wanted.escape_debug())).hint("see `octocache cache list`")),
+        [] => Err(Error::new(Kind::NotCached, format!("{} is not stored", wanted.escape_debug()))
+            .hint("see `octocache cache list`")),
         [(entry, tier)] => {
             if !body_only {
                 let mut text = serde_json::to_string_pretty(&metadata(entry, *tier)).unwrap_or_default();

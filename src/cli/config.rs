@@ -1,7 +1,7 @@
 //! `octocache config …`.
 
 use super::args::ConfigCommand;
-use super::{Context, Exit, print};
+use super::{Context, Exit, plan_config, print};
 use crate::error::Result;
 use crate::plan::spec::PlanSpec;
 
@@ -11,15 +11,20 @@ pub(super) fn main(context: &Context, command: &ConfigCommand) -> Result<Exit> {
         ConfigCommand::Check { plan } => {
             let mut flags = context.flags.clone();
             flags.plan.clone_from(plan);
-            let plan = context.plan_config(flags)?.load_plan()?;
+            let plan = plan_config(&flags)?.load_plan()?;
             print::line(&format!("{}: {} queries, nothing wrong", plan.name, plan.queries.len()))?;
         }
         ConfigCommand::Show { json } => {
-            let shown = context.plan_config(context.flags.clone())?.show();
+            let shown = plan_config(&context.flags)?.show();
             if *json {
                 print::json(&shown.into_iter().collect::<std::collections::BTreeMap<_, _>>())?;
             } else {
-                print::out(print::table(&shown.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>()).as_bytes())?;
+                print::out(
+                    print::table(
+                        &shown.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>(),
+                    )
+                    .as_bytes(),
+                )?;
             }
         }
     }

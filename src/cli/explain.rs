@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::args::ExplainArgs;
-use super::{Context, Exit, print};
+use super::{Context, Exit, print, request_config};
 use crate::cache::Explained;
 use crate::error::Result;
 use crate::policy::Before;
@@ -13,7 +13,7 @@ use crate::units::Span;
 pub(super) fn main(context: &Context, args: &ExplainArgs) -> Result<Exit> {
     let mut flags = context.flags.clone();
     args.mode.lower_into(&mut flags);
-    let config = context.request_config(flags)?;
+    let config = request_config(&flags)?;
     let cache = config.cache(None, &context.clock);
     let request = Request::get(&config.api, &args.endpoint)?.accepting(&args.accept);
     let explained = cache.explain(&request, &args.mode.ask(config.mode));
@@ -44,9 +44,15 @@ fn as_text(explained: &Explained) -> String {
         None => rows.push(("stored", "no".into())),
         Some(found) => {
             let entry = &found.entry;
-            rows.push(("stored", format!("in {}, status {}, {} bytes", found.tier.as_str(), entry.status, entry.body.len())));
+            rows.push((
+                "stored",
+                format!("in {}, status {}, {} bytes", found.tier.as_str(), entry.status, entry.body.len()),
+            ));
             rows.push(("fetched at", entry.fetched_at.to_string()));
-            rows.push(("validated at", format!("{} ({} ago)", entry.validated_at, Span(now.since(entry.validated_at)))));
+            rows.push((
+                "validated at",
+                format!("{} ({} ago)", entry.validated_at, Span(now.since(entry.validated_at))),
+            ));
             rows.push(("etag", entry.headers.get("etag").unwrap_or("none").to_owned()));
             rows.push(("last-modified", entry.headers.get("last-modified").unwrap_or("none").to_owned()));
         }
@@ -61,7 +67,9 @@ fn as_text(explained: &Explained) -> String {
 fn verdict(decision: &Before) -> String {
     match decision {
         Before::Fresh { age_secs } => format!("hit: it is {} old, so nothing is sent", Span(*age_secs)),
-        Before::AnswerStale { age_secs, reason } => format!("stale answer ({}): it is {} old", reason.as_str(), Span(*age_secs)),
+        Before::AnswerStale { age_secs, reason } => {
+            format!("stale answer ({}): it is {} old", reason.as_str(), Span(*age_secs))
+        }
         Before::Revalidate { because, validators } => {
             let with = match (&validators.etag, &validators.last_modified) {
                 (Some(_), _) => "If-None-Match",
@@ -78,7 +86,9 @@ fn as_json(explained: &Explained) -> serde_json::Value {
     let Explained { key, parts, lifetime, found, cutoff, decision, .. } = explained;
     let decision = match decision {
         Before::Fresh { age_secs } => json!({ "do": "hit", "age_secs": age_secs }),
-        Before::AnswerStale { age_secs, reason } => json!({ "do": "stale", "age_secs": age_secs, "because": reason.as_str() }),
+        Before::AnswerStale { age_secs, reason } => {
+            json!({ "do": "stale", "age_secs": age_secs, "because": reason.as_str() })
+        }
         Before::Revalidate { because, .. } => json!({ "do": "revalidate", "because": because.as_str() }),
         Before::Fetch(because) => json!({ "do": "fetch", "because": because.as_str() }),
         Before::NotCached => json!({ "do": "nothing" }),

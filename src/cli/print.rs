@@ -37,8 +37,8 @@ pub(super) fn line(text: &str) -> Result<()> {
 
 /// Writes JSON to stdout, one line.
 pub(super) fn json(value: &impl serde::Serialize) -> Result<()> {
-    let mut bytes =
-        serde_json::to_vec(value).map_err(|cause| Error::new(Kind::Internal, "the output does not serialise").because(cause))?;
+    let mut bytes = serde_json::to_vec(value)
+        .map_err(|cause| Error::new(Kind::Internal, "the output does not serialise").because(cause))?;
     bytes.push(b'\n');
     out(&bytes)
 }
@@ -46,7 +46,9 @@ pub(super) fn json(value: &impl serde::Serialize) -> Result<()> {
 /// Rows in columns, the first row a heading.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {

@@ -2,7 +2,7 @@
 
 use super::args::RunArgs;
 use super::progress::Shown;
-use super::{Context, Exit, block_on, print};
+use super::{Context, Exit, block_on, plan_config, print};
 use crate::error::{Kind, Result};
 use crate::plan::report::{Index, Totals};
 use crate::plan::run::{Finished, Options};
@@ -17,7 +17,7 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> Result<Exit> {
     flags.plan.clone_from(&args.plan);
     flags.max_requests = args.max_requests;
     args.mode.lower_into(&mut flags);
-    let config = context.plan_config(flags)?;
+    let config = plan_config(&flags)?;
     let plan = if args.query.is_empty() { config.load_plan()? } else { Plan::inline(&args.query.join("\n"))? };
     let plan = plan.only(&args.only)?;
     let cache = config.cache(Some(&plan), &context.clock);
@@ -63,14 +63,22 @@ pub(crate) fn exit(finished: &Finished) -> Exit {
 /// The table at the end of a run.
 fn summary(index: &Index) -> String {
     let Totals { queries, hits, revalidated, fetched, stale, failed, requests, not_modified, saved, .. } = index.totals;
-    let mut rows = vec![["queries", "hit", "revalidated", "fetched", "stale", "failed", "requests", "charged", "saved"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["queries", "hit", "revalidated", "fetched", "stale", "failed", "requests", "charged", "saved"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     let charged = requests - not_modified;
-    let numbers = [queries, hits, revalidated, fetched, stale, failed, requests as usize, charged as usize, saved as usize];
+    let numbers =
+        [queries, hits, revalidated, fetched, stale, failed, requests as usize, charged as usize, saved as usize];
     rows.push(numbers.map(|number| number.to_string()).to_vec());
     let mut text = print::table(&rows);
     if let Some(limit) = &index.rate_limit {
         let left = Span(limit.reset_at.since(index.started_at));
-        text.push_str(&format!("rate limit: {} of {} left for {} ({})\n", limit.remaining, limit.limit, left, limit.resource));
+        text.push_str(&format!(
+            "rate limit: {} of {} left for {} ({})\n",
+            limit.remaining, limit.limit, left, limit.resource
+        ));
     }
     text
 }

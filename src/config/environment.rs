@@ -34,7 +34,8 @@ impl Environment {
     /// The process's. Variables that are no text are passed over.
     pub fn of_process() -> Self {
         #[allow(clippy::disallowed_methods, reason = "this is the one place that reads it")]
-        let all = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let all =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self(all.filter(|(_, value)| !value.is_empty()).collect())
     }
 

@@ -12,16 +12,13 @@ pub(super) fn origin_repository(api_host: &str) -> Option<String> {
 
 fn repository_of(url: &str, api_host: &str) -> Option<String> {
     let host = if api_host == "api.github.com" { "github.com" } else { api_host };
-    let path = match url.split_once("://") {
-        Some((_, rest)) => {
-            let (authority, path) = rest.split_once('/')?;
-            let named = authority.rsplit('@').next()?.split(':').next()?;
-            (named == host).then_some(path)?
-        }
-        None => {
-            let (authority, path) = url.split_once(':')?;
-            (authority.rsplit('@').next()? == host).then_some(path)?
-        }
+    let path = if let Some((_, rest)) = url.split_once("://") {
+        let (authority, path) = rest.split_once('/')?;
+        let named = authority.rsplit('@').next()?.split(':').next()?;
+        (named == host).then_some(path)?
+    } else {
+        let (authority, path) = url.split_once(':')?;
+        (authority.rsplit('@').next()? == host).then_some(path)?
     };
     let path = path.trim_matches('/').trim_end_matches(".git");
     (path.split('/').filter(|part| !part.is_empty()).count() == 2).then(|| path.to_owned())
@@ -33,7 +30,12 @@ mod tests {
 
     #[test]
     fn forms_of_addresses() {
-        for url in ["https://github.com/o/r.git", "git@github.com:o/r.git", "ssh://git@github.com:22/o/r", "https://x@github.com/o/r/"] {
+        for url in [
+            "https://github.com/o/r.git",
+            "git@github.com:o/r.git",
+            "ssh://git@github.com:22/o/r",
+            "https://x@github.com/o/r/",
+        ] {
             assert_eq!(repository_of(url, "api.github.com").as_deref(), Some("o/r"), "{url}");
         }
         for url in ["https://gitlab.com/o/r", "/srv/git/r", "https://github.com/o", ""] {

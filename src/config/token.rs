@@ -21,10 +21,15 @@ pub(super) fn find(file: Option<&Path>, environment: &Environment, api: &Api) ->
         let bytes = crate::files::read_bounded(path, MAX_BYTES)?
             .ok_or_else(|| Error::usage(format!("there is no token file {}", path.display())))?;
         let text = std::str::from_utf8(&bytes).map_err(|_| Error::usage(format!("{} is not text", path.display())))?;
-        return Token::new(text).map(|token| Some((token, path.display().to_string()))).map_err(|error| error.within(path.display()));
+        return Token::new(text)
+            .map(|token| Some((token, path.display().to_string())))
+            .map_err(|error| error.within(path.display()));
     }
     // In a job, GITHUB_TOKEN is for the host that GITHUB_API_URL names, whichever it is.
-    let is_jobs_host = environment.get("GITHUB_API_URL").and_then(|url| Api::parse(url).ok()).is_some_and(|job| job.host() == api.host());
+    let is_jobs_host = environment
+        .get("GITHUB_API_URL")
+        .and_then(|url| Api::parse(url).ok())
+        .is_some_and(|job| job.host() == api.host());
     let names: &[&str] = if api.host() == "api.github.com" || is_jobs_host {
         &["OCTOCACHE_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"]
     } else {
@@ -32,7 +37,9 @@ pub(super) fn find(file: Option<&Path>, environment: &Environment, api: &Api) ->
     };
     for name in names {
         if let Some(text) = environment.get(name) {
-            return Token::new(text).map(|token| Some((token, (*name).to_owned()))).map_err(|error| error.within(*name));
+            return Token::new(text)
+                .map(|token| Some((token, (*name).to_owned())))
+                .map_err(|error| error.within(*name));
         }
     }
     Ok(from_gh(environment, api))
@@ -46,9 +53,14 @@ fn from_gh(environment: &Environment, api: &Api) -> Option<(Token, String)> {
     }
     let dir = environment.get("GH_CONFIG_DIR").map(PathBuf::from).or_else(|| {
         let base = environment.get("XDG_CONFIG_HOME").map(PathBuf::from);
-        let base = base.or_else(|| environment.get(if cfg!(windows) { "AppData" } else { "HOME" }).map(PathBuf::from))?;
+        let base =
+            base.or_else(|| environment.get(if cfg!(windows) { "AppData" } else { "HOME" }).map(PathBuf::from))?;
         let below_home = environment.get("XDG_CONFIG_HOME").is_none() && !cfg!(windows);
-        Some(if below_home { base.join(".config/gh") } else { base.join(if cfg!(windows) { "GitHub CLI" } else { "gh" }) })
+        Some(if below_home {
+            base.join(".config/gh")
+        } else {
+            base.join(if cfg!(windows) { "GitHub CLI" } else { "gh" })
+        })
     })?;
     let path = dir.join("hosts.yml");
     let bytes = crate::files::read_bounded(&path, MAX_BYTES).ok().flatten()?;
@@ -71,7 +83,10 @@ mod tests {
         let both = [("GITHUB_TOKEN", "ghs_a"), ("GH_TOKEN", "ghp_b")];
         assert_eq!(source(&both, "https://api.github.com").as_deref(), Some("GH_TOKEN"));
         assert_eq!(source(&both, "https://ghe.example/api/v3"), None);
-        assert_eq!(source(&[("GH_ENTERPRISE_TOKEN", "x")], "https://ghe.example/api/v3").as_deref(), Some("GH_ENTERPRISE_TOKEN"));
+        assert_eq!(
+            source(&[("GH_ENTERPRISE_TOKEN", "x")], "https://ghe.example/api/v3").as_deref(),
+            Some("GH_ENTERPRISE_TOKEN")
+        );
         let job = [("GITHUB_TOKEN", "ghs_a"), ("GITHUB_API_URL", "https://ghe.example/api/v3")];
         assert_eq!(source(&job, "https://ghe.example/api/v3").as_deref(), Some("GITHUB_TOKEN"));
         assert_eq!(source(&job, "https://evil.example"), None);

@@ -37,9 +37,7 @@ pub(super) fn of(reply: &Reply, now: Timestamp) -> Option<Limit> {
     };
     let exhausted = reply.header("x-ratelimit-remaining") == Some("0");
     match reply.status.as_u16() {
-        403 | 429 if exhausted => {
-            Some(Limit { secondary: false, until: retry_after.map_or_else(until_reset, wait) })
-        }
+        403 | 429 if exhausted => Some(Limit { secondary: false, until: retry_after.map_or_else(until_reset, wait) }),
         status @ (403 | 429) => {
             let text = String::from_utf8_lossy(&reply.body[..reply.body.len().min(4_096)]).to_lowercase();
             let marks = ["secondary rate limit", "abuse detection", "#abuse-rate-limits", "secondary-rate-limits"];
@@ -81,7 +79,12 @@ mod tests {
         for (name, value) in headers {
             map.insert(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
-        let reply = Reply { status: StatusCode::from_u16(status).unwrap(), headers: map, body: body.to_owned().into(), attempts: 1 };
+        let reply = Reply {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: map,
+            body: body.to_owned().into(),
+            attempts: 1,
+        };
         of(&reply, NOW).map(|limit| (limit.secondary, limit.until.since(NOW)))
     }
 

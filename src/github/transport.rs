@@ -124,7 +124,7 @@ where
     Bounded<C>: Connect + Clone + Send + Sync + 'static,
 {
     let client = Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(Duration::from_secs(60))
+        .pool_idle_timeout(Duration::from_mins(1))
         .retry_canceled_requests(false)
         .build::<_, OctoBody>(connector);
     let Ok(octocrab) = OctocrabBuilder::new_empty().with_service(client).with_auth(AuthState::None).build();
@@ -132,7 +132,11 @@ where
 }
 
 /// Sends `message` exactly as it is and reads the whole answer.
-pub(super) async fn exchange(client: &Octocrab, message: http::Request<OctoBody>, read_timeout: Duration) -> Result<Reply> {
+pub(super) async fn exchange(
+    client: &Octocrab,
+    message: http::Request<OctoBody>,
+    read_timeout: Duration,
+) -> Result<Reply> {
     let silent = |_| Error::new(Kind::Transport, format!("GitHub said nothing for {read_timeout:?}"));
     let broken = |cause: octocrab::Error| Error::new(Kind::Transport, "no answer from GitHub").because(cause);
     let response = tokio::time::timeout(read_timeout, client.send(message)).await.map_err(silent)?.map_err(broken)?;
@@ -160,15 +164,17 @@ fn decode(bytes: Bytes, coding: Option<&HeaderValue>) -> Result<Bytes> {
         Some(_) if bytes.is_empty() => Ok(bytes),
         Some(b"gzip" | b"x-gzip") => {
             let mut raw = Vec::with_capacity(bytes.len() * 6);
-            MultiGzDecoder::new(&bytes[..])
-                .take(MAX_BODY_BYTES as u64 + 1)
-                .read_to_end(&mut raw)
-                .map_err(|cause| Error::new(Kind::Transport, "a compressed answer is truncated or broken").because(cause))?;
+            MultiGzDecoder::new(&bytes[..]).take(MAX_BODY_BYTES as u64 + 1).read_to_end(&mut raw).map_err(|cause| {
+                Error::new(Kind::Transport, "a compressed answer is truncated or broken").because(cause)
+            })?;
             if raw.len() > MAX_BODY_BYTES { Err(too_large()) } else { Ok(raw.into()) }
         }
         Some(other) => {
             let name = String::from_utf8_lossy(other).into_owned();
-            Err(Error::new(Kind::Corrupt, format!("GitHub answered in the coding `{}`, which was not asked for", name.escape_debug())))
+            Err(Error::new(
+                Kind::Corrupt,
+                format!("GitHub answered in the coding `{}`, which was not asked for", name.escape_debug()),
+            ))
         }
     }
 }

@@ -90,8 +90,14 @@ pub fn forecast(plan: &Plan, cache: &Cache, vars: &BTreeMap<String, String>, ask
 }
 
 fn unit_forecast(unit: &expand::Unit<'_>, cache: &Cache, ask: &Ask) -> (QueryForecast, Option<Bytes>) {
-    let mut forecast =
-        QueryForecast { name: unit.query.name.clone(), item: unit.item.clone(), outcome: "hit", requests: 0, charged: 0, note: None };
+    let mut forecast = QueryForecast {
+        name: unit.query.name.clone(),
+        item: unit.item.clone(),
+        outcome: "hit",
+        requests: 0,
+        charged: 0,
+        note: None,
+    };
     let mut documents = Vec::new();
     for request in &unit.requests {
         let pages = pages(request, cache, ask, unit.query.paginate);
@@ -137,7 +143,10 @@ impl Step {
 }
 
 fn step_of(word: &str) -> Step {
-    [Step::Stale, Step::Revalidate, Step::Miss, Step::Unavailable].into_iter().find(|step| step.as_str() == word).unwrap_or(Step::Hit)
+    [Step::Stale, Step::Revalidate, Step::Miss, Step::Unavailable]
+        .into_iter()
+        .find(|step| step.as_str() == word)
+        .unwrap_or(Step::Hit)
 }
 
 struct Page {
@@ -159,7 +168,10 @@ fn pages(first: &Request, cache: &Cache, ask: &Ask, paginate: bool) -> Vec<Page>
         };
         let entry = explained.found.map(|found| found.entry);
         // A stored redirect leads on to where the answer is, as in a run.
-        let redirect = entry.as_ref().filter(|entry| matches!(entry.status, 301 | 307 | 308)).and_then(|entry| entry.headers.get("location"));
+        let redirect = entry
+            .as_ref()
+            .filter(|entry| matches!(entry.status, 301 | 307 | 308))
+            .and_then(|entry| entry.headers.get("location"));
         let onward = redirect.or_else(|| entry.as_ref().filter(|_| paginate)?.headers.get("link").and_then(link::next));
         next = onward.filter(|_| pages.len() < MAX_PAGES).and_then(|to| request.follow(cache.api(), to));
         let body = if redirect.is_some() { Some(Bytes::new()) } else { entry.map(|entry| entry.body) };

@@ -37,7 +37,10 @@ pub fn items(query: &Query, result: impl Fn(&str) -> Option<Vec<u8>>) -> Result<
         Some(ForEach::Query { query: other, items }) => {
             let failed = |why: String| Error::usage(format!("query `{}`: {why}", query.name));
             let json = result(other).ok_or_else(|| {
-                Error::new(crate::error::Kind::NotCached, format!("query `{}`: `{other}` has no result to take items from", query.name))
+                Error::new(
+                    crate::error::Kind::NotCached,
+                    format!("query `{}`: `{other}` has no result to take items from", query.name),
+                )
             })?;
             let outputs = items.run(&json).map_err(failed)?;
             outputs
@@ -53,11 +56,18 @@ pub fn items(query: &Query, result: impl Fn(&str) -> Option<Vec<u8>>) -> Result<
 }
 
 /// What to ask for one item of a query.
-pub fn unit<'a>(query: &'a Query, item: Option<&Value>, vars: &BTreeMap<String, String>, api: &Api) -> Result<Unit<'a>> {
+pub fn unit<'a>(
+    query: &'a Query,
+    item: Option<&Value>,
+    vars: &BTreeMap<String, String>,
+    api: &Api,
+) -> Result<Unit<'a>> {
     let values = Values { query, item, vars };
     let fail = |name: String| {
         let hint = match name.as_str() {
-            "owner" | "repo" | "name" => "set `owner` and `repo` under `vars:`, or GITHUB_REPOSITORY, or run inside a clone".to_owned(),
+            "owner" | "repo" | "name" => {
+                "set `owner` and `repo` under `vars:`, or GITHUB_REPOSITORY, or run inside a clone".to_owned()
+            }
             name if name.starts_with("item") => "the item has no such field, or is no text or number".to_owned(),
             name => format!("set `{name}` under `vars:`"),
         };

@@ -35,8 +35,12 @@ impl Filter {
         let arena = Arena::default();
         let modules = Loader::new(defs).load(&arena, File { code: text, path: () }).map_err(|errors| {
             fail(errors.into_iter().next().and_then(|(_, error)| match error {
-                jaq_core::load::Error::Lex(all) => all.first().map(|(expected, part)| (format!("expected {}", expected.as_str()), at(part))),
-                jaq_core::load::Error::Parse(all) => all.first().map(|(expected, part)| (format!("expected {}", expected.as_str()), at(part))),
+                jaq_core::load::Error::Lex(all) => {
+                    all.first().map(|(expected, part)| (format!("expected {}", expected.as_str()), at(part)))
+                }
+                jaq_core::load::Error::Parse(all) => {
+                    all.first().map(|(expected, part)| (format!("expected {}", expected.as_str()), at(part)))
+                }
                 jaq_core::load::Error::Io(_) => None,
             }))
         })?;
@@ -53,9 +57,13 @@ impl Filter {
         let context = Ctx::<data::JustLut<Val>>::new(&self.inner.lut, Vars::new([]));
         let mut outputs = Vec::new();
         for output in self.inner.id.run((context, input)).map(unwrap_valr) {
-            let value = output.map_err(|error| format!("the jq filter `{}` failed: {error}", self.text.escape_debug()))?;
+            let value =
+                output.map_err(|error| format!("the jq filter `{}` failed: {error}", self.text.escape_debug()))?;
             if outputs.len() >= MAX_OUTPUTS {
-                return Err(format!("the jq filter `{}` gives more than {MAX_OUTPUTS} outputs", self.text.escape_debug()));
+                return Err(format!(
+                    "the jq filter `{}` gives more than {MAX_OUTPUTS} outputs",
+                    self.text.escape_debug()
+                ));
             }
             let mut bytes = Vec::new();
             write::write(&mut bytes, &write::Pp::default(), 0, &value).map_err(|error| error.to_string())?;

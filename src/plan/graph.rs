@@ -24,8 +24,11 @@ pub(super) fn order(queries: Vec<Query>, fault: impl Fn(&str, String) -> Error) 
         while let Some(needed) = chain.last().and_then(|last| needs.get(*last)) {
             if !names.contains(needed) {
                 let at = chain.last().copied().unwrap_or(name);
-                return Err(fault(at, format!("`for-each` names the query `{}`, which there is not", needed.escape_debug()))
-                    .hint(nearest(needed, names.iter().map(String::as_str))));
+                return Err(fault(
+                    at,
+                    format!("`for-each` names the query `{}`, which there is not", needed.escape_debug()),
+                )
+                .hint(nearest(needed, names.iter().map(String::as_str))));
             }
             if chain.contains(&needed.as_str()) {
                 chain.push(needed);

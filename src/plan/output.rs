@@ -27,12 +27,17 @@ pub fn safe_path(name: &str) -> Result<PathBuf, String> {
         if segment.is_empty() || segment.len() > 200 {
             return bad("a part of it is empty or too long");
         }
-        if segment.chars().any(|c| c.is_control() || "\\:*?\"<>|".contains(c)) || segment.ends_with([' ', '.']) || segment.starts_with(' ') {
+        if segment.chars().any(|c| c.is_control() || "\\:*?\"<>|".contains(c))
+            || segment.ends_with([' ', '.'])
+            || segment.starts_with(' ')
+        {
             return bad("it holds characters that not every system can store");
         }
         let stem = segment.split('.').next().unwrap_or_default().to_ascii_lowercase();
         let port = stem.strip_prefix("com").or_else(|| stem.strip_prefix("lpt"));
-        if DEVICES.contains(&stem.as_str()) || port.is_some_and(|n| n.len() == 1 && n.bytes().all(|b| b.is_ascii_digit())) {
+        if DEVICES.contains(&stem.as_str())
+            || port.is_some_and(|n| n.len() == 1 && n.bytes().all(|b| b.is_ascii_digit()))
+        {
             return bad("Windows keeps that name for a device");
         }
         path.push(segment);
@@ -51,8 +56,26 @@ mod tests {
         }
         let long = "x".repeat(300);
         for bad in [
-            "", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a/.", "~/x", "C:\\x", "C:x", "a\\b", "a\0b", "NUL", "con.json",
-            "com1.txt", "a/lpt9", "x.", "x ", "a\nb", &long,
+            "",
+            "/etc/passwd",
+            "../x",
+            "a/../b",
+            "a//b",
+            "./a",
+            "a/.",
+            "~/x",
+            "C:\\x",
+            "C:x",
+            "a\\b",
+            "a\0b",
+            "NUL",
+            "con.json",
+            "com1.txt",
+            "a/lpt9",
+            "x.",
+            "x ",
+            "a\nb",
+            &long,
         ] {
             assert!(safe_path(bad).is_err(), "{bad:?}");
         }

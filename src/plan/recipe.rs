@@ -37,7 +37,12 @@ const fn list(name: &'static str, about: &'static str, paths: &'static [&'static
     Recipe { name, about, paths, needs: &["repo"], has: &[], item_is: "repo", paginate: true, jq: None }
 }
 
-const fn one(name: &'static str, about: &'static str, paths: &'static [&'static str], needs: &'static [&'static str]) -> Recipe {
+const fn one(
+    name: &'static str,
+    about: &'static str,
+    paths: &'static [&'static str],
+    needs: &'static [&'static str],
+) -> Recipe {
     Recipe { name, about, paths, needs, has: &[], item_is: "repo", paginate: false, jq: None }
 }
 
@@ -46,16 +51,45 @@ pub static RECIPES: &[Recipe] = &[
     one("repo", "a repository", &[REPO], &["repo"]),
     list("releases", "all releases of a repository", &["/repos/{owner}/{name}/releases"]),
     one("latest-release", "the latest release of a repository", &["/repos/{owner}/{name}/releases/latest"], &["repo"]),
-    Recipe { item_is: "tag", ..one("release-by-tag", "the release of a tag", &["/repos/{owner}/{name}/releases/tags/{tag}"], &["repo", "tag"]) },
-    Recipe { item_is: "number", ..one("pull-request", "a pull request", &["/repos/{owner}/{name}/pulls/{number}"], &["repo", "number"]) },
-    one("compare", "the commits between two refs", &["/repos/{owner}/{name}/compare/{base}...{head}"], &["repo", "base", "head"]),
+    Recipe {
+        item_is: "tag",
+        ..one(
+            "release-by-tag",
+            "the release of a tag",
+            &["/repos/{owner}/{name}/releases/tags/{tag}"],
+            &["repo", "tag"],
+        )
+    },
+    Recipe {
+        item_is: "number",
+        ..one("pull-request", "a pull request", &["/repos/{owner}/{name}/pulls/{number}"], &["repo", "number"])
+    },
+    one(
+        "compare",
+        "the commits between two refs",
+        &["/repos/{owner}/{name}/compare/{base}...{head}"],
+        &["repo", "base", "head"],
+    ),
     one("languages", "the languages of a repository", &["/repos/{owner}/{name}/languages"], &["repo"]),
     Recipe {
         has: &[("state", "open")],
-        ..list("issues", "the issues (and pull requests) of a repository", &["/repos/{owner}/{name}/issues?state={state}"])
+        ..list(
+            "issues",
+            "the issues (and pull requests) of a repository",
+            &["/repos/{owner}/{name}/issues?state={state}"],
+        )
     },
-    Recipe { needs: &["org"], item_is: "org", ..list("org-repos", "all repositories of an organisation", &["/orgs/{org}/repos"]) },
-    one("workflow-runs", "the last 100 workflow runs of a repository", &["/repos/{owner}/{name}/actions/runs?per_page=100"], &["repo"]),
+    Recipe {
+        needs: &["org"],
+        item_is: "org",
+        ..list("org-repos", "all repositories of an organisation", &["/orgs/{org}/repos"])
+    },
+    one(
+        "workflow-runs",
+        "the last 100 workflow runs of a repository",
+        &["/repos/{owner}/{name}/actions/runs?per_page=100"],
+        &["repo"],
+    ),
     list("runners", "the self-hosted runners of a repository", &["/repos/{owner}/{name}/actions/runners"]),
     Recipe {
         needs: &["org"],

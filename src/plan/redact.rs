@@ -14,9 +14,22 @@ const MASK: &[u8] = b"***";
 /// How credentials begin, and how many characters at least must follow. GitHub's formats are in
 /// its docs, "About authentication to GitHub"; the others are their vendors' published prefixes.
 const PREFIXES: &[(&str, usize)] = &[
-    ("ghp_", 30), ("gho_", 30), ("ghu_", 30), ("ghs_", 30), ("ghr_", 30), ("github_pat_", 30),
-    ("glpat-", 20), ("xoxb-", 20), ("xoxp-", 20), ("xoxa-", 20), ("AKIA", 16), ("npm_", 36), ("sk_live_", 20),
-    ("AIza", 35), ("pypi-AgE", 40), ("-----BEGIN ", 0),
+    ("ghp_", 30),
+    ("gho_", 30),
+    ("ghu_", 30),
+    ("ghs_", 30),
+    ("ghr_", 30),
+    ("github_pat_", 30),
+    ("glpat-", 20),
+    ("xoxb-", 20),
+    ("xoxp-", 20),
+    ("xoxa-", 20),
+    ("AKIA", 16),
+    ("npm_", 36),
+    ("sk_live_", 20),
+    ("AIza", 35),
+    ("pypi-AgE", 40),
+    ("-----BEGIN ", 0),
 ];
 
 static FINDER: LazyLock<Option<AhoCorasick>> =
@@ -61,7 +74,12 @@ impl Redaction {
 ///
 /// A path is `.name`, `."any name"`, `[]` (each) and `[0]` in a row; `..name` means anywhere.
 fn deletion(path: &str) -> Result<String, String> {
-    let bad = || format!("`{}` is no path to remove: write it like .[].author.email, or ..email for anywhere", path.escape_debug());
+    let bad = || {
+        format!(
+            "`{}` is no path to remove: write it like .[].author.email, or ..email for anywhere",
+            path.escape_debug()
+        )
+    };
     let name = |rest: &str| -> Option<(String, usize)> {
         if let Some(quoted) = rest.strip_prefix('"') {
             let end = quoted.find('"')?;
@@ -154,7 +172,8 @@ mod tests {
 
     #[test]
     fn chosen_paths_are_removed_and_missing_ones_are_no_error() {
-        let json = br#"[{"author":null},{"author":{"id":12345678901234567890,"name":"A","email":"a@b.c"}},7,{"author":[1]}]"#;
+        let json =
+            br#"[{"author":null},{"author":{"id":12345678901234567890,"name":"A","email":"a@b.c"}},7,{"author":[1]}]"#;
         let without = r#"[{"author":null},{"author":{"id":12345678901234567890,"name":"A"}},7,{"author":[1]}]"#;
         for paths in [&[".[].author.email", ".nothing.here"][..], &["..email"], &[".[1].\"author\".email"]] {
             let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();

@@ -116,7 +116,8 @@ impl Totals {
 impl Index {
     /// The names of queries whose results changed, each once.
     pub fn changed_queries(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.queries.iter().filter(|query| query.changed).map(|query| query.name.as_str()).collect();
+        let mut names: Vec<&str> =
+            self.queries.iter().filter(|query| query.changed).map(|query| query.name.as_str()).collect();
         names.dedup();
         names
     }

@@ -131,11 +131,18 @@ impl<'a> Runner<'a> {
     }
 
     /// What the ready queries ask. A query that cannot be expanded is reported as failed.
-    fn expand(&mut self, ready: &[&'a Query], reports: &mut Vec<(usize, QueryReport)>, progress: &dyn Progress) -> Vec<(usize, Unit<'a>)> {
+    fn expand(
+        &mut self,
+        ready: &[&'a Query],
+        reports: &mut Vec<(usize, QueryReport)>,
+        progress: &dyn Progress,
+    ) -> Vec<(usize, Unit<'a>)> {
         let mut units: Vec<(usize, Unit<'a>)> = Vec::new();
         let mut files: HashMap<String, String> = HashMap::new();
         for query in ready {
-            let number = |at: usize| self.plan.queries.iter().position(|one| one.name == query.name).unwrap_or(0) * expand::MAX_ITEMS + at;
+            let number = |at: usize| {
+                self.plan.queries.iter().position(|one| one.name == query.name).unwrap_or(0) * expand::MAX_ITEMS + at
+            };
             let fail = |at: usize, item: Option<String>, error: &Error| {
                 let report = QueryReport {
                     name: query.name.clone(),
@@ -161,7 +168,11 @@ impl<'a> Runner<'a> {
                     let file = unit.file.to_string_lossy().to_lowercase();
                     match files.insert(file, query.name.clone()) {
                         None => Ok(unit),
-                        Some(other) => Err(Error::usage(format!("query `{}`: {} is written by `{other}` already", query.name, unit.file.display()))),
+                        Some(other) => Err(Error::usage(format!(
+                            "query `{}`: {} is written by `{other}` already",
+                            query.name,
+                            unit.file.display()
+                        ))),
                     }
                 });
                 match made {
@@ -192,7 +203,8 @@ impl<'a> Runner<'a> {
 
     async fn unit(&self, number: usize, unit: &Unit<'_>) -> UnitDone {
         let file = unit.file.to_string_lossy().into_owned();
-        let mut report = QueryReport { name: unit.query.name.clone(), item: unit.item.clone(), ..QueryReport::default() };
+        let mut report =
+            QueryReport { name: unit.query.name.clone(), item: unit.item.clone(), ..QueryReport::default() };
         let outcome = match self.ask(unit, &mut report).await {
             Ok(raw) => self.write(number, unit, &file, &raw, &mut report).map(|()| raw),
             Err(error) => Err(error),
@@ -245,11 +257,8 @@ impl<'a> Runner<'a> {
             None => raw.clone(),
         };
         let redaction = &self.plan.redaction;
-        let result = if redaction.is_nothing() {
-            filtered
-        } else {
-            redaction.apply(filtered.into()).map_err(failed)?.into()
-        };
+        let result =
+            if redaction.is_nothing() { filtered } else { redaction.apply(filtered.into()).map_err(failed)?.into() };
         let sha256 = HEXLOWER.encode(&Sha256::digest(&result));
         let previous = self.workspace.previous(file);
         report.changed = match &unit.query.watch {
@@ -270,7 +279,9 @@ impl<'a> Runner<'a> {
 
 /// Adds one page's answer to the query's report: the weakest outcome, the oldest age, all requests.
 fn add(report: &mut QueryReport, answer: &Answer) {
-    let weight = |outcome: &str| ["", "hit", "revalidated", "fetched", "not-stored", "stale"].iter().position(|word| *word == outcome);
+    let weight = |outcome: &str| {
+        ["", "hit", "revalidated", "fetched", "not-stored", "stale"].iter().position(|word| *word == outcome)
+    };
     let outcome = answer.outcome.as_str();
     if weight(outcome) > weight(&report.outcome) {
         report.outcome = outcome.into();
@@ -291,7 +302,10 @@ fn add(report: &mut QueryReport, answer: &Answer) {
 fn check(answer: &Answer) -> Result<()> {
     let status = answer.entry.status;
     if answer.outcome == Outcome::NotStored(NoStore::GraphqlErrors) {
-        return Err(Error::new(Kind::Refused(status), format!("GraphQL answered with errors: {}", graphql_errors(&answer.entry.body))));
+        return Err(Error::new(
+            Kind::Refused(status),
+            format!("GraphQL answered with errors: {}", graphql_errors(&answer.entry.body)),
+        ));
     }
     if matches!(status, 200 | 203 | 204) {
         return Ok(());
@@ -300,8 +314,12 @@ fn check(answer: &Answer) -> Result<()> {
     struct Refusal {
         message: String,
     }
-    let message = serde_json::from_slice::<Refusal>(&answer.entry.body).map_or_else(|_| String::new(), |body| format!(" ({})", body.message));
-    let error = Error::new(Kind::Refused(status), format!("GitHub answered {status}{message} to {}", answer.entry.parts.target()));
+    let message = serde_json::from_slice::<Refusal>(&answer.entry.body)
+        .map_or_else(|_| String::new(), |body| format!(" ({})", body.message));
+    let error = Error::new(
+        Kind::Refused(status),
+        format!("GitHub answered {status}{message} to {}", answer.entry.parts.target()),
+    );
     Err(match status {
         401 => error.hint("the token is not valid (any more)"),
         403 => error.hint("the token may lack a permission"),

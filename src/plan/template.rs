@@ -32,7 +32,8 @@ impl Template {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(open) = rest.find('{') {
-            let close = rest[open..].find('}').ok_or_else(|| format!("`{}` has a {{ without }}", text.escape_debug()))? + open;
+            let close =
+                rest[open..].find('}').ok_or_else(|| format!("`{}` has a {{ without }}", text.escape_debug()))? + open;
             let name = &rest[open + 1..close];
             if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
                 return Err(format!("`{{{}}}` is no placeholder", name.escape_debug()));

@@ -56,24 +56,42 @@ fn mistakes_are_named_with_place_and_advice() {
         ("version: 1\nqueries:\n  a: { get: [1] }\n", &["plan.yml:3:"]),
         ("version: 1\nqueries:\n  a: { get: /x, recipe: user }\n", &["plan.yml:3:6", "exactly one of"]),
         ("version: 1\nqueries:\n  a: { recipe: relaeses }\n", &["plan.yml:3:16", "did you mean `releases`?"]),
-        ("version: 1\nqueries:\n  a: { recipe: releases, tag: v1 }\n", &["plan.yml:3:31", "has no `tag`", "it takes repo"]),
+        (
+            "version: 1\nqueries:\n  a: { recipe: releases, tag: v1 }\n",
+            &["plan.yml:3:31", "has no `tag`", "it takes repo"],
+        ),
         ("version: 1\nqueries:\n  a: { recipe: release-by-tag }\n", &["needs `tag`"]),
         ("version: 1\nqueries:\n  a: { get: /x, jq: '.a | nope' }\n", &["plan.yml:3:21", "character 6", "nope"]),
         ("version: 1\nqueries:\n  a: { get: '/x/{who}' }\n", &["{who} has no value", "vars"]),
         ("version: 1\nqueries:\n  a: { get: /x, output: ../y }\n", &["leads out"]),
         ("version: 1\nqueries:\n  a: { get: /x, output: /etc/x }\n", &["leads out"]),
         ("version: 1\nqueries:\n  a: { get: /x, output: index.json }\n", &["the report's own name"]),
-        ("version: 1\nqueries:\n  a: { get: /x, output: z.json }\n  b: { get: /y, output: Z.json }\n", &["plan.yml:4:6", "both write"]),
-        ("version: 1\nqueries:\n  a: { get: '/x/{item}', for-each: [1, 2], output: z.json }\n", &["{item} into `output`"]),
-        ("version: 1\nqueries:\n  a: { get: /x, for-each: { query: b } }\n  b: { get: /x, for-each: { query: a } }\n", &["a → b → a"]),
+        (
+            "version: 1\nqueries:\n  a: { get: /x, output: z.json }\n  b: { get: /y, output: Z.json }\n",
+            &["plan.yml:4:6", "both write"],
+        ),
+        (
+            "version: 1\nqueries:\n  a: { get: '/x/{item}', for-each: [1, 2], output: z.json }\n",
+            &["{item} into `output`"],
+        ),
+        (
+            "version: 1\nqueries:\n  a: { get: /x, for-each: { query: b } }\n  b: { get: /x, for-each: { query: a } }\n",
+            &["a → b → a"],
+        ),
         ("version: 1\nqueries:\n  a: { get: /x, for-each: { query: ab } }\n", &["`ab`", "did you mean `a`?"]),
         ("version: 1\nqueries:\n  a: { get: /x, for-each: { quary: b } }\n", &["`quary`", "did you mean `query`?"]),
         ("version: 1\nqueries:\n  a: { get: /x, headers: { Authorization: x } }\n", &["`Authorization` cannot be set"]),
-        ("version: 1\nclasses: { isues: 5m }\nqueries: { a: { get: /x } }\n", &["plan.yml:2:19", "did you mean `issues`?"]),
+        (
+            "version: 1\nclasses: { isues: 5m }\nqueries: { a: { get: /x } }\n",
+            &["plan.yml:2:19", "did you mean `issues`?"],
+        ),
         ("version: 1\nqueries: { a: { get: /x } }\nqueries: { b: { get: /x } }\n", &["plan.yml:3:", "queries"]),
         ("version: 1\nqueries: { a: { graphql: 'mutation { x }' } }\n", &["only GraphQL queries"]),
         ("version: 1\nredact: ['}']\nqueries: { a: { get: /x } }\n", &["plan.yml:2:10"]),
-        ("version: 1\nbundle: { only: ['repo:x'] }\nqueries: { a: { get: /x } }\n", &["plan.yml:2:18", "repo:OWNER/NAME"]),
+        (
+            "version: 1\nbundle: { only: ['repo:x'] }\nqueries: { a: { get: /x } }\n",
+            &["plan.yml:2:18", "repo:OWNER/NAME"],
+        ),
         ("version: yes\nqueries: { a: { get: /x } }\n", &["plan.yml:1:10"]),
     ] {
         let error = error(text);
@@ -115,7 +133,8 @@ fn inline_queries_and_selections() {
     for bad in ["a", "a = POST /x", "a = GET /x\na = GET /y", "a b = GET /x"] {
         assert!(Plan::inline(bad).is_err(), "{bad}");
     }
-    let text = "version: 1\nqueries:\n  x: { get: '/{item}', for-each: { query: y } }\n  y: { get: /y }\n  z: { get: /z }\n";
+    let text =
+        "version: 1\nqueries:\n  x: { get: '/{item}', for-each: { query: y } }\n  y: { get: /y }\n  z: { get: /z }\n";
     let names = |only: &[&str]| {
         let only: Vec<String> = only.iter().map(ToString::to_string).collect();
         let plan = parse(text).unwrap().only(&only).unwrap();
@@ -128,6 +147,7 @@ fn inline_queries_and_selections() {
 
 #[test]
 fn the_schema_in_the_repository_is_the_programs() {
-    let kept = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plan.schema.json")).unwrap_or_default();
+    let kept =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plan.schema.json")).unwrap_or_default();
     assert_eq!(kept, spec::PlanSpec::schema(), "run `octocache config schema > docs/plan.schema.json`");
 }

@@ -76,8 +76,9 @@ impl Workspace {
 
     /// Writes the report.
     pub fn write_index(&self, index: &Index) -> Result<PathBuf> {
-        let mut bytes = serde_json::to_vec_pretty(index)
-            .map_err(|cause| Error::new(crate::error::Kind::Internal, "the report does not serialise").because(cause))?;
+        let mut bytes = serde_json::to_vec_pretty(index).map_err(|cause| {
+            Error::new(crate::error::Kind::Internal, "the report does not serialise").because(cause)
+        })?;
         bytes.push(b'\n');
         self.write(Path::new(INDEX_NAME), &bytes, usize::MAX)?;
         Ok(self.dir.join(INDEX_NAME))

@@ -246,10 +246,21 @@ mod tests {
     #[test]
     fn the_lifetimes_that_are_promised() {
         for (name, secs) in [
-            ("releases", DAY), ("repo", HOUR), ("languages", DAY), ("user", DAY), ("org-repos", 15 * MINUTE),
-            ("repos", 10 * MINUTE), ("issues", 5 * MINUTE), ("issue", 10 * MINUTE), ("workflow-runs", 2 * MINUTE),
-            ("queue-depth", MINUTE), ("runners", 5 * MINUTE), ("commits", 30 * MINUTE), ("search", 5 * MINUTE),
-            ("immutable", 30 * DAY), ("other", DAY),
+            ("releases", DAY),
+            ("repo", HOUR),
+            ("languages", DAY),
+            ("user", DAY),
+            ("org-repos", 15 * MINUTE),
+            ("repos", 10 * MINUTE),
+            ("issues", 5 * MINUTE),
+            ("issue", 10 * MINUTE),
+            ("workflow-runs", 2 * MINUTE),
+            ("queue-depth", MINUTE),
+            ("runners", 5 * MINUTE),
+            ("commits", 30 * MINUTE),
+            ("search", 5 * MINUTE),
+            ("immutable", 30 * DAY),
+            ("other", DAY),
         ] {
             assert_eq!(by_name(name).map(|class| class.fresh_secs), Some(secs), "{name}");
         }

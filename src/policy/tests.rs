@@ -55,7 +55,10 @@ fn modes_decide_what_may_answer() {
 #[test]
 fn a_cutoff_means_revalidate_and_gone_means_absent() {
     let cutoff = CutoffTimes { revalidate: Some(NOW.minus(5)), gone: None };
-    assert!(matches!(before(&aged(10), Mode::Default, cutoff), Before::Revalidate { because: Because::Invalidated, .. }));
+    assert!(matches!(
+        before(&aged(10), Mode::Default, cutoff),
+        Before::Revalidate { because: Because::Invalidated, .. }
+    ));
     assert!(matches!(before(&aged(4), Mode::Default, cutoff), Before::Fresh { .. }));
     let gone = CutoffTimes { revalidate: None, gone: Some(NOW.minus(5)) };
     assert_eq!(before(&aged(10), Mode::Default, gone), Before::Fetch(Because::NotStored));
@@ -77,7 +80,12 @@ fn clocks_ahead_of_ours_and_directives() {
 fn negative_answers_are_brief_and_grow() {
     let mut missing = aged(0);
     missing.status = 404;
-    let lifetimes: Vec<u64> = (0..8).map(|n| { missing.repeats = n; fresh_secs(&missing, &HOUR) }).collect();
+    let lifetimes: Vec<u64> = (0..8)
+        .map(|n| {
+            missing.repeats = n;
+            fresh_secs(&missing, &HOUR)
+        })
+        .collect();
     assert_eq!(lifetimes, [60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
     let After::Replaced(again) = after(Some(Entry { repeats: 2, ..missing.clone() }), reply(404, &[], "{}")) else {
         panic!("a 404 is stored")

@@ -79,7 +79,7 @@ impl Stack {
         let mut kept: u64 = files.iter().map(|(_, len, _)| len).sum();
         let too_old = older_than_secs.map(|secs| self.clock.now().minus(secs).secs().max(0) as u64);
         for (used, len, key) in files {
-            if !too_old.is_some_and(|at| used < at) && max_bytes.is_none_or(|max| kept <= max) {
+            if too_old.is_none_or(|at| used >= at) && max_bytes.is_none_or(|max| kept <= max) {
                 break;
             }
             self.disk.remove(&key)?;

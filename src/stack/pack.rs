@@ -148,7 +148,8 @@ impl Stack {
         let mut plan = Plan { base, carried, members: Vec::new(), cutoffs: Vec::new() };
         if repack {
             plan.base = None;
-            let alive: HashMap<[u8; 16], Record> = std::mem::take(&mut plan.carried).into_iter().map(|record| (record.key, record)).collect();
+            let alive: HashMap<[u8; 16], Record> =
+                std::mem::take(&mut plan.carried).into_iter().map(|record| (record.key, record)).collect();
             let mut oldest = loose.iter().map(|loose| loose.fetched_at).min();
             if let Some(base) = base {
                 base.for_each(|record, entry| {
@@ -158,7 +159,12 @@ impl Stack {
                         return;
                     }
                     oldest = oldest.map_or(Some(entry.fetched_at), |oldest| Some(oldest.min(entry.fetched_at)));
-                    members.push(Planned { key, order: order(&entry.parts), len: record.len as usize, used_day: record.used_day });
+                    members.push(Planned {
+                        key,
+                        order: order(&entry.parts),
+                        len: record.len as usize,
+                        used_day: record.used_day,
+                    });
                     moved.insert(key, *record);
                 })?;
             }
@@ -168,7 +174,9 @@ impl Stack {
         plan.cutoffs = cutoffs.encode();
         plan.members = members;
         let read = |key: &CacheKey| -> Option<Entry> {
-            let (Some(record), Some(base)) = (moved.get(key), base) else { return self.disk.look_up(key).ok().flatten() };
+            let (Some(record), Some(base)) = (moved.get(key), base) else {
+                return self.disk.look_up(key).ok().flatten();
+            };
             let mut entry = base.read(key, record).ok()?;
             entry.validated_at = entry.validated_at.max(record.validated_at());
             Some(entry)
@@ -199,7 +207,9 @@ impl Stack {
             if !narrow.admits(Subject { key: &key, parts: &head.parts, listing: head.listing.as_deref() }) {
                 continue;
             }
-            let used = modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0, |at| at.as_secs() / 86_400);
+            let used = modified
+                .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok())
+                .map_or(0, |at| at.as_secs() / 86_400);
             let planned = Planned { key, order: order(&head.parts), len: len as usize, used_day: used as u16 };
             found.push(Loose { planned, path, fetched_at: head.fetched_at, seen: (modified, len) });
         }
@@ -208,7 +218,8 @@ impl Stack {
 
     fn used_days(&self) -> HashMap<[u8; 16], u16> {
         let today = (self.clock.now().secs() / 86_400) as u16;
-        let bytes = files::read_bounded(&self.used_log(), super::MAX_USED_LOG_BYTES * 2).ok().flatten().unwrap_or_default();
+        let bytes =
+            files::read_bounded(&self.used_log(), super::MAX_USED_LOG_BYTES * 2).ok().flatten().unwrap_or_default();
         bytes.chunks_exact(16).filter_map(|lead| Some((lead.try_into().ok()?, today))).collect()
     }
 

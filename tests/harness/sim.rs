@@ -1,4 +1,4 @@
-//! A simulated GitHub on loopback: ETags that depend on the token, budgets in which only an
+//! A simulated GitHub on loopback: `ETags` that depend on the token, budgets in which only an
 //! authorised 304 is free, `Link` pages, redirects, limits, failures, and a log of every request.
 //!
 //! Facts are those of GitHub's documentation and of recorded exchanges; what is asserted on is
@@ -170,20 +170,31 @@ async fn serve(listener: tokio::net::TcpListener, state: Arc<Mutex<State>>) {
         let state = state.clone();
         tokio::spawn(async move {
             let service = hyper::service::service_fn(|request| answer(state.clone(), request));
-            let _closed = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _closed =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
 type Answer = Response<Full<Bytes>>;
 
-async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+async fn answer(
+    state: Arc<Mutex<State>>,
+    request: Request<Incoming>,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
     let mut state = state.lock().unwrap();
     let fault = if state.faults.is_empty() { None } else { Some(state.faults.remove(0)) };
     let target = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-    let mut logged = Logged { method: parts.method.to_string(), target, headers: parts.headers.clone(), body, status: 0, charged: true };
+    let mut logged = Logged {
+        method: parts.method.to_string(),
+        target,
+        headers: parts.headers.clone(),
+        body,
+        status: 0,
+        charged: true,
+    };
     let mut seen = parts.headers.clone();
     if matches!(fault, Some(Fault::Truncate)) {
         seen.remove(IF_NONE_MATCH);
@@ -200,10 +211,13 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
             return Err("dropped".into());
         }
         Some(Fault::Secondary(retry_after)) => {
-            answer = plain(403, &json!({
-                "message": "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
-                "documentation_url": "https://docs.github.com/rest/overview/rate-limits-for-the-rest-api#about-secondary-rate-limits",
-            }));
+            answer = plain(
+                403,
+                &json!({
+                    "message": "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
+                    "documentation_url": "https://docs.github.com/rest/overview/rate-limits-for-the-rest-api#about-secondary-rate-limits",
+                }),
+            );
             answer.headers_mut().insert("x-ratelimit-remaining", "100".parse().unwrap());
             if let Some(secs) = retry_after {
                 answer.headers_mut().insert("retry-after", secs.into());
@@ -280,18 +294,22 @@ impl State {
         if used >= limit {
             return plain(403, &json!({ "message": format!("API rate limit exceeded for {account}.") }));
         }
-        let not_found = || plain(404, &json!({ "message": "Not Found", "documentation_url": "https://docs.github.com/rest" }));
+        let not_found =
+            || plain(404, &json!({ "message": "Not Found", "documentation_url": "https://docs.github.com/rest" }));
         let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
-        let Some(doc) = self.docs.get_mut(path) else { return self.conditional(not_found(), headers, None) };
+        let Some(doc) = self.docs.get_mut(path) else { return conditional(not_found(), headers, None) };
         let mut modified = None;
         let answer = match doc {
             Doc::Json { body, last_modified } => {
                 modified.clone_from(last_modified);
                 plain(200, body)
             }
-            Doc::List { items, wrapped_in, numeric } => page(items, *wrapped_in, numeric.as_deref().unwrap_or(path), query, &host),
+            Doc::List { items, wrapped_in, numeric } => {
+                page(items, *wrapped_in, numeric.as_deref().unwrap_or(path), query, &host)
+            }
             Doc::Redirect(to) => {
-                let mut answer = plain(301, &json!({ "message": "Moved Permanently", "url": format!("http://{host}{to}") }));
+                let mut answer =
+                    plain(301, &json!({ "message": "Moved Permanently", "url": format!("http://{host}{to}") }));
                 answer.headers_mut().insert("location", format!("http://{host}{to}").parse().unwrap());
                 answer
             }
@@ -322,60 +340,70 @@ impl State {
                 answer
             }
         };
-        self.conditional(answer, headers, modified)
+        conditional(answer, headers, modified)
     }
+}
 
-    /// Adds validators and answers preconditions. GitHub's ETag is the SHA-256 of the values of
-    /// `Accept` and `Authorization`, each followed by a colon, and of the body.
-    fn conditional(&self, answer: Answer, headers: &HeaderMap, modified: Option<String>) -> Answer {
-        let (mut head, body) = answer.into_parts();
-        let bytes = whole(body);
-        let mut hash = Sha256::new();
-        for name in [ACCEPT, AUTHORIZATION] {
-            for value in headers.get_all(&name) {
-                hash.update(value.as_bytes());
-                hash.update(b":");
-            }
+/// Adds validators and answers preconditions. GitHub's `ETag` is the SHA-256 of the values of
+/// `Accept` and `Authorization`, each followed by a colon, and of the body.
+fn conditional(answer: Answer, headers: &HeaderMap, modified: Option<String>) -> Answer {
+    let (mut head, body) = answer.into_parts();
+    let bytes = whole(body);
+    let mut hash = Sha256::new();
+    for name in [ACCEPT, AUTHORIZATION] {
+        for value in headers.get_all(&name) {
+            hash.update(value.as_bytes());
+            hash.update(b":");
         }
-        hash.update(&bytes);
-        let hex = data_encoding::HEXLOWER.encode(&hash.finalize());
-        let gzip = headers.get(ACCEPT_ENCODING).is_some_and(|value| value.as_bytes() == b"gzip") && bytes.len() > 860;
-        let etag = if gzip { format!("W/\"{hex}\"") } else { format!("\"{hex}\"") };
-        let authorised = headers.contains_key(AUTHORIZATION);
-        let vary = if authorised { "Accept, Authorization, Cookie, X-GitHub-OTP,Accept-Encoding, Accept, X-Requested-With" } else { "Accept,Accept-Encoding, Accept, X-Requested-With" };
-        head.headers.insert("vary", vary.parse().unwrap());
-        let control = if authorised { "private, max-age=60, s-maxage=60" } else { "public, max-age=60, s-maxage=60" };
-        head.headers.insert("cache-control", control.parse().unwrap());
-        if head.status == StatusCode::OK {
-            head.headers.insert("etag", etag.parse().unwrap());
-        }
-        if let Some(modified) = &modified {
-            head.headers.insert("last-modified", modified.parse().unwrap());
-        }
-        let matches = match headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()) {
-            Some(sent) => sent.split(',').any(|tag| tag.trim().trim_start_matches("W/").trim_matches('"') == hex),
-            None => modified.is_some() && headers.get(IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok()) == modified.as_deref(),
-        };
-        if head.status == StatusCode::OK && matches {
-            head.status = StatusCode::NOT_MODIFIED;
-            for name in ["content-type", "link"] {
-                head.headers.remove(name);
-            }
-            return Response::from_parts(head, Full::default());
-        }
-        if !gzip {
-            return Response::from_parts(head, Full::new(bytes));
-        }
-        let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        coder.write_all(&bytes).unwrap();
-        head.headers.insert("content-encoding", "gzip".parse().unwrap());
-        Response::from_parts(head, Full::new(coder.finish().unwrap().into()))
     }
+    hash.update(&bytes);
+    let hex = data_encoding::HEXLOWER.encode(&hash.finalize());
+    let gzip = headers.get(ACCEPT_ENCODING).is_some_and(|value| value.as_bytes() == b"gzip") && bytes.len() > 860;
+    let etag = if gzip { format!("W/\"{hex}\"") } else { format!("\"{hex}\"") };
+    let authorised = headers.contains_key(AUTHORIZATION);
+    let vary = if authorised {
+        "Accept, Authorization, Cookie, X-GitHub-OTP,Accept-Encoding, Accept, X-Requested-With"
+    } else {
+        "Accept,Accept-Encoding, Accept, X-Requested-With"
+    };
+    head.headers.insert("vary", vary.parse().unwrap());
+    let control = if authorised { "private, max-age=60, s-maxage=60" } else { "public, max-age=60, s-maxage=60" };
+    head.headers.insert("cache-control", control.parse().unwrap());
+    if head.status == StatusCode::OK {
+        head.headers.insert("etag", etag.parse().unwrap());
+    }
+    if let Some(modified) = &modified {
+        head.headers.insert("last-modified", modified.parse().unwrap());
+    }
+    let matches = match headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()) {
+        Some(sent) => sent.split(',').any(|tag| tag.trim().trim_start_matches("W/").trim_matches('"') == hex),
+        None => {
+            modified.is_some()
+                && headers.get(IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok()) == modified.as_deref()
+        }
+    };
+    if head.status == StatusCode::OK && matches {
+        head.status = StatusCode::NOT_MODIFIED;
+        for name in ["content-type", "link"] {
+            head.headers.remove(name);
+        }
+        return Response::from_parts(head, Full::default());
+    }
+    if !gzip {
+        return Response::from_parts(head, Full::new(bytes));
+    }
+    let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    coder.write_all(&bytes).unwrap();
+    head.headers.insert("content-encoding", "gzip".parse().unwrap());
+    Response::from_parts(head, Full::new(coder.finish().unwrap().into()))
 }
 
 /// The bytes of a body that holds them all.
 fn whole(body: Full<Bytes>) -> Bytes {
-    futures_util::FutureExt::now_or_never(body.collect()).and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default()
+    futures_util::FutureExt::now_or_never(body.collect())
+        .and_then(Result::ok)
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default()
 }
 
 fn page(items: &[Value], wrapped_in: Option<&str>, path: &str, query: &str, host: &str) -> Answer {

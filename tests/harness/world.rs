@@ -20,7 +20,10 @@ pub fn organisation(sim: &Sim, repositories: usize) -> Vec<String> {
         sim.put(&format!("/repos/{name}/issues"), Doc::List { items: items.clone(), wrapped_in: None, numeric });
         sim.put(&format!("/repositories/{n}/issues"), Doc::List { items, wrapped_in: None, numeric: None });
         let runs = (0..3).map(|m| json!({ "id": m, "status": "completed", "name": "ci" })).collect();
-        sim.put(&format!("/repos/{name}/actions/runs"), Doc::List { items: runs, wrapped_in: Some("workflow_runs"), numeric: None });
+        sim.put(
+            &format!("/repos/{name}/actions/runs"),
+            Doc::List { items: runs, wrapped_in: Some("workflow_runs"), numeric: None },
+        );
     }
     sim.put("/orgs/acme/repos", Doc::list(infos));
     sim.put("/users/octocat", Doc::dated(json!({ "login": "octocat", "id": 583_231, "name": "The Octocat" })));

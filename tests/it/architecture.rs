@@ -96,7 +96,9 @@ fn files_use_only_the_floors_below() {
                 let rest = &line[at + "crate::".len()..];
                 let used: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
                 let Some(floor) = floor_of.get(used.as_str()) else { continue };
-                let allowed = used == me || *floor < my_floor || (*floor == my_floor && EDGES.contains(&(me.as_str(), used.as_str())));
+                let allowed = used == me
+                    || *floor < my_floor
+                    || (*floor == my_floor && EDGES.contains(&(me.as_str(), used.as_str())));
                 if !allowed && me != "lib" {
                     wrong.push(format!("{}: {me} uses {used}: {}", path.display(), line.trim()));
                 }
@@ -132,7 +134,10 @@ fn files_are_small_and_say_what_they_are() {
         let name = path.display();
         assert!(text.starts_with("//!"), "{name} does not begin with what it is");
         assert!(!path.ends_with("mod.rs"), "{name}: x.rs beside x/, not mod.rs");
-        assert!(!["utils", "helpers", "common", "misc"].contains(&path.file_stem().unwrap().to_str().unwrap()), "{name} is no noun");
+        assert!(
+            !["utils", "helpers", "common", "misc"].contains(&path.file_stem().unwrap().to_str().unwrap()),
+            "{name} is no noun"
+        );
         let lines = production(&path, &text).lines().count();
         assert!(lines <= MAX_LINES, "{name} has {lines} lines: split it by noun");
         lengths.push(lines);

@@ -39,7 +39,8 @@ impl Parts {
     fn of(file: &[u8]) -> Self {
         let index_len = u32_at(file, file.len() - 8) as usize;
         let index = &file[file.len() - index_len..];
-        let (entries, frames, cutoffs) = (u32_at(index, 8) as usize, u32_at(index, 12) as usize, u32_at(index, 20) as usize);
+        let (entries, frames, cutoffs) =
+            (u32_at(index, 8) as usize, u32_at(index, 12) as usize, u32_at(index, 20) as usize);
         let frame_records: Vec<Vec<u8>> = (0..frames).map(|n| index[48 + n * 48..][..48].to_vec()).collect();
         let at = 48 + frames * 48;
         let frame = |record: &Vec<u8>| file[u64_at(record, 0) as usize..][..u32_at(record, 8) as usize].to_vec();
@@ -70,7 +71,8 @@ impl Parts {
 
     fn build_as_is(&self) -> Vec<u8> {
         let mut file: Vec<u8> = [self.frames.concat(), self.end.clone()].concat();
-        let index = [self.head.clone(), self.frame_records.concat(), self.entries.concat(), self.cutoffs.clone()].concat();
+        let index =
+            [self.head.clone(), self.frame_records.concat(), self.entries.concat(), self.cutoffs.clone()].concat();
         let len = (index.len() + 40) as u32;
         file.extend_from_slice(&SKIPPABLE);
         file.extend_from_slice(&len.to_le_bytes());
@@ -135,14 +137,18 @@ fn with_envelope(mut parts: Parts, from: &str, to: &str) -> Vec<u8> {
 }
 
 const ATTACKS: &[Attack] = &[
-    ("traversal in names", Expected::Missed, |parts| with_header(parts, |header| header[..16].copy_from_slice(b"../../etc/passwd"))),
+    ("traversal in names", Expected::Missed, |parts| {
+        with_header(parts, |header| header[..16].copy_from_slice(b"../../etc/passwd"))
+    }),
     ("absolute names", Expected::Missed, |parts| with_header(parts, |header| header[0] = b'/')),
     ("symbolic links", Expected::Missed, |parts| with_header(parts, |header| header[156] = b'2')),
     ("hard links", Expected::Missed, |parts| with_header(parts, |header| header[156] = b'1')),
     ("devices", Expected::Missed, |parts| with_header(parts, |header| header[156] = b'3')),
     ("GNU long names", Expected::Missed, |parts| with_header(parts, |header| header[156] = b'L')),
     ("PAX records", Expected::Missed, |parts| with_header(parts, |header| header[156] = b'x')),
-    ("set-uid files", Expected::Missed, |parts| with_header(parts, |header| header[100..107].copy_from_slice(b"0006755"))),
+    ("set-uid files", Expected::Missed, |parts| {
+        with_header(parts, |header| header[100..107].copy_from_slice(b"0006755"))
+    }),
     ("a bomb behind an honest size", Expected::Missed, |mut parts| {
         parts.frames[0] = zstd::bulk::compress(&vec![0; 256 << 20], 3).unwrap();
         parts.build()
@@ -176,7 +182,9 @@ const ATTACKS: &[Attack] = &[
     }),
     ("a frame that wants a dictionary", Expected::Missed, |mut parts| {
         let raw = parts.raw(0);
-        let samples: Vec<Vec<u8>> = (0..2_000).map(|n| format!("{{\"id\":{n},\"name\":\"sample {n}\",\"more\":{}}}", n * 7).into_bytes()).collect();
+        let samples: Vec<Vec<u8>> = (0..2_000)
+            .map(|n| format!("{{\"id\":{n},\"name\":\"sample {n}\",\"more\":{}}}", n * 7).into_bytes())
+            .collect();
         let dictionary = zstd::dict::from_samples(&samples, 4_096).unwrap();
         parts.frames[0] = zstd::bulk::Compressor::with_dictionary(3, &dictionary).unwrap().compress(&raw).unwrap();
         parts.build()
@@ -238,7 +246,8 @@ const ATTACKS: &[Attack] = &[
         parts.build()
     }),
     ("one key twice", Expected::Refused, |mut parts| {
-        parts.entries[1] = parts.entries[0].clone();
+        let first = parts.entries[0].clone();
+        parts.entries[1].clone_from(&first);
         parts.build()
     }),
     ("keys out of order", Expected::Refused, |mut parts| {
@@ -271,7 +280,9 @@ const ATTACKS: &[Attack] = &[
         file
     }),
     ("an empty file", Expected::Refused, |_| Vec::new()),
-    ("no bundle at all", Expected::Refused, |_| b"PK\x03\x04 something else entirely, longer than any footer would be".to_vec()),
+    ("no bundle at all", Expected::Refused, |_| {
+        b"PK\x03\x04 something else entirely, longer than any footer would be".to_vec()
+    }),
     ("a flipped bit in the index", Expected::Refused, |parts| {
         let mut file = parts.build();
         let at = file.len() - 100;
@@ -286,7 +297,9 @@ const ATTACKS: &[Attack] = &[
         parts.build_as_is()
     }),
     ("another body under the same digest", Expected::Missed, |parts| with_envelope(parts, "\"id\":", "\"iq\":")),
-    ("another partition's entry", Expected::Missed, |parts| with_envelope(parts, "\"partition\":\"public\"", "\"partition\":\"publik\"")),
+    ("another partition's entry", Expected::Missed, |parts| {
+        with_envelope(parts, "\"partition\":\"public\"", "\"partition\":\"publik\"")
+    }),
     ("headers that are never stored", Expected::Missed, |parts| with_envelope(parts, "\"etag\"", "\"host\"")),
     ("metadata of another shape", Expected::Missed, |parts| with_envelope(parts, "\"class\":", "\"glass\":")),
     ("a newer envelope", Expected::Missed, |parts| with_envelope(parts, "{\"v\":1,", "{\"v\":9,")),

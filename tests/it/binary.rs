@@ -88,7 +88,11 @@ fn fixture() -> Fixture {
 
 fn write_plan(fx: &Fixture, text: &str) {
     std::fs::create_dir_all(fx.dir.path().join(".github")).unwrap();
-    std::fs::write(fx.dir.path().join(".github/octocache.yml"), format!("version: 1\nvars: {{ owner: acme, repo: repo-0002 }}\n{text}")).unwrap();
+    std::fs::write(
+        fx.dir.path().join(".github/octocache.yml"),
+        format!("version: 1\nvars: {{ owner: acme, repo: repo-0002 }}\n{text}"),
+    )
+    .unwrap();
 }
 
 #[test]
@@ -160,7 +164,9 @@ fn bad_input_is_told_before_any_request() {
     let (code, _, err) = program.run(&["run"]);
     assert!(code == 2 && err.contains("octocache.yml:4:8: there is no key `gett` here; did you mean `get`?"), "{err}");
     assert_eq!(program.run(&["config", "check"]).0, 2);
-    for args in [&["run", "--ttl", "soon"][..], &["frobnicate"], &["cache", "clear", "nonsense"], &["run", "--only", "zzz"]] {
+    for args in
+        [&["run", "--ttl", "soon"][..], &["frobnicate"], &["cache", "clear", "nonsense"], &["run", "--only", "zzz"]]
+    {
         assert_eq!(program.run(args).0, 2, "{args:?}");
     }
     std::fs::write(fx.dir.path().join("blocked"), "").unwrap();
@@ -195,7 +201,10 @@ fn the_token_is_in_no_file_and_no_output() {
     let fx = fixture();
     let program = Program { fx: &fx };
     fx.sim.put("/echo", Doc::json(json!({ "seen": "nothing" })));
-    write_plan(&fx, "queries:\n  e: { get: /echo }\n  no: { get: /nowhere }\n  repos: { recipe: org-repos, org: acme }\n");
+    write_plan(
+        &fx,
+        "queries:\n  e: { get: /echo }\n  no: { get: /nowhere }\n  repos: { recipe: org-repos, org: acme }\n",
+    );
     let mut said = String::new();
     for args in [
         &["run", "-v", "-v", "--log-format", "json"][..],
@@ -237,7 +246,10 @@ fn the_token_is_in_no_file_and_no_output() {
 fn a_kill_at_any_point_leaves_a_store_that_answers_right() {
     let fx = fixture();
     let program = Program { fx: &fx };
-    write_plan(&fx, "queries:\n  repos: { recipe: org-repos, org: acme }\n  l: { recipe: languages, for-each: { query: repos, items: '.[].full_name' } }\n  i: { recipe: issues, for-each: { query: repos, items: '.[].full_name' } }\n");
+    write_plan(
+        &fx,
+        "queries:\n  repos: { recipe: org-repos, org: acme }\n  l: { recipe: languages, for-each: { query: repos, items: '.[].full_name' } }\n  i: { recipe: issues, for-each: { query: repos, items: '.[].full_name' } }\n",
+    );
     let expected = |fx: &Fixture| {
         let read = |file: &str| std::fs::read(fx.dir.path().join(".octocache").join(file)).unwrap();
         [read("repos.json"), read("l/acme/repo-0001.json"), read("i/acme/repo-0002.json")]
@@ -264,11 +276,15 @@ fn a_kill_at_any_point_leaves_a_store_that_answers_right() {
 fn many_processes_share_one_store() {
     let fx = fixture();
     let program = Program { fx: &fx };
-    write_plan(&fx, "queries:\n  repos: { recipe: org-repos, org: acme }\n  l: { recipe: languages, for-each: { query: repos, items: '.[].full_name' } }\n");
+    write_plan(
+        &fx,
+        "queries:\n  repos: { recipe: org-repos, org: acme }\n  l: { recipe: languages, for-each: { query: repos, items: '.[].full_name' } }\n",
+    );
     let children: Vec<_> = (0..8)
         .map(|n| {
             let dir = format!("out-{n}");
-            let args: &[&str] = if n % 4 == 3 { &["bundle", "pack"] } else { &["run", "--force-refresh", "--output-dir", &dir] };
+            let args: &[&str] =
+                if n % 4 == 3 { &["bundle", "pack"] } else { &["run", "--force-refresh", "--output-dir", &dir] };
             program.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
         })
         .collect();

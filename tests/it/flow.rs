@@ -44,7 +44,11 @@ impl Fixture {
     pub fn cache_of(&self, token: Option<&str>, partition: Partition) -> Cache {
         let api = Api::parse(&self.sim.url()).unwrap();
         let mut options = Options::new(api.clone(), token.map(|token| Token::new(token).unwrap()));
-        options.retry_pauses.iter_mut().chain(&mut options.not_ready_pauses).for_each(|pause| *pause = std::time::Duration::ZERO);
+        options
+            .retry_pauses
+            .iter_mut()
+            .chain(&mut options.not_ready_pauses)
+            .for_each(|pause| *pause = std::time::Duration::ZERO);
         let upstream = Arc::new(GitHub::new(options, self.clock.clone()));
         let stack = Stack::new(self.dir.path().join("store"), self.clock.clone());
         Cache::new(api, partition, stack, upstream, TtlTable::default(), self.clock.clone())
@@ -93,7 +97,7 @@ async fn exactly_our_headers_are_sent() {
     cache.get(&request, &ask(Mode::NoCache)).await.unwrap();
     let log = fx.sim.log();
     let names = |at: usize| {
-        let mut names: Vec<&str> = log[at].headers.keys().map(|name| name.as_str()).collect();
+        let mut names: Vec<&str> = log[at].headers.keys().map(http::HeaderName::as_str).collect();
         names.sort_unstable();
         names
     };
@@ -102,7 +106,9 @@ async fn exactly_our_headers_are_sent() {
     let mut conditional = [&usual[..], &["if-modified-since", "if-none-match"]].concat();
     conditional.sort_unstable();
     assert_eq!(names(1), conditional);
-    let header = |name: &str| log[0].headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let header = |name: &str| {
+        log[0].headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
     assert_eq!(header("authorization"), ["Bearer ghp_one"]);
     assert_eq!(header("user-agent"), [octocache::github::AGENT]);
     assert_eq!(header("accept"), ["application/vnd.github+json"]);

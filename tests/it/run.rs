@@ -205,7 +205,11 @@ async fn an_output_directory_that_cannot_be_written_is_told_before_any_request()
 async fn graphql_queries_are_cached_by_document_and_variables() {
     let fx = Fixture::new();
     fx.sim.put("/graphql", Doc::json(json!({ "data": { "user": { "id": 1 } } })));
-    let text = |login: &str| format!("queries:\n  mine: {{ graphql: 'query($l: String!) {{ user(login: $l) {{ id }} }}', variables: {{ l: {login} }} }}\n");
+    let text = |login: &str| {
+        format!(
+            "queries:\n  mine: {{ graphql: 'query($l: String!) {{ user(login: $l) {{ id }} }}', variables: {{ l: {login} }} }}\n"
+        )
+    };
     fx.run(&plan(&text("a")), Mode::Default).await;
     fx.run(&plan(&text("a")), Mode::Default).await;
     assert_eq!(fx.sim.take_counts().0, 1);

@@ -13,13 +13,12 @@ use octocache::stack::{Narrow, Stack};
 
 /// Runs a tool; `None` when it is not installed, which is an error in CI.
 fn tool(name: &str, args: &[&str]) -> Option<Output> {
-    match Command::new(name).args(args).output() {
-        Ok(output) => Some(output),
-        Err(_) => {
-            assert!(std::env::var_os("CI").is_none(), "{name} is missing");
-            eprintln!("SKIPPED: {name} is not installed");
-            None
-        }
+    if let Ok(output) = Command::new(name).args(args).output() {
+        Some(output)
+    } else {
+        assert!(std::env::var_os("CI").is_none(), "{name} is missing");
+        eprintln!("SKIPPED: {name} is not installed");
+        None
     }
 }
 

@@ -1,0 +1,145 @@
+// Runs the composite action on this machine: inputs, expressions, conditions, outputs, scripts;
+// a directory stands in for actions/cache.
+//
+// node runner.mjs SCENARIO.json   prints what happened as JSON
+//
+// Scenario: { action, workspace, cache, inputs, github, env }. Expressions are evaluated by GitHub's
+// own parser and evaluator.
+
+import { execFileSync, spawnSync } from "node:child_process";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { data, Evaluator, Lexer, Parser } from "@actions/expressions";
+import { parse } from "yaml";
+
+const scenario = JSON.parse(fs.readFileSync(process.argv[2], "utf8"));
+const action = parse(fs.readFileSync(path.join(scenario.action, "action.yml"), "utf8"));
+const temp = fs.mkdtempSync(path.join(os.tmpdir(), "runner-"));
+const steps = {};
+let failed = false;
+const log = [];
+let summary = "";
+
+const inputs = {};
+const github = { action_path: scenario.action, ...scenario.github };
+for (const [name, spec] of Object.entries(action.inputs)) {
+  inputs[name] = scenario.inputs[name] ?? fill(String(spec.default ?? ""), { github });
+}
+
+function toData(value) {
+  if (value === null || value === undefined) return new data.Null();
+  if (typeof value === "boolean") return new data.BooleanData(value);
+  if (typeof value === "number") return new data.NumberData(value);
+  if (typeof value === "string") return new data.StringData(value);
+  return new data.Dictionary(...Object.entries(value).map(([key, inner]) => ({ key, value: toData(inner) })));
+}
+
+function evaluate(text, contexts) {
+  const names = ["github", "inputs", "steps", "runner", "env"];
+  const status = (name, value) => [name, { name, minArgs: 0, maxArgs: 0, call: () => new data.BooleanData(value()) }];
+  const functions = new Map([
+    status("always", () => true),
+    status("success", () => !failed),
+    status("failure", () => failed),
+    status("cancelled", () => false),
+  ]);
+  const { tokens } = new Lexer(text).lex();
+  const tree = new Parser(tokens, names, [...functions.values()]).parse();
+  const all = { github, inputs, steps, runner: { os: "Linux", temp }, env: {}, ...contexts };
+  return new Evaluator(tree, toData(all), functions).evaluate();
+}
+
+function fill(text, contexts = {}) {
+  return text.replace(/\$\{\{(.*?)\}\}/gs, (_, expression) => evaluate(expression.trim(), contexts).coerceString());
+}
+
+function condition(step) {
+  const text = (step.if ?? "success()").replace(/^\$\{\{|\}\}$/g, "").trim();
+  const asksStatus = /\b(always|success|failure|cancelled)\s*\(/.test(text);
+  const full = asksStatus ? text : `success() && (${text})`;
+  const value = evaluate(full, {});
+  return value.coerceString() === "true" || (value.coerceString() !== "false" && value.coerceString() !== "");
+}
+
+function readOutputs(file) {
+  const outputs = {};
+  const lines = fs.readFileSync(file, "utf8").split("\n");
+  for (let at = 0; at < lines.length; at++) {
+    const heredoc = /^([^=]+?)<<(.+)$/.exec(lines[at]);
+    if (heredoc) {
+      const value = [];
+      while (lines[++at] !== heredoc[2]) value.push(lines[at]);
+      outputs[heredoc[1]] = value.join("\n");
+    } else if (lines[at].includes("=")) {
+      const split = lines[at].indexOf("=");
+      outputs[lines[at].slice(0, split)] = lines[at].slice(split + 1);
+    }
+  }
+  return outputs;
+}
+
+// actions/cache, as far as it matters: newest entry by prefix; a key cannot be written twice; not
+// even an empty `cache-hit` on a miss.
+function cacheRestore(given) {
+  const entries = fs.existsSync(scenario.cache) ? fs.readdirSync(scenario.cache).sort() : [];
+  const matching = entries.filter((name) => name === given.key || given["restore-keys"].split("\n").some((prefix) => prefix && name.startsWith(prefix)));
+  if (matching.length === 0) return {};
+  const newest = matching[matching.length - 1];
+  execFileSync("tar", ["-xf", path.join(scenario.cache, newest)], { cwd: scenario.workspace });
+  return { "cache-hit": String(newest === given.key), "cache-matched-key": newest };
+}
+
+function cacheSave(given) {
+  fs.mkdirSync(scenario.cache, { recursive: true });
+  const target = path.join(scenario.cache, given.key);
+  if (fs.existsSync(target)) throw new Error(`the key ${given.key} exists`);
+  if (given.key.length > 512 || given.key.includes(",")) throw new Error("no key");
+  execFileSync("tar", ["-cf", target, given.path], { cwd: scenario.workspace });
+  log.push({ saved: given.key });
+  return {};
+}
+
+for (const step of action.runs.steps) {
+  const record = { name: step.name, outcome: "skipped" };
+  log.push(record);
+  if (!condition(step)) continue;
+  let outputs = {};
+  try {
+    if (step.uses) {
+      const given = Object.fromEntries(Object.entries(step.with).map(([name, value]) => [name, fill(String(value))]));
+      outputs = step.uses.startsWith("actions/cache/restore@") ? cacheRestore(given) : cacheSave(given);
+      record.outcome = "success";
+    } else {
+      const output = path.join(temp, `output-${log.length}`);
+      const summaryFile = path.join(temp, `summary-${log.length}`);
+      fs.writeFileSync(output, "");
+      fs.writeFileSync(summaryFile, "");
+      const env = Object.fromEntries(Object.entries(step.env ?? {}).map(([name, value]) => [name, fill(String(value))]));
+      const run = spawnSync("bash", ["--noprofile", "--norc", "-eo", "pipefail", "-c", step.run], {
+        cwd: scenario.workspace,
+        encoding: "utf8",
+        env: {
+          PATH: process.env.PATH, HOME: temp, CI: "true", GITHUB_ACTIONS: "true", GITHUB_ACTION_PATH: scenario.action,
+          GITHUB_WORKSPACE: scenario.workspace, GITHUB_OUTPUT: output, GITHUB_STEP_SUMMARY: summaryFile, RUNNER_TEMP: temp,
+          RUNNER_OS: "Linux", GITHUB_EVENT_NAME: github.event_name, GITHUB_REPOSITORY: github.repository,
+          GITHUB_API_URL: github.api_url, ...scenario.env, ...env,
+        },
+      });
+      record.stdout = run.stdout;
+      record.stderr = run.stderr;
+      record.outcome = run.status === 0 ? "success" : "failure";
+      outputs = readOutputs(output);
+      summary += fs.readFileSync(summaryFile, "utf8");
+    }
+  } catch (error) {
+    record.outcome = "failure";
+    record.stderr = String(error);
+  }
+  if (record.outcome === "failure") failed = true;
+  if (step.id) steps[step.id] = { outputs, outcome: record.outcome, conclusion: record.outcome };
+}
+
+const outputs = Object.fromEntries(Object.entries(action.outputs).map(([name, spec]) => [name, fill(spec.value)]));
+fs.rmSync(temp, { recursive: true });
+console.log(JSON.stringify({ outputs, steps: log, failed, summary }));
