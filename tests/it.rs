@@ -21,6 +21,8 @@ mod attacks;
 mod binary;
 #[path = "it/flow.rs"]
 mod flow;
+#[path = "it/recorded.rs"]
+mod recorded;
 #[path = "it/run.rs"]
 mod run;
 #[path = "it/tools.rs"]
