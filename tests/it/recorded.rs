@@ -17,7 +17,8 @@ struct Recorded {
 impl Recorded {
     fn start() -> Option<Self> {
         let node = node_dir()?;
-        std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/action/recorded.mjs"), node.join("recorded.mjs")).unwrap();
+        std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/action/recorded.mjs"), node.join("recorded.mjs"))
+            .unwrap();
         let mut child = Command::new("node")
             .arg(node.join("recorded.mjs"))
             .stdin(Stdio::piped())
