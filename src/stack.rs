@@ -12,7 +12,7 @@ mod clean;
 mod pack;
 
 pub use clean::Cleaned;
-pub use pack::{Narrow, Saved};
+pub use pack::{Narrow, Saved, order};
 
 use std::fs::{self, File};
 use std::io::Write;

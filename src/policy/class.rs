@@ -2,7 +2,7 @@
 //! stand in for GitHub.
 //!
 //! Knows: the table. Does not know: the user's overrides (`policy`).
-//! To add a class: one row in [`CLASSES`], its patterns in [`ROUTES`].
+//! To add a class: one row in [`CLASSES`], its patterns in `ROUTES`.
 
 /// A TTL class.
 #[derive(Debug, PartialEq, Eq)]

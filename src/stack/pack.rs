@@ -272,9 +272,9 @@ fn is_worn(totals: Totals, carried: &[Record]) -> bool {
     totals.generation >= MAX_GENERATIONS || all.saturating_sub(live) > all / MAX_DEAD_SHARE
 }
 
-/// Family, then the fixed words of the path (they say more about a body's shape than its owner
+/// Where an entry stands in a bundle: family, then the fixed words of the path (they say more about a body's shape than its owner
 /// does), then path and query: like-shaped bodies stand together.
-fn order(parts: &KeyParts) -> String {
+pub fn order(parts: &KeyParts) -> String {
     let is_word = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
     let shape: Vec<&str> = parts.path.split('/').skip(4).filter(is_word).collect();
     let class = class::of(&parts.path, &parts.query).name;
