@@ -189,7 +189,7 @@ fn vary(value: &mut Value, key: &str, name: &str, random: &mut Random) {
                 );
             }
             _ => {
-                *text = text.replace("hello-world", name).replace("Hello-World", name).replace("paginate-issues", name)
+                *text = text.replace("hello-world", name).replace("Hello-World", name).replace("paginate-issues", name);
             }
         },
         _ => {}

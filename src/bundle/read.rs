@@ -124,14 +124,20 @@ impl Bundle {
 
     /// The entry of a record.
     pub fn read(&self, key: &CacheKey, record: &Record) -> Result<Entry> {
+        self.read_with_envelope(key, record).map(|(entry, _)| entry)
+    }
+
+    /// The entry of a record, and its encoding.
+    pub fn read_with_envelope(&self, key: &CacheKey, record: &Record) -> Result<(Entry, Bytes)> {
         let member = self.member(record)?;
-        let (header, envelope) = member.split_at(ustar::BLOCK);
-        if !ustar::is_ours(header, key, envelope.len()) {
+        let (header, rest) = member.split_at(ustar::BLOCK);
+        if !ustar::is_ours(header, key, rest.len()) {
             return Err(Error::corrupt("a member has another header than we write"));
         }
-        let mut entry = Entry::decode(member.slice(ustar::BLOCK..), Some(key))?;
+        let envelope = member.slice(ustar::BLOCK..);
+        let mut entry = Entry::decode(envelope.clone(), Some(key))?;
         entry.validated_at = entry.validated_at.max(record.validated_at());
-        Ok(entry)
+        Ok((entry, envelope))
     }
 
     /// Header and envelope of a record, without padding.

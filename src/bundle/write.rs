@@ -10,11 +10,14 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::frame::Compressor;
 use super::index::{self, FrameRecord};
 use super::{Bundle, FRAME_RAW_BYTES, MAX_SHARED_RAW, Record, Totals, ustar};
+use crate::cid::Cid;
+use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::key::CacheKey;
@@ -52,9 +55,31 @@ struct Packed {
     records: Vec<Record>,
 }
 
-/// Writes the bundle to `out`; `read` gives the entry of a key, or `None` when it is gone or
-/// broken by now (it is left out then).
-pub fn write(out: &mut File, plan: Plan<'_>, read: &(dyn Fn(&CacheKey) -> Option<Entry> + Sync)) -> Result<Totals> {
+/// Gives the envelope of a key; `None` when it is gone or broken by now (it is left out then).
+pub type ReadEnvelope<'a> = dyn Fn(&CacheKey) -> Option<Envelope> + Sync + 'a;
+
+/// An entry in its encoding, and what the index tells of it.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// [`Entry::encode`]d bytes, verified.
+    pub bytes: Bytes,
+    /// When its body came from GitHub.
+    pub fetched_at: Timestamp,
+    /// When it was last said to be current.
+    pub validated_at: Timestamp,
+    /// Address of its body.
+    pub cid: Cid,
+}
+
+impl Envelope {
+    /// The envelope `bytes` of `entry`.
+    pub fn of(bytes: Bytes, entry: &Entry) -> Self {
+        Self { bytes, fetched_at: entry.fetched_at, validated_at: entry.validated_at, cid: entry.cid }
+    }
+}
+
+/// Writes the bundle to `out`.
+pub fn write(out: &mut File, plan: Plan<'_>, read: &ReadEnvelope<'_>) -> Result<Totals> {
     let failed = |cause: io::Error| Error::new(crate::error::Kind::Io, "cannot write the bundle").because(cause);
     let generation = plan.base.map_or(1, |base| base.totals().generation + 1);
     let mut frames = Vec::new();
@@ -136,12 +161,7 @@ fn groups(members: &[Planned]) -> Vec<&[Planned]> {
     groups
 }
 
-fn pack_batch(
-    batch: &[&[Planned]],
-    threads: usize,
-    generation: u32,
-    read: &(dyn Fn(&CacheKey) -> Option<Entry> + Sync),
-) -> Result<Vec<Packed>> {
+fn pack_batch(batch: &[&[Planned]], threads: usize, generation: u32, read: &ReadEnvelope<'_>) -> Result<Vec<Packed>> {
     let next = AtomicUsize::new(0);
     let worker = || -> Result<HashMap<usize, Packed>> {
         let mut compressor = Compressor::new()?;
@@ -166,18 +186,12 @@ fn pack_batch(
     Ok((0..batch.len()).filter_map(|at| done.remove(&at)).collect())
 }
 
-fn pack(
-    compressor: &mut Compressor,
-    group: &[Planned],
-    generation: u32,
-    read: &(dyn Fn(&CacheKey) -> Option<Entry> + Sync),
-) -> Result<Packed> {
-    let mut raw = Vec::with_capacity(FRAME_RAW_BYTES + 4_096);
+fn pack(compressor: &mut Compressor, group: &[Planned], generation: u32, read: &ReadEnvelope<'_>) -> Result<Packed> {
+    let mut raw = Vec::with_capacity(FRAME_RAW_BYTES + 65_536);
     let mut records = Vec::with_capacity(group.len());
     for planned in group {
-        let Some(entry) = read(&planned.key) else { continue };
-        let envelope = entry.encode();
-        let grown = raw.len() + ustar::member_len(envelope.len());
+        let Some(envelope) = read(&planned.key) else { continue };
+        let grown = raw.len() + ustar::member_len(envelope.bytes.len());
         // An entry that was replaced by a far larger one since it was planned waits for the next save.
         if !raw.is_empty() && grown > MAX_SHARED_RAW {
             continue;
@@ -188,14 +202,14 @@ fn pack(
             key,
             frame: 0,
             offset: raw.len() as u32,
-            len: envelope.len() as u32,
-            validated_at: seconds(entry.validated_at),
-            stored_at: seconds(entry.fetched_at),
+            len: envelope.bytes.len() as u32,
+            validated_at: seconds(envelope.validated_at),
+            stored_at: seconds(envelope.fetched_at),
             used_day: planned.used_day,
-            cid: Record::short_cid(&entry.cid),
+            cid: Record::short_cid(&envelope.cid),
         });
-        raw.extend_from_slice(&ustar::header(&planned.key, generation, envelope.len()));
-        raw.extend_from_slice(&envelope);
+        raw.extend_from_slice(&ustar::header(&planned.key, generation, envelope.bytes.len()));
+        raw.extend_from_slice(&envelope.bytes);
         raw.resize(raw.len().next_multiple_of(ustar::BLOCK), 0);
     }
     let compressed = compressor.compress(&raw)?;
@@ -203,6 +217,6 @@ fn pack(
     Ok(Packed { compressed, sha256, raw: raw.len(), records })
 }
 
-fn seconds(at: crate::clock::Timestamp) -> u32 {
+fn seconds(at: Timestamp) -> u32 {
     u32::try_from(at.secs().max(0)).unwrap_or(u32::MAX)
 }

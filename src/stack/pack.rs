@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::{Stack, Wait};
-use crate::bundle::{Bundle, MAX_DEAD_SHARE, MAX_GENERATIONS, Plan, Planned, Record, Totals, write};
+use crate::bundle::{Bundle, Envelope, MAX_DEAD_SHARE, MAX_GENERATIONS, Plan, Planned, Record, Totals, write};
 use crate::clock::Timestamp;
 use crate::cutoff::{CutoffMode, Cutoffs};
 use crate::entry::{Entry, Head};
@@ -23,7 +23,6 @@ use crate::files::{self, Durability};
 use crate::key::{CacheKey, KeyParts};
 use crate::policy::class;
 use crate::tag::{Scope, Subject};
-use crate::tier::Tier;
 use crate::tier::bundle::Freshened;
 
 /// What may enter the bundle (C10).
@@ -173,13 +172,14 @@ impl Stack {
         }
         plan.cutoffs = cutoffs.encode();
         plan.members = members;
-        let read = |key: &CacheKey| -> Option<Entry> {
+        let read = |key: &CacheKey| -> Option<Envelope> {
             let (Some(record), Some(base)) = (moved.get(key), base) else {
-                return self.disk.look_up(key).ok().flatten();
+                let (entry, bytes) = self.disk.look_up_with_envelope(key).ok().flatten()?;
+                return Some(Envelope::of(bytes, &entry));
             };
-            let mut entry = base.read(key, record).ok()?;
+            let (mut entry, bytes) = base.read_with_envelope(key, record).ok()?;
             entry.validated_at = entry.validated_at.max(record.validated_at());
-            Some(entry)
+            Some(Envelope::of(bytes, &entry))
         };
         let target = self.bundle_path();
         let failed = |cause| Error::io("write", &target, cause);

@@ -6,6 +6,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{Tier, TierName, WritableTier};
 use crate::clock::{Clock, Timestamp};
 use crate::entry::{Entry, MAX_BYTES};
@@ -63,12 +65,9 @@ impl DiskTier {
     }
 }
 
-impl Tier for DiskTier {
-    fn name(&self) -> TierName {
-        TierName::Disk
-    }
-
-    fn look_up(&self, key: &CacheKey) -> Result<Option<Entry>> {
+impl DiskTier {
+    /// The entry under `key` and its encoding.
+    pub fn look_up_with_envelope(&self, key: &CacheKey) -> Result<Option<(Entry, Bytes)>> {
         let path = self.path(key);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -77,14 +76,24 @@ impl Tier for DiskTier {
         };
         self.renew_last_use(&file);
         let read = files::read_open_bounded(file, &path, MAX_BYTES as u64);
-        match read.and_then(|bytes| Entry::decode(bytes, Some(key))) {
-            Ok(entry) => Ok(Some(entry)),
+        match read.and_then(|bytes| Ok((Entry::decode(bytes.clone(), Some(key))?, bytes))) {
+            Ok(found) => Ok(Some(found)),
             // Broken, truncated, foreign or of a newer version: a miss, replaced by the next fetch.
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "a stored entry is not usable; it is fetched again");
                 Ok(None)
             }
         }
+    }
+}
+
+impl Tier for DiskTier {
+    fn name(&self) -> TierName {
+        TierName::Disk
+    }
+
+    fn look_up(&self, key: &CacheKey) -> Result<Option<Entry>> {
+        Ok(self.look_up_with_envelope(key)?.map(|(entry, _)| entry))
     }
 }
 
