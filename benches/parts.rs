@@ -17,7 +17,9 @@ fn parts(criterion: &mut Criterion) {
     let entries = corpus::organisation(2_000);
     let five_kb = entries.iter().min_by_key(|entry| entry.body.len().abs_diff(5_000)).unwrap();
     let stack = Stack::new(dir.path().join("loose"), clock.clone());
-    entries.iter().take(500).for_each(|entry| assert!(stack.put(entry)));
+    for entry in entries.iter().take(500) {
+        assert!(stack.put(entry));
+    }
     assert!(stack.put(five_kb));
     let (key, parts) = (five_kb.key(), &five_kb.parts);
     criterion.bench_function("key", |bench| bench.iter(|| black_box(parts).key()));
@@ -39,7 +41,9 @@ fn parts(criterion: &mut Criterion) {
         });
     });
     let packed = Stack::new(dir.path().join("packed"), clock.clone());
-    entries.iter().for_each(|entry| assert!(packed.put(entry)));
+    for entry in &entries {
+        assert!(packed.put(entry));
+    }
     packed.pack(&Narrow::default(), true).unwrap();
     criterion.bench_function("bundle hit, store opened", |bench| {
         let mut at = 0;

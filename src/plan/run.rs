@@ -3,7 +3,7 @@
 //! Knows: the order of it all, and that one failing query leaves the others alone. Does not know:
 //! terminals; whoever runs it passes a [`Progress`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -59,12 +59,27 @@ pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &d
     let started_at = cache.now();
     let workspace = Workspace::open(options.output_dir)?;
     let vars = merged(&options.vars, &plan.vars);
-    let mut runner = Runner { plan, cache, options, workspace, vars, results: HashMap::new(), worst: None };
+    let needed = plan.queries.iter().filter_map(|query| match &query.for_each {
+        Some(ForEach::Query { query, .. }) => Some(query.as_str()),
+        _ => None,
+    });
+    let needed = needed.collect();
+    let mut runner = Runner {
+        plan,
+        cache,
+        options,
+        workspace,
+        vars,
+        needed,
+        results: HashMap::new(),
+        files: HashMap::new(),
+        worst: None,
+    };
     let mut reports: Vec<(usize, QueryReport)> = Vec::new();
-    let mut rest: Vec<&Query> = plan.queries.iter().collect();
+    let mut rest: Vec<(usize, &Query)> = plan.queries.iter().enumerate().collect();
     while !rest.is_empty() {
         // A wave: everything whose items are known by now, in the order the store reads fastest.
-        let (ready, later): (Vec<&Query>, Vec<&Query>) = rest.iter().partition(|query| !waits(query, &rest));
+        let (ready, later): (Vec<_>, Vec<_>) = rest.iter().partition(|(_, query)| !waits(query, &rest));
         rest = later;
         let units = runner.expand(&ready, &mut reports, progress);
         let done = runner.wave(units, progress).await;
@@ -102,8 +117,8 @@ pub(super) fn merged(base: &BTreeMap<String, String>, stronger: &BTreeMap<String
 }
 
 /// Whether the items of `query` come from one that is still in `rest`.
-fn waits(query: &Query, rest: &[&Query]) -> bool {
-    matches!(&query.for_each, Some(ForEach::Query { query: needed, .. }) if rest.iter().any(|other| other.name == *needed))
+fn waits(query: &Query, rest: &[(usize, &Query)]) -> bool {
+    matches!(&query.for_each, Some(ForEach::Query { query: needed, .. }) if rest.iter().any(|(_, other)| other.name == *needed))
 }
 
 struct Runner<'a> {
@@ -112,8 +127,11 @@ struct Runner<'a> {
     options: &'a Options<'a>,
     workspace: Workspace,
     vars: BTreeMap<String, String>,
-    /// Results that other queries take their items from.
+    /// Queries that others take their items from, and their results.
+    needed: HashSet<&'a str>,
     results: HashMap<String, Vec<u8>>,
+    /// Who writes which file, in lower case: not every system tells cases apart.
+    files: HashMap<String, String>,
     worst: Option<Kind>,
 }
 
@@ -133,16 +151,13 @@ impl<'a> Runner<'a> {
     /// What the ready queries ask. A query that cannot be expanded is reported as failed.
     fn expand(
         &mut self,
-        ready: &[&'a Query],
+        ready: &[(usize, &'a Query)],
         reports: &mut Vec<(usize, QueryReport)>,
         progress: &dyn Progress,
     ) -> Vec<(usize, Unit<'a>)> {
         let mut units: Vec<(usize, Unit<'a>)> = Vec::new();
-        let mut files: HashMap<String, String> = HashMap::new();
-        for query in ready {
-            let number = |at: usize| {
-                self.plan.queries.iter().position(|one| one.name == query.name).unwrap_or(0) * expand::MAX_ITEMS + at
-            };
+        for (place, query) in ready {
+            let number = |at: usize| place * expand::MAX_ITEMS + at;
             let fail = |at: usize, item: Option<String>, error: &Error| {
                 let report = QueryReport {
                     name: query.name.clone(),
@@ -164,9 +179,10 @@ impl<'a> Runner<'a> {
                 }
             };
             for (at, item) in items.iter().enumerate() {
-                let made = expand::unit(query, item.as_ref(), &self.vars, self.cache.api()).and_then(|unit| {
+                let (vars, api) = (&self.vars, self.cache.api());
+                let made = expand::unit(query, item.as_ref(), vars, api).and_then(|unit| {
                     let file = unit.file.to_string_lossy().to_lowercase();
-                    match files.insert(file, query.name.clone()) {
+                    match self.files.insert(file, query.name.clone()) {
                         None => Ok(unit),
                         Some(other) => Err(Error::usage(format!(
                             "query `{}`: {} is written by `{other}` already",
@@ -211,8 +227,7 @@ impl<'a> Runner<'a> {
         };
         match outcome {
             Ok(raw) => {
-                let needed = |query: &Query| matches!(&query.for_each, Some(ForEach::Query { query, .. }) if *query == unit.query.name);
-                let result = self.plan.queries.iter().any(needed).then(|| raw.to_vec());
+                let result = self.needed.contains(unit.query.name.as_str()).then(|| raw.to_vec());
                 UnitDone { report, kind: None, result }
             }
             Err(error) => {
@@ -270,7 +285,11 @@ impl<'a> Runner<'a> {
                 !same
             }
         };
-        self.workspace.write(&unit.file, &result, number)?;
+        // What is there already is not written again: it would cost more than looking.
+        let same = previous.is_some_and(|before| before.sha256.as_deref() == Some(&sha256));
+        if !(same && self.workspace.holds(&unit.file, &result)) {
+            self.workspace.write(&unit.file, &result, number)?;
+        }
         report.sha256 = Some(sha256);
         report.file = Some(file.to_owned());
         Ok(())

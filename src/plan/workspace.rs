@@ -50,6 +50,12 @@ impl Workspace {
         self.previous.get(file)
     }
 
+    /// Whether a file is there with exactly these bytes.
+    pub fn holds(&self, file: &Path, bytes: &[u8]) -> bool {
+        let there = files::read_bounded(&self.dir.join(file), bytes.len() as u64);
+        matches!(there, Ok(Some(there)) if there == bytes)
+    }
+
     /// Writes a result: the old file or the new one is there at any time, never half of one.
     pub fn write(&self, file: &Path, bytes: &[u8], number: usize) -> Result<()> {
         let target = self.dir.join(file);
