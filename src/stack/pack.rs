@@ -174,7 +174,7 @@ impl Stack {
         plan.members = members;
         let read = |key: &CacheKey| -> Option<Envelope> {
             let (Some(record), Some(base)) = (moved.get(key), base) else {
-                let (entry, bytes) = self.disk.look_up_with_envelope(key).ok().flatten()?;
+                let (entry, bytes) = self.disk.read(key).ok().flatten()?;
                 return Some(Envelope::of(bytes, &entry));
             };
             let (mut entry, bytes) = base.read_with_envelope(key, record).ok()?;

@@ -54,6 +54,16 @@ fn a_pack_absorbs_and_answers_in_place() {
 }
 
 #[test]
+fn packing_is_no_use_and_leaves_no_loose_twin() {
+    let dir = tempfile::tempdir().unwrap();
+    // Long after the files were written, so that a look-up would renew their last use.
+    let later = Stack::new(dir.path(), Clock::manual(Timestamp::from_secs(4_000_000_000)));
+    fill(&later, 0..20);
+    assert_eq!(written(later.pack(&Narrow::default(), false).unwrap()).1, 20);
+    assert!(later.disk().keys().is_empty());
+}
+
+#[test]
 fn the_same_entries_and_history_give_the_same_bytes() {
     let pack = || {
         let (_dir, stack) = store();

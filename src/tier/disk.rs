@@ -66,22 +66,32 @@ impl DiskTier {
 }
 
 impl DiskTier {
-    /// The entry under `key` and its encoding.
-    pub fn look_up_with_envelope(&self, key: &CacheKey) -> Result<Option<(Entry, Bytes)>> {
+    /// The entry under `key` and its encoding, for packing: reading it so is no use of it.
+    pub fn read(&self, key: &CacheKey) -> Result<Option<(Entry, Bytes)>> {
+        match self.open(key)? {
+            Some(file) => Ok(self.decode(key, file)),
+            None => Ok(None),
+        }
+    }
+
+    fn open(&self, key: &CacheKey) -> Result<Option<File>> {
         let path = self.path(key);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(crate::error::Error::io("read", &path, error)),
-        };
-        self.renew_last_use(&file);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(crate::error::Error::io("read", &path, error)),
+        }
+    }
+
+    /// Broken, truncated, foreign or of a newer version: a miss, replaced by the next fetch.
+    fn decode(&self, key: &CacheKey, file: File) -> Option<(Entry, Bytes)> {
+        let path = self.path(key);
         let read = files::read_open_bounded(file, &path, MAX_BYTES as u64);
         match read.and_then(|bytes| Ok((Entry::decode(bytes.clone(), Some(key))?, bytes))) {
-            Ok(found) => Ok(Some(found)),
-            // Broken, truncated, foreign or of a newer version: a miss, replaced by the next fetch.
+            Ok(found) => Some(found),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "a stored entry is not usable; it is fetched again");
-                Ok(None)
+                None
             }
         }
     }
@@ -93,7 +103,9 @@ impl Tier for DiskTier {
     }
 
     fn look_up(&self, key: &CacheKey) -> Result<Option<Entry>> {
-        Ok(self.look_up_with_envelope(key)?.map(|(entry, _)| entry))
+        let Some(file) = self.open(key)? else { return Ok(None) };
+        self.renew_last_use(&file);
+        Ok(self.decode(key, file).map(|(entry, _)| entry))
     }
 }
 
