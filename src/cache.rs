@@ -211,7 +211,8 @@ impl Cache {
         let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
         let now = self.clock.now();
         let entry = found.as_ref().map(|found| &found.entry);
-        let decision = policy::before_request(entry, ask.mode, &lifetime, cutoff, self.upstream.token_digest(), now);
+        let decision =
+            policy::before_request(entry, ask.mode, &lifetime, cutoff, self.upstream.token_digest().as_deref(), now);
         let (validators, because) = match decision {
             Before::Fresh { .. } => return stored(found, Outcome::Hit, &lifetime, now),
             Before::AnswerStale { reason, .. } => return stored(found, Outcome::Stale(reason), &lifetime, now),
@@ -246,28 +247,29 @@ impl Cache {
         lifetime: &Lifetime,
         mode: Mode,
     ) -> Result<Answer> {
-        let digest = self.upstream.token_digest();
         let unconditional = Validators::default();
         let mut requests = 0;
         for validators in [validators, &unconditional] {
             let reply = self.upstream.fetch(request, validators).await?;
             requests += reply.attempts;
+            let digest = self.upstream.token_digest();
             let now = self.clock.now();
             let stored =
                 found.filter(|_| !validators.is_empty() || !reply.is_not_modified()).map(|found| found.entry.clone());
-            let (entry, outcome) = match policy::after_reply(stored, request, parts, reply, lifetime, digest, now) {
-                After::AskAgain => continue,
-                After::Freshened(entry) => {
-                    self.stack.freshen(&entry, found.map_or(TierName::Disk, |found| found.tier));
-                    (entry, Outcome::Revalidated)
-                }
-                After::Replaced(entry) if mode == Mode::NoStore => (entry, Outcome::NotStored(NoStore::Mode)),
-                After::Replaced(entry) => {
-                    self.stack.put(&entry);
-                    (entry, Outcome::Fetched(because))
-                }
-                After::DoNotStore(entry, reason) => (entry, Outcome::NotStored(reason)),
-            };
+            let (entry, outcome) =
+                match policy::after_reply(stored, request, parts, reply, lifetime, digest.as_deref(), now) {
+                    After::AskAgain => continue,
+                    After::Freshened(entry) => {
+                        self.stack.freshen(&entry, found.map_or(TierName::Disk, |found| found.tier));
+                        (entry, Outcome::Revalidated)
+                    }
+                    After::Replaced(entry) if mode == Mode::NoStore => (entry, Outcome::NotStored(NoStore::Mode)),
+                    After::Replaced(entry) => {
+                        self.stack.put(&entry);
+                        (entry, Outcome::Fetched(because))
+                    }
+                    After::DoNotStore(entry, reason) => (entry, Outcome::NotStored(reason)),
+                };
             return Ok(Answer {
                 ttl_secs: policy::fresh_secs(&entry, lifetime),
                 entry: *entry,
@@ -297,7 +299,8 @@ impl Cache {
         let cutoff = self.cutoff(&key, &parts, request.listing.as_deref());
         let now = self.clock.now();
         let entry = found.as_ref().map(|found| &found.entry);
-        let decision = policy::before_request(entry, ask.mode, &lifetime, cutoff, self.upstream.token_digest(), now);
+        let decision =
+            policy::before_request(entry, ask.mode, &lifetime, cutoff, self.upstream.token_digest().as_deref(), now);
         Explained { key, parts, lifetime, found, cutoff, decision, now }
     }
 

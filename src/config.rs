@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::github::{GitHub, Options, Proxy};
+use crate::github::{App, GitHub, Identity, Options, Proxy};
 use crate::partition::Partition;
 use crate::plan::{DEFAULT_PATH, Plan};
 use crate::policy::TtlTable;
@@ -82,8 +82,12 @@ impl Config {
             },
         };
         let token = token::find(flags.token_file.as_deref(), &environment, &api)?;
+        let app = if flags.token_file.is_some() { None } else { token::app(&environment)? };
         let partition = match (&flags.partition, &token) {
             (Some(name), _) => Partition::named(name)?,
+            (None, _) if app.is_some() => {
+                app.as_ref().map_or_else(Partition::public, |app| Partition::installation(app.installation))
+            }
             (None, None) => Partition::public(),
             (None, Some(_)) if environment.is_true("OCTOCACHE_JOB_TOKEN") => {
                 let repository = environment.get("GITHUB_REPOSITORY").ok_or_else(|| {
@@ -97,6 +101,9 @@ impl Config {
         let plan_path = flags.plan.clone().or_else(|| find_upward(&cwd, DEFAULT_PATH));
         let cache_dir = cache_dir(flags, &environment, plan_path.as_deref())?;
         let mut options = Options::new(api.clone(), token.as_ref().map(|(token, _)| token.clone()));
+        if let Some(app) = &app {
+            options.identity = Identity::Installation(app.clone());
+        }
         options.max_requests = flags.max_requests;
         options.proxy = Proxy {
             https: environment.first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]).map(str::to_owned),
@@ -152,10 +159,11 @@ impl Config {
     /// Every value in force, for `config show`; the token only by name and digest.
     pub fn show(&self) -> Vec<(&'static str, String)> {
         let secs = |secs: Option<u64>| secs.map_or_else(|| "by class".to_owned(), |secs| Span(secs).to_string());
-        let token = self.token.as_ref().map_or_else(
-            || "none: 60 requests an hour for this address".to_owned(),
-            |(token, source)| format!("from {source}, digest {}", token.digest()),
-        );
+        let token = match (&self.options.identity, &self.token) {
+            (Identity::Installation(App { installation, .. }), _) => format!("minted for installation {installation}"),
+            (_, Some((token, source))) => format!("from {source}, digest {}", token.digest()),
+            (_, None) => "none: 60 requests an hour for this address".to_owned(),
+        };
         vec![
             ("api", self.api.origin().to_owned()),
             ("token", token),

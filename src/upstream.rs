@@ -25,8 +25,8 @@ pub trait Upstream: Send + Sync + std::fmt::Debug {
     /// [`Error::allows_stale`](crate::error::Error::allows_stale)).
     fn fetch<'a>(&'a self, request: &'a Request, validators: &'a Validators) -> BoxFuture<'a, Result<Reply>>;
 
-    /// The digest of the token that signs requests; `None` without one.
-    fn token_digest(&self) -> Option<&str>;
+    /// The digest of the token that signs requests; `None` without one, empty while it is unknown.
+    fn token_digest(&self) -> Option<String>;
 
     /// What the last answers said of the primary limit, for the bucket with the least left.
     fn rate_limit(&self) -> Option<RateLimit>;

@@ -14,6 +14,7 @@ use crate::units::Span;
 pub static ACCEPTED: &[(&str, &str)] = &[
     ("GH_TOKEN, GITHUB_TOKEN", "the token for github.com"),
     ("GH_ENTERPRISE_TOKEN, GITHUB_ENTERPRISE_TOKEN", "the token for another host"),
+    ("OCTOCACHE_APP_ID, OCTOCACHE_APP_INSTALLATION_ID, OCTOCACHE_APP_PRIVATE_KEY_FILE", "an App's installation"),
     ("GITHUB_API_URL", "--api-url"),
     ("GH_HOST", "the API of that host"),
     ("GH_REPO, GITHUB_REPOSITORY", "{owner} and {repo}"),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::Environment;
 use crate::error::{Error, Result};
+use crate::github::App;
 use crate::request::Api;
 use crate::token::Token;
 
@@ -68,6 +69,24 @@ fn from_gh(environment: &Environment, api: &Api) -> Option<(Token, String)> {
     let host = if api.host() == "api.github.com" { "github.com" } else { api.host() };
     let token = Token::new(hosts.get(host)?.oauth_token.as_deref()?).ok()?;
     Some((token, path.display().to_string()))
+}
+
+/// The App's installation that the environment names, by all of its three variables.
+pub(super) fn app(environment: &Environment) -> Result<Option<App>> {
+    let names = ["OCTOCACHE_APP_ID", "OCTOCACHE_APP_INSTALLATION_ID", "OCTOCACHE_APP_PRIVATE_KEY_FILE"];
+    let [id, installation, file] = match names.map(|name| environment.get(name)) {
+        [None, None, None] => return Ok(None),
+        [Some(id), Some(installation), Some(file)] => [id, installation, file],
+        _ => {
+            return Err(Error::usage(format!("only some of {} are set", names.join(", ")))
+                .hint("an installation needs all three"));
+        }
+    };
+    let installation = installation.parse().map_err(|_| Error::usage("OCTOCACHE_APP_INSTALLATION_ID is no number"))?;
+    let path = Path::new(file);
+    let pem = crate::files::read_bounded(path, MAX_BYTES)?
+        .ok_or_else(|| Error::usage(format!("there is no private key at {}", path.display())))?;
+    App::new(id, installation, &pem).map(Some).map_err(|error| error.within(path.display()))
 }
 
 #[cfg(test)]

@@ -255,6 +255,10 @@ impl State {
         let Some(value) = headers.get(AUTHORIZATION) else { return Ok("anonymous".into()) };
         let text = value.to_str().unwrap_or_default();
         let token = text.strip_prefix("Bearer ").or_else(|| text.strip_prefix("token ")).unwrap_or(text);
+        // A signed claim: the App itself, which may mint tokens of its installations.
+        if token.starts_with("eyJ") {
+            return Ok("app".into());
+        }
         self.tokens.get(token).cloned().ok_or(())
     }
 

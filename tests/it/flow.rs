@@ -321,3 +321,49 @@ async fn an_entry_that_vanished_meanwhile_is_asked_again_without_conditions() {
     assert!(matches!(healed.outcome, Outcome::Fetched(_)));
     assert_eq!(cache.get(&request, &Ask::default()).await.unwrap().outcome, Outcome::Hit);
 }
+
+#[tokio::test]
+async fn an_installation_mints_its_tokens_and_renews_them() {
+    use octocache::github::{App, Identity};
+    let fx = Fixture::new();
+    let Ok(openssl) = std::process::Command::new("openssl").args(["genrsa", "2048"]).output() else {
+        assert!(std::env::var_os("CI").is_none(), "openssl is missing");
+        return;
+    };
+    let app = App::new("1234", 77, &openssl.stdout).unwrap();
+    assert!(App::new("1234", 77, b"no key").is_err());
+    assert!(!format!("{app:?}").contains("PRIVATE"));
+    let mint = |token: &str| {
+        fx.sim.token(token, "installation:77");
+        let body = json!({ "token": token, "expires_at": fx.clock.now().plus(3_600).to_string() });
+        fx.sim.put("/app/installations/77/access_tokens", Doc::json(body));
+    };
+    mint("ghs_first");
+    fx.sim.put("/x", Doc::dated(json!({ "x": 1 })));
+    let api = Api::parse(&fx.sim.url()).unwrap();
+    let options = Options { identity: Identity::Installation(app), ..Options::new(api.clone(), None) };
+    let upstream = Arc::new(GitHub::new(options, fx.clock.clone()));
+    let stack = Stack::new(fx.dir.path().join("store"), fx.clock.clone());
+    let cache = Cache::new(api, Partition::installation(77), stack, upstream, TtlTable::default(), fx.clock.clone());
+    let requests = vec![fx.request("/x"), fx.request("/x?a=1"), fx.request("/x?a=2")];
+    let answers = cache.get_many(&requests, &Ask::default(), 8).await;
+    assert!(answers.iter().all(|answer| answer.as_ref().unwrap().entry.status == 200));
+    let log = fx.sim.log();
+    let minted: Vec<_> = log.iter().filter(|logged| logged.target.starts_with("/app/")).collect();
+    assert_eq!((log.len(), minted.len(), minted[0].method.as_str()), (4, 1, "POST"));
+    // The claim is the App's own, signed, and short-lived.
+    let bearer = minted[0].headers["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap();
+    let part = |n: usize| data_encoding::BASE64URL_NOPAD.decode(bearer.split('.').nth(n).unwrap().as_bytes()).unwrap();
+    let claim: serde_json::Value = serde_json::from_slice(&part(1)).unwrap();
+    let now = fx.clock.now().secs();
+    assert_eq!(claim, json!({ "iat": now - 60, "exp": now + 540, "iss": "1234" }));
+    assert_eq!(part(2).len(), 256);
+    assert_eq!(log[1].headers["authorization"], "Bearer ghs_first");
+    // An hour later the token has ended: another is minted, and what is unchanged stays free.
+    mint("ghs_second");
+    fx.clock.advance(30 * 86_400);
+    fx.sim.take_counts();
+    let again = cache.get(&fx.request("/x"), &Ask::default()).await.unwrap();
+    assert_eq!(again.outcome, Outcome::Revalidated);
+    assert_eq!(fx.sim.log().last().unwrap().headers["authorization"], "Bearer ghs_second");
+}
