@@ -33,6 +33,12 @@ impl Token {
         format!("Bearer {}", self.0.expose_secret())
     }
 
+    /// The workflow command that makes a runner mask this token wherever it is said. It must go to
+    /// the runner only, which takes it out of the log.
+    pub fn write_mask_command(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
+        writeln!(out, "::add-mask::{}", self.0.expose_secret())
+    }
+
     /// 16 hex digits that name this token without giving it away: a digest under a fixed domain.
     /// Tokens carry over 100 bits of randomness, so the digest cannot be searched backwards.
     pub fn digest(&self) -> String {

@@ -27,3 +27,5 @@ mod recorded;
 mod run;
 #[path = "it/tools.rs"]
 mod tools;
+#[path = "it/wire.rs"]
+mod wire;

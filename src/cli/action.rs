@@ -80,9 +80,17 @@ impl Step<'_> {
     fn plan(&self) -> Result<Exit> {
         let config = self.config()?;
         self.load(&config)?;
+        let own_token = self.environment.is_true("OCTOCACHE_JOB_TOKEN");
+        // The runner knows the job's own token and its secrets; a token minted by a step before, it
+        // may not know.
+        if let (false, true, Some((token, _))) = (own_token, self.environment.is_true("GITHUB_ACTIONS"), &config.token)
+        {
+            token
+                .write_mask_command(&mut std::io::stdout())
+                .map_err(|cause| Error::new(crate::error::Kind::Io, "cannot speak to the runner").because(cause))?;
+        }
         let prefix = key_prefix(config.api.host(), config.partition.as_str(), &self.inputs.cache_key);
         let event = self.environment.get("GITHUB_EVENT_NAME").unwrap_or_default();
-        let own_token = self.environment.is_true("OCTOCACHE_JOB_TOKEN");
         let save = self.inputs.save.allows(event, self.environment.is_true("OCTOCACHE_ON_DEFAULT_BRANCH"), own_token);
         self.commands.set_outputs(&[
             ("prefix", prefix.clone()),

@@ -126,8 +126,12 @@ for (const step of action.runs.steps) {
           GITHUB_API_URL: github.api_url, ...scenario.env, ...env,
         },
       });
-      record.stdout = run.stdout;
-      record.stderr = run.stderr;
+      // As a runner does: masks are taken out of the log, and what they name is masked from then on.
+      const masks = [...run.stdout.matchAll(/^::add-mask::(.+)$/gm)].map((found) => found[1]);
+      const hide = (text) => masks.reduce((hidden, mask) => hidden.replaceAll(mask, "***"), text.replace(/^::add-mask::.*\n/gm, ""));
+      record.masked = masks.length;
+      record.stdout = hide(run.stdout);
+      record.stderr = hide(run.stderr);
       record.outcome = run.status === 0 ? "success" : "failure";
       outputs = readOutputs(output);
       summary += fs.readFileSync(summaryFile, "utf8");

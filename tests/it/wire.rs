@@ -1,0 +1,179 @@
+//! The wire itself: TLS with HTTP/2 and HTTP/1.1, a proxy, silence, and connections that do not stand.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use octocache::cache::{Ask, Cache};
+use octocache::clock::{Clock, Timestamp};
+use octocache::error::Kind;
+use octocache::github::{GitHub, Options};
+use octocache::partition::Partition;
+use octocache::policy::TtlTable;
+use octocache::request::{Api, Request};
+use octocache::stack::Stack;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::binary::BINARY;
+
+/// A server with a certificate of its own authority; it tells which version each request came in.
+struct Tls {
+    address: SocketAddr,
+    authority: tempfile::NamedTempFile,
+    versions: Receiver<String>,
+}
+
+fn tls(protocols: &[&[u8]]) -> Tls {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+    let authority = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(authority.path(), made.cert.pem()).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (say, versions) = channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, say) = (acceptor.clone(), say.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                        let _nobody_listens = say.send(format!("{:?} {}", request.version(), request.uri().path()));
+                        async {
+                            Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(bytes::Bytes::from(
+                                "{\"tls\":true}",
+                            ))))
+                        }
+                    });
+                    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let _closed = server.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+    });
+    Tls { address, authority, versions }
+}
+
+fn api(server: &Tls, environment: &[(&str, &str)]) -> std::process::Output {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new(BINARY);
+    command.args(["api", "/x"]).env_clear().env("HOME", home.path()).current_dir(home.path());
+    command.env("SSL_CERT_FILE", server.authority.path());
+    command.env("OCTOCACHE_API_URL", format!("https://localhost:{}", server.address.port()));
+    command.envs(environment.iter().copied()).output().unwrap()
+}
+
+#[test]
+fn tls_with_http_2_and_http_1() {
+    for (protocols, wanted) in [(&[&b"h2"[..], b"http/1.1"][..], "HTTP/2.0 /x"), (&[b"http/1.1"], "HTTP/1.1 /x")] {
+        let server = tls(protocols);
+        let output = api(&server, &[]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!((&output.stdout[..], server.versions.recv().unwrap().as_str()), (&b"{\"tls\":true}"[..], wanted));
+    }
+}
+
+#[test]
+fn a_certificate_of_nobody_we_know_is_refused() {
+    let (server, other) = (tls(&[b"http/1.1"]), tls(&[b"http/1.1"]));
+    let output = api(&server, &[("SSL_CERT_FILE", other.authority.path().to_str().unwrap())]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("certificate") && error.lines().count() == 1, "{error}");
+    assert!(server.versions.try_recv().is_err(), "nothing was asked");
+}
+
+#[test]
+fn a_proxy_sees_where_to_and_nothing_more() {
+    let server = tls(&[b"http/1.1"]);
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://user:pass@{}", proxy.local_addr().unwrap());
+    let (target, to) = (server.address, channel());
+    let heads = to.1;
+    std::thread::spawn(move || {
+        for mut client in proxy.incoming().flatten() {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).is_ok_and(|n| n == 1) {
+                head.push(byte[0]);
+            }
+            let _nobody_listens = to.0.send(String::from_utf8_lossy(&head).into_owned());
+            client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+            let upstream = TcpStream::connect(target).unwrap();
+            let (mut from, mut into) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut into));
+            let (mut from, mut into) = (upstream, client);
+            std::thread::spawn(move || std::io::copy(&mut from, &mut into));
+        }
+    });
+    let output = api(&server, &[("HTTPS_PROXY", &url), ("OCTOCACHE_TOKEN", "ghp_notfortheproxy")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let head = heads.recv().unwrap();
+    assert!(head.starts_with(&format!("CONNECT localhost:{} HTTP/1.1\r\n", server.address.port())), "{head}");
+    assert!(head.to_lowercase().contains("proxy-authorization: basic") && !head.contains("ghp_"), "{head}");
+    // NO_PROXY leads past it.
+    let output = api(&server, &[("HTTPS_PROXY", "http://127.0.0.1:1"), ("NO_PROXY", "localhost")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A cache in front of `address`, with short time-outs and no pauses.
+fn impatient(address: SocketAddr, dir: &std::path::Path) -> Cache {
+    let api = Api::parse(&format!("http://{address}")).unwrap();
+    let short = Duration::from_millis(40);
+    let options = Options {
+        read_timeout: short,
+        total_timeout: short * 3,
+        connect_timeout: short,
+        retry_pauses: vec![Duration::ZERO],
+        ..Options::new(api.clone(), None)
+    };
+    let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
+    let upstream = Arc::new(GitHub::new(options, clock.clone()));
+    Cache::new(api, Partition::public(), Stack::new(dir, clock.clone()), upstream, TtlTable::default(), clock)
+}
+
+#[tokio::test]
+async fn silence_slowness_and_refusal_end_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    // Accepted and then silent; one header a moment, for ever; nobody there.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let slow = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (silent_at, slow_at) = (silent.local_addr().unwrap(), slow.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in slow.incoming().flatten() {
+            std::thread::spawn(move || {
+                let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n");
+                while stream.write_all(b"x").and_then(|()| stream.flush()).is_ok() {
+                    // Slower than a body may come, faster than silence.
+                    let _timeout = stream.set_read_timeout(Some(Duration::from_millis(15)));
+                    let _nothing = stream.read(&mut [0]);
+                }
+            });
+        }
+    });
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (address, wanted) in
+        [(silent_at, "said nothing"), (slow_at, "no complete answer within"), (gone, "no answer from GitHub")]
+    {
+        let cache = impatient(address, dir.path());
+        let request = Request::get(cache.api(), "/x").unwrap();
+        let error = cache.get(&request, &Ask::default()).await.unwrap_err();
+        assert!(error.kind() == Kind::Transport && error.to_string().contains(wanted), "{error}");
+    }
+    drop(silent);
+}
