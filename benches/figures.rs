@@ -275,6 +275,23 @@ fn main() {
     });
     table.at_most("1,000 random answers of 10,000, sorted by frame", thousand_random, 80.0, "ms");
 
+    Table::section("In process, 5 KB of body (the store opened for each)");
+    shell("sync");
+    let five = ten.iter().min_by_key(|entry| entry.body.len().abs_diff(5_000)).unwrap();
+    let writing = stack(&dir("writing"));
+    let mut n = 0;
+    let write = median(2_000, || {
+        n += 1;
+        let mut entry = five.clone();
+        entry.parts.path = format!("/written/{n}");
+        assert!(writing.put(&entry));
+    });
+    table.at_most("writing an entry, quiet disk", write * 1_000.0, 60.0, "µs");
+    assert!(writing.put(five));
+    let key = five.key();
+    table.at_most("loose hit", median(501, || assert!(stack(&dir("writing")).look_up(&key).is_some())), 0.15, "ms");
+    table.at_most("bundle hit", median(501, || assert!(stack(&store).look_up(&key).is_some())), 0.6, "ms");
+
     Table::section("octocache run, everything fresh from a bundle (whole process)");
     for (count, goal) in [(1_000, 120.0), (10_000, 1_000.0)] {
         let work = dir(&format!("run-{count}"));

@@ -31,15 +31,6 @@ fn parts(criterion: &mut Criterion) {
     criterion.bench_function("loose hit, 5 KB", |bench| {
         bench.iter(|| Stack::new(dir.path().join("loose"), clock.clone()).look_up(black_box(&key)).unwrap());
     });
-    let mut n = 0;
-    criterion.bench_function("write an entry, 5 KB, new name", |bench| {
-        bench.iter(|| {
-            n += 1;
-            let mut entry = five_kb.clone();
-            entry.parts.path = format!("/written/{n}");
-            assert!(stack.put(&entry));
-        });
-    });
     let packed = Stack::new(dir.path().join("packed"), clock.clone());
     for entry in &entries {
         assert!(packed.put(entry));

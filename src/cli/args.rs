@@ -2,6 +2,8 @@
 //!
 //! Knows: names, texts, environment variables. Does not know: what the values do.
 
+#![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these texts are read on terminals")]
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -21,14 +23,14 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 
     /// Directory of the store [default: the plan's, else .cache/github beside it, else the user's cache]
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
+    #[arg(long, global = true, value_name = "DIR", env = "OCTOCACHE_CACHE_DIR", help_heading = "Everywhere")]
     cache_dir: Option<PathBuf>,
 
-    /// Address of the API [default: $`GITHUB_API_URL`, else <https://api.github.com>]
+    /// Address of the API [default: $GITHUB_API_URL, else https://api.github.com]
     #[arg(long, global = true, value_name = "URL", env = "OCTOCACHE_API_URL", help_heading = "Everywhere")]
     api_url: Option<String>,
 
-    /// File that holds the token [default: $`GH_TOKEN`, $`GITHUB_TOKEN`, then gh's own]
+    /// File that holds the token [default: $GH_TOKEN, $GITHUB_TOKEN, then gh's own]
     #[arg(long, global = true, value_name = "FILE", env = "OCTOCACHE_TOKEN_FILE", help_heading = "Everywhere")]
     token_file: Option<PathBuf>,
 
@@ -49,7 +51,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
-    /// When to use colours; `NO_COLOR` is respected
+    /// When to use colours; NO_COLOR is respected
     #[arg(long, global = true, value_enum, default_value_t, env = "OCTOCACHE_COLOR", help_heading = "Everywhere")]
     pub(crate) color: Color,
 }
@@ -160,19 +162,20 @@ impl ModeArgs {
     }
 }
 
+const PLAN_EXAMPLE: &str = "\
+A small plan, .github/octocache.yml:
+
+  version: 1
+  queries:
+    releases: { recipe: releases }
+    latest:   { get: '/repos/{owner}/{repo}/releases/latest', jq: .tag_name }
+
+Each query writes one file into the output directory; index.json says where each answer
+came from, how old it is, and what it cost. `octocache config schema` has all keys.";
+
 /// Answer the queries of a plan and write the results as JSON files
-///
-/// Without --plan, .github/octocache.yml is looked for here and above. A small plan:
-///
-///   version: 1
-///   queries:
-///     releases: { recipe: releases }
-///     latest:   { get: '/repos/{owner}/{repo}/releases/latest', jq: .`tag_name` }
-///
-/// Each query writes one file into the output directory; index.json says where each answer
-/// came from, how old it is, and what it cost.
 #[derive(Debug, ClapArgs)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = PLAN_EXAMPLE)]
 pub(crate) struct RunArgs {
     /// The plan [default: .github/octocache.yml here or above]
     #[arg(long, value_name = "FILE", env = "OCTOCACHE_PLAN")]

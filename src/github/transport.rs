@@ -138,7 +138,14 @@ pub(super) async fn exchange(
     read_timeout: Duration,
 ) -> Result<Reply> {
     let silent = |_| Error::new(Kind::Transport, format!("GitHub said nothing for {read_timeout:?}"));
-    let broken = |cause: octocrab::Error| Error::new(Kind::Transport, "no answer from GitHub").because(cause);
+    let broken = |cause: octocrab::Error| {
+        // octocrab's own words around the cause say nothing more.
+        let cause = match cause {
+            octocrab::Error::Service { source, .. } | octocrab::Error::Other { source, .. } => source,
+            other => other.into(),
+        };
+        Error::new(Kind::Transport, "no answer from GitHub").because(cause)
+    };
     let response = tokio::time::timeout(read_timeout, client.send(message)).await.map_err(silent)?.map_err(broken)?;
     let (parts, mut body) = response.into_parts();
     let mut bytes = BytesMut::new();

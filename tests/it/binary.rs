@@ -273,7 +273,8 @@ fn a_kill_at_any_point_leaves_a_store_that_answers_right() {
     assert_eq!(program.run(&["run"]).0, 0);
     let right = expected(&fx);
     for n in 0..50_u64 {
-        // Half of the kills meet a run, half a pack; the moment is spread over their duration.
+        // Half of the kills meet a run, half a pack; the moment is spread over their duration. Nothing
+        // is waited *for*: any moment is as good as any other.
         let args: &[&str] = if n % 2 == 0 { &["run", "--force-refresh", "-q"] } else { &["bundle", "pack", "--full"] };
         let mut child = program.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let moment = Duration::from_micros(500 + n * 700);

@@ -131,15 +131,12 @@ fn a_proxy_sees_where_to_and_nothing_more() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A cache in front of `address`, with short time-outs and no pauses.
-fn impatient(address: SocketAddr, dir: &std::path::Path) -> Cache {
+/// A cache in front of `address` that waits so long for bytes and for the whole.
+fn waiting(address: SocketAddr, dir: &std::path::Path, read_secs: u64, total_secs: u64) -> Cache {
     let api = Api::parse(&format!("http://{address}")).unwrap();
-    let short = Duration::from_millis(40);
     let options = Options {
-        read_timeout: short,
-        total_timeout: short * 3,
-        connect_timeout: short,
-        retry_pauses: vec![Duration::ZERO],
+        read_timeout: Duration::from_secs(read_secs),
+        total_timeout: Duration::from_secs(total_secs),
         ..Options::new(api.clone(), None)
     };
     let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
@@ -147,30 +144,27 @@ fn impatient(address: SocketAddr, dir: &std::path::Path) -> Cache {
     Cache::new(api, Partition::public(), Stack::new(dir, clock.clone()), upstream, TtlTable::default(), clock)
 }
 
-#[tokio::test]
+/// Time is paused: it moves on to the next time-out whenever nothing else can happen.
+#[tokio::test(start_paused = true)]
 async fn silence_slowness_and_refusal_end_in_time() {
     let dir = tempfile::tempdir().unwrap();
-    // Accepted and then silent; one header a moment, for ever; nobody there.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let slow = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (silent_at, slow_at) = (silent.local_addr().unwrap(), slow.local_addr().unwrap());
+    let unfinished = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (silent_at, unfinished_at) = (silent.local_addr().unwrap(), unfinished.local_addr().unwrap());
     std::thread::spawn(move || {
-        for mut stream in slow.incoming().flatten() {
-            std::thread::spawn(move || {
-                let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n");
-                while stream.write_all(b"x").and_then(|()| stream.flush()).is_ok() {
-                    // Slower than a body may come, faster than silence.
-                    let _timeout = stream.set_read_timeout(Some(Duration::from_millis(15)));
-                    let _nothing = stream.read(&mut [0]);
-                }
-            });
+        let mut streams = Vec::new();
+        for mut stream in unfinished.incoming().flatten() {
+            let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\nbegun");
+            streams.push(stream);
         }
     });
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for (address, wanted) in
-        [(silent_at, "said nothing"), (slow_at, "no complete answer within"), (gone, "no answer from GitHub")]
-    {
-        let cache = impatient(address, dir.path());
+    let gone_at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (address, read_secs, total_secs, wanted) in [
+        (silent_at, 1, 9, "said nothing for 1s"),
+        (unfinished_at, 9, 3, "no complete answer within 3s"),
+        (gone_at, 9, 9, "no answer from GitHub"),
+    ] {
+        let cache = waiting(address, dir.path(), read_secs, total_secs);
         let request = Request::get(cache.api(), "/x").unwrap();
         let error = cache.get(&request, &Ask::default()).await.unwrap_err();
         assert!(error.kind() == Kind::Transport && error.to_string().contains(wanted), "{error}");
