@@ -148,25 +148,26 @@ impl Cache {
     /// stale-if-error window.
     pub async fn get(&self, request: &Request, ask: &Ask) -> Result<Answer> {
         let mut answer = self.get_one(request, ask).await?;
-        let mut followed = request.clone();
-        for _ in 0..MAX_REDIRECTS {
-            if !is_redirect(&answer.entry) {
-                return Ok(answer);
-            }
-            let Some(next) = answer.entry.headers.get("location").and_then(|to| followed.follow(&self.api, to)) else {
+        let mut followed = None;
+        let mut redirects = 0;
+        while is_redirect(&answer.entry) {
+            let from = followed.as_ref().unwrap_or(request);
+            let Some(next) = answer.entry.headers.get("location").and_then(|to| from.follow(&self.api, to)) else {
                 // To another host, for which our token is not meant: the redirect is the answer.
                 return Ok(answer);
             };
+            redirects += 1;
+            if redirects > MAX_REDIRECTS {
+                let text = format!("{} leads through more than {MAX_REDIRECTS} redirects", request.target());
+                return Err(Error::new(Kind::Transport, text));
+            }
             let (requests, not_modified) = (answer.requests, answer.not_modified);
             answer = self.get_one(&next, ask).await?;
             answer.requests += requests;
             answer.not_modified += not_modified;
-            followed = next;
+            followed = Some(next);
         }
-        Err(Error::new(
-            Kind::Transport,
-            format!("{} leads through more than {MAX_REDIRECTS} redirects", request.target()),
-        ))
+        Ok(answer)
     }
 
     /// Answers many requests, in their order. Look-ups come first and in the order in which the
@@ -191,28 +192,17 @@ impl Cache {
 
     async fn get_one(&self, request: &Request, ask: &Ask) -> Result<Answer> {
         let started = Instant::now();
-        let sent = self.upstream.sent();
         let result = self.answer(request, ask).await;
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         match &result {
-            Ok(answer) => {
-                self.stats.answered(answer.outcome, answer.tier, answer.entry.body.len(), answer.requests, micros);
-            }
-            Err(_) => self.stats.failed(self.upstream.sent().saturating_sub(sent)),
+            Ok(answer) => self.stats.answered(answer.outcome, answer.tier, answer.entry.body.len(), micros),
+            Err(_) => self.stats.failed(micros),
         }
         result
     }
 
     async fn answer(&self, request: &Request, ask: &Ask) -> Result<Answer> {
-        let parts = KeyParts::of(request, &self.partition);
-        let key = parts.key();
-        let lifetime = self.ttls.lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
-        let found = if ask.mode == Mode::NoStore { None } else { self.stack.look_up(&key) };
-        let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
-        let now = self.clock.now();
-        let entry = found.as_ref().map(|found| &found.entry);
-        let decision =
-            policy::before_request(entry, ask.mode, &lifetime, cutoff, self.upstream.token_digest().as_deref(), now);
+        let Explained { parts, lifetime, found, cutoff, decision, now, .. } = self.explain(request, ask);
         let (validators, because) = match decision {
             Before::Fresh { .. } => return stored(found, Outcome::Hit, &lifetime, now),
             Before::AnswerStale { reason, .. } => return stored(found, Outcome::Stale(reason), &lifetime, now),
@@ -290,24 +280,24 @@ impl Cache {
         self.stack.cutoff_times(Subject { key, parts, listing })
     }
 
-    /// What would be done with a request, and why; looks but sends nothing.
+    /// What is to be done with a request, and why; looks but sends nothing.
     pub fn explain(&self, request: &Request, ask: &Ask) -> Explained {
         let parts = KeyParts::of(request, &self.partition);
         let key = parts.key();
         let lifetime = self.ttls.lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
-        let found = self.stack.look_up(&key);
-        let cutoff = self.cutoff(&key, &parts, request.listing.as_deref());
+        let found = if ask.mode == Mode::NoStore { None } else { self.stack.look_up(&key) };
+        let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
         let now = self.clock.now();
         let entry = found.as_ref().map(|found| &found.entry);
-        let decision =
-            policy::before_request(entry, ask.mode, &lifetime, cutoff, self.upstream.token_digest().as_deref(), now);
+        let digest = self.upstream.token_digest();
+        let decision = policy::before_request(entry, ask.mode, &lifetime, cutoff, digest.as_deref(), now);
         Explained { key, parts, lifetime, found, cutoff, decision, now }
     }
 
     /// Writes what was only noted in memory: statistics and last uses. Call it before the end.
     pub fn flush(&self) {
         self.stack.flush();
-        self.stats.flush(self.stack.dir());
+        self.stats.flush(self.stack.dir(), self.upstream.sent());
     }
 }
 

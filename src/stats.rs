@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -92,14 +93,17 @@ impl Counts {
 
 /// The counters of a process.
 #[derive(Debug, Default)]
-pub struct Stats(Mutex<Counts>);
+pub struct Stats {
+    counts: Mutex<Counts>,
+    /// Requests of this process that are in the log already.
+    told: AtomicU32,
+}
 
 impl Stats {
     /// Counts one answered request.
-    pub fn answered(&self, outcome: Outcome, tier: Option<TierName>, body_bytes: usize, upstream: u32, micros: u64) {
+    pub fn answered(&self, outcome: Outcome, tier: Option<TierName>, body_bytes: usize, micros: u64) {
         self.with(|counts| {
             counts.asked += 1;
-            counts.upstream_requests += u64::from(upstream);
             counts.micros += micros;
             let (map, name) = match outcome {
                 Outcome::Hit => (Some(&mut counts.hits), tier.map_or("memory", TierName::as_str)),
@@ -124,11 +128,11 @@ impl Stats {
     }
 
     /// Counts one request without an answer.
-    pub fn failed(&self, upstream: u32) {
+    pub fn failed(&self, micros: u64) {
         self.with(|counts| {
             counts.asked += 1;
             counts.failed += 1;
-            counts.upstream_requests += u64::from(upstream);
+            counts.micros += micros;
         });
     }
 
@@ -138,12 +142,14 @@ impl Stats {
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Counts) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Appends this process's sums to the store's log, and starts again from zero. Best effort.
-    pub fn flush(&self, dir: &Path) {
+    /// Appends this process's sums to the store's log, and starts again from zero. `sent` counts the
+    /// requests of the process so far: those of failures, too, which no answer tells of. Best effort.
+    pub fn flush(&self, dir: &Path, sent: u32) {
         let mut counts = self.with(std::mem::take);
+        counts.upstream_requests = u64::from(sent.saturating_sub(self.told.swap(sent, Ordering::Relaxed)));
         if counts.asked == 0 || !dir.exists() {
             return;
         }
@@ -194,10 +200,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..3 {
             let stats = Stats::default();
-            stats.answered(Outcome::Hit, Some(TierName::Disk), 100, 0, 5);
-            stats.answered(Outcome::Fetched(Because::NotStored), None, 50, 2, 7);
+            stats.answered(Outcome::Hit, Some(TierName::Disk), 100, 5);
+            stats.answered(Outcome::Fetched(Because::NotStored), None, 50, 7);
             stats.failed(1);
-            stats.flush(dir.path());
+            stats.flush(dir.path(), 3);
+            stats.flush(dir.path(), 3);
             let mut log = fs::OpenOptions::new().append(true).open(dir.path().join("stats.log")).unwrap();
             log.write_all(b"{torn\n").unwrap();
         }

@@ -121,7 +121,7 @@ impl Inputs {
 }
 
 /// Events that run code which the default branch already has.
-const TRUSTED_EVENTS: &[&str] = &["push", "schedule", "workflow_dispatch", "repository_dispatch", "workflow_run"];
+const TRUSTED_EVENTS: &[&str] = &["push", "schedule", "workflow_dispatch", "repository_dispatch"];
 
 impl Save {
     /// Whether this run may save.
@@ -155,9 +155,13 @@ mod tests {
     #[test]
     fn who_may_save() {
         assert!(Save::Auto.allows("push", true, true) && Save::Auto.allows("schedule", true, true));
-        for (event, default, own) in
-            [("pull_request", true, true), ("push", false, true), ("push", true, false), ("issue_comment", true, true)]
-        {
+        for (event, default, own) in [
+            ("pull_request", true, true),
+            ("push", false, true),
+            ("push", true, false),
+            ("issue_comment", true, true),
+            ("workflow_run", true, true),
+        ] {
             assert!(!Save::Auto.allows(event, default, own), "{event}");
         }
         assert!(Save::Always.allows("pull_request", false, false) && !Save::Never.allows("push", true, true));

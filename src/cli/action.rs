@@ -32,11 +32,12 @@ pub(super) fn main(context: &Context, args: &ActionArgs) -> Result<Exit> {
         summary: environment.get("GITHUB_STEP_SUMMARY").map(Into::into),
     };
     let step = Step { context, inputs, commands, environment };
-    match args.step {
+    let done = match args.step {
         ActionStep::Plan => step.plan(),
         ActionStep::Run => step.run(),
         ActionStep::Verdict => step.verdict(),
-    }
+    };
+    done.inspect_err(say)
 }
 
 struct Step<'a> {
@@ -178,6 +179,11 @@ impl Step<'_> {
         }
         Ok(Exit::Done)
     }
+}
+
+/// An error where people look for it: at the run, not only in the step's log.
+fn say(error: &Error) {
+    println!("{}", annotation("error", "octocache", &redact::mask_text(&error.to_string())));
 }
 
 fn annotate(index: &Index) {

@@ -83,7 +83,7 @@ pub struct Totals {
     pub failed: usize,
     /// Results that differ from the run before.
     pub changed: usize,
-    /// Requests that were sent, retries included.
+    /// Requests that were sent, retries and those of failed queries included.
     pub requests: u32,
     /// How many of them were answered 304, free of the primary limit when authorised.
     pub not_modified: u32,

@@ -56,7 +56,7 @@ pub struct Finished {
 ///
 /// Errors only when nothing could be done at all; a query that fails is reported in the index.
 pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &dyn Progress) -> Result<Finished> {
-    let started_at = cache.now();
+    let (started_at, sent_before) = (cache.now(), cache.upstream().sent());
     let workspace = Workspace::open(options.output_dir)?;
     let vars = merged(&options.vars, &plan.vars);
     let needed = plan.queries.iter().filter_map(|query| match &query.for_each {
@@ -100,7 +100,7 @@ pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &d
         v: 1,
         plan: plan.name.clone(),
         started_at,
-        totals: Totals::of(&queries),
+        totals: Totals { requests: cache.upstream().sent() - sent_before, ..Totals::of(&queries) },
         queries,
         rate_limit: cache.upstream().rate_limit(),
     };

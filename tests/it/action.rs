@@ -164,6 +164,7 @@ fn inline_queries_and_bad_inputs() {
         runner.clean();
         let bad = runner.run("ghs_job1", "push", inputs.clone());
         assert_eq!((&bad["failed"], &bad["outputs"]["cache-hit"]), (&json!(true), &json!("false")), "{inputs}: {bad}");
+        assert!(bad["steps"][1]["stdout"].as_str().unwrap().contains("::error title=octocache::"), "{bad}");
     }
     assert_eq!(runner.fx.sim.take_counts().0, 0, "mistakes are found before any request");
 }

@@ -192,6 +192,12 @@ async fn renamed_repositories_are_followed_and_remembered() {
     // A circle ends.
     fx.sim.put("/round", Doc::Redirect("/round".into()));
     assert!(cache.get(&fx.request("/round"), &Ask::default()).await.is_err());
+    // As many redirects as are followed end where they lead.
+    for n in 0..5 {
+        fx.sim.put(&format!("/hop{n}"), Doc::Redirect(format!("/hop{}", n + 1)));
+    }
+    fx.sim.put("/hop5", Doc::json(json!({ "end": true })));
+    assert_eq!(cache.get(&fx.request("/hop0"), &Ask::default()).await.unwrap().entry.status, 200);
 }
 
 #[tokio::test]

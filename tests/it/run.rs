@@ -144,6 +144,7 @@ async fn stale_answers_are_marked_and_limits_are_told() {
     let both = plan("queries:\n  a: { get: /users/octocat }\n  b: { get: /repos/acme/repo-0001 }\n");
     let finished = fx.run(&both, Mode::Default).await;
     let [a, b] = &finished.index.queries[..] else { panic!() };
+    assert_eq!(finished.index.totals.requests as usize, fx.sim.take_counts().0 - 1, "failed ones count, too");
     assert_eq!((a.outcome.as_str(), a.stale_reason.as_deref(), a.age_secs), ("stale", Some("limited"), 2 * 86_400));
     assert_eq!(b.outcome, "failed");
     assert!(matches!(finished.worst, Some(Kind::Limited { .. })));
