@@ -25,8 +25,8 @@ const MAX_ANNOTATIONS: usize = 10;
 
 pub(super) fn main(context: &Context, args: &ActionArgs) -> Result<Exit> {
     let environment = Environment::of_process();
-    let inputs =
-        Inputs::read(|name| environment.get(&format!("INPUT_{}", name.to_ascii_uppercase().replace('-', "_"))))?;
+    let input = |name: &str| environment.get(&format!("INPUT_{}", name.to_ascii_uppercase().replace('-', "_")));
+    let inputs = Inputs::read(input).inspect_err(say)?;
     let commands = Commands {
         output: environment.get("GITHUB_OUTPUT").map(Into::into),
         summary: environment.get("GITHUB_STEP_SUMMARY").map(Into::into),
