@@ -507,7 +507,13 @@ fn one_shot(table: &mut Table, root: &Path, entries: &[Entry]) {
     table.at_least("   faster than gh api --cache on its hit", theirs / ours, 10.0, "x");
 }
 
+#[cfg(not(unix))]
+fn unix_socket(_: &Path, _: &str) -> Option<PathBuf> {
+    None
+}
+
 /// gh speaks to a Unix socket; what it says is passed on to the simulated GitHub.
+#[cfg(unix)]
 fn unix_socket(work: &Path, url: &str) -> Option<PathBuf> {
     Command::new("gh").arg("--version").stdout(Stdio::null()).status().ok()?;
     let path = work.join("gh.sock");

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::policy::Validators;
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::units::Span;
 
 /// A future that a trait object can return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -46,4 +47,15 @@ pub struct RateLimit {
     pub remaining: u64,
     /// When the window ends.
     pub reset_at: Timestamp,
+}
+
+impl RateLimit {
+    /// What is left and until when, for people.
+    pub fn describe(&self, now: Timestamp) -> String {
+        let window = match self.reset_at.since(now) {
+            0 => String::new(),
+            secs => format!(" for {}", Span(secs)),
+        };
+        format!("{} of {} left{window} ({})", self.remaining, self.limit, self.resource)
+    }
 }

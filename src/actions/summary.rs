@@ -20,8 +20,7 @@ pub fn summary(index: &Index) -> String {
         totals.saved
     );
     if let Some(limit) = &index.rate_limit {
-        let left = Span(limit.reset_at.since(index.started_at));
-        text.push_str(&format!("Rate limit: {} of {} left for {left}.\n\n", limit.remaining, limit.limit));
+        text.push_str(&format!("Rate limit: {}.\n\n", limit.describe(index.started_at)));
     }
     // What went wrong comes first; when everything was a hit, there is nothing to list.
     let mut rows: Vec<&QueryReport> = index.queries.iter().filter(|query| query.outcome != "hit").collect();

@@ -8,12 +8,14 @@ use std::io::{self, IsTerminal, Write};
 
 use super::args::Color;
 use crate::error::{Error, Kind, Result};
+use crate::plan::redact;
 
 /// One line on stderr, as compilers do.
 pub(super) fn error(error: &Error) {
     let bold = stderr_has_colour(Color::Auto);
     let (on, off) = if bold { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-    eprintln!("{on}error:{off} {error}");
+    // GitHub's own words may be in it, and in them whatever somebody wrote.
+    eprintln!("{on}error:{off} {}", redact::mask_text(&error.to_string()));
 }
 
 /// A remark on stderr.

@@ -7,7 +7,6 @@ use crate::error::{Kind, Result};
 use crate::plan::report::{Index, Totals};
 use crate::plan::run::{Finished, Options};
 use crate::plan::{Plan, dry, run};
-use crate::units::Span;
 
 /// Where results go unless somebody says otherwise.
 pub(crate) const OUTPUT_DIR: &str = ".octocache";
@@ -74,11 +73,7 @@ fn summary(index: &Index) -> String {
     rows.push(numbers.map(|number| number.to_string()).to_vec());
     let mut text = print::table(&rows);
     if let Some(limit) = &index.rate_limit {
-        let left = Span(limit.reset_at.since(index.started_at));
-        text.push_str(&format!(
-            "rate limit: {} of {} left for {} ({})\n",
-            limit.remaining, limit.limit, left, limit.resource
-        ));
+        text.push_str(&format!("rate limit: {}\n", limit.describe(index.started_at)));
     }
     text
 }

@@ -3,12 +3,13 @@
 //! Knows: deciding as a run would, from what is stored. Does not know: the future; a listing that
 //! is not stored has at least one page.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Plan, document, expand, run};
+use super::expand::{self, Results};
+use super::{Plan, document, run};
 use crate::cache::{Ask, Cache};
 use crate::link;
 use crate::policy::Before;
@@ -50,7 +51,7 @@ pub struct QueryForecast {
 /// Forecasts a run of `plan`.
 pub fn forecast(plan: &Plan, cache: &Cache, vars: &BTreeMap<String, String>, ask: Ask) -> Forecast {
     let vars = run::merged(vars, &plan.vars);
-    let mut results: HashMap<&str, Vec<u8>> = HashMap::new();
+    let mut results = Results::default();
     let mut queries = Vec::new();
     for query in &plan.queries {
         let unknown = |item: Option<String>, note: String| QueryForecast {
@@ -61,7 +62,7 @@ pub fn forecast(plan: &Plan, cache: &Cache, vars: &BTreeMap<String, String>, ask
             charged: 0,
             note: Some(note),
         };
-        let items = match expand::items(query, |name| results.get(name).cloned()) {
+        let items = match expand::items(query, &results) {
             Ok(items) => items,
             Err(error) => {
                 queries.push(unknown(None, error.to_string()));
@@ -69,13 +70,17 @@ pub fn forecast(plan: &Plan, cache: &Cache, vars: &BTreeMap<String, String>, ask
             }
         };
         let ask = Ask { ttl_secs: query.ttl_secs, stale_secs: query.stale_secs, ..ask };
-        for item in &items {
+        for (number, item) in items.iter().enumerate() {
             match expand::unit(query, item.as_ref(), &vars, cache.api()) {
                 Err(error) => queries.push(unknown(item.as_ref().map(ToString::to_string), error.to_string())),
                 Ok(unit) => {
                     let (forecast, document) = unit_forecast(&unit, cache, &ask);
-                    if let Some(document) = document {
-                        results.insert(&query.name, document.to_vec());
+                    let filtered = match (document, &query.filter) {
+                        (Some(document), Some(filter)) => filter.run_to_one(&document).ok().map(Bytes::from),
+                        (document, _) => document,
+                    };
+                    if let Some(document) = filtered {
+                        results.add(query, number, document);
                     }
                     queries.push(forecast);
                 }

@@ -2,9 +2,10 @@
 //!
 //! Knows: filling in. Does not know: answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::output;
@@ -29,14 +30,44 @@ pub struct Unit<'a> {
     pub file: PathBuf,
 }
 
-/// The items of a query: one empty one without `for-each`. `result` gives another query's result.
-pub fn items(query: &Query, result: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Vec<Option<Value>>> {
+/// Results that other queries take their items from.
+#[derive(Debug, Default)]
+pub struct Results(HashMap<String, Found>);
+
+#[derive(Debug, Default)]
+struct Found {
+    per_item: bool,
+    documents: BTreeMap<usize, Bytes>,
+}
+
+impl Results {
+    /// Keeps a document of `query`; `number` is its place among the query's items.
+    pub fn add(&mut self, query: &Query, number: usize, document: Bytes) {
+        let found = self.0.entry(query.name.clone()).or_default();
+        found.per_item = query.for_each.is_some();
+        found.documents.insert(number, document);
+    }
+
+    /// The result of the query called so: its document, or, where it ran once per item, the array
+    /// of their documents in the order of the items.
+    fn get(&self, name: &str) -> Option<Bytes> {
+        let found = self.0.get(name)?;
+        if !found.per_item {
+            return found.documents.values().next().cloned();
+        }
+        let documents: Vec<&[u8]> = found.documents.values().map(|document| &document[..]).collect();
+        Some([&b"["[..], &documents.join(&b','), b"]"].concat().into())
+    }
+}
+
+/// The items of a query: one empty one without `for-each`.
+pub fn items(query: &Query, results: &Results) -> Result<Vec<Option<Value>>> {
     let items: Vec<Value> = match &query.for_each {
         None => return Ok(vec![None]),
         Some(ForEach::List(list)) => list.iter().map(|text| Value::String(text.clone())).collect(),
         Some(ForEach::Query { query: other, items }) => {
             let failed = |why: String| Error::usage(format!("query `{}`: {why}", query.name));
-            let json = result(other).ok_or_else(|| {
+            let json = results.get(other).ok_or_else(|| {
                 Error::new(
                     crate::error::Kind::NotCached,
                     format!("query `{}`: `{other}` has no result to take items from", query.name),

@@ -5,6 +5,7 @@
 use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
+use bytes::Bytes;
 
 use super::filter::Filter;
 
@@ -54,18 +55,16 @@ impl Redaction {
         Ok(Self { paths, keep_secrets_like })
     }
 
-    /// The result without what does not belong into it.
-    pub fn apply(&self, json: Vec<u8>) -> Result<Vec<u8>, String> {
+    /// The result without what does not belong into it; nothing is copied where nothing does.
+    pub fn apply(&self, json: Bytes) -> Result<Bytes, String> {
         let json = match &self.paths {
-            Some(paths) => paths.run_to_one(&json)?,
+            Some(paths) => paths.run_to_one(&json)?.into(),
             None => json,
         };
-        Ok(if self.keep_secrets_like { json } else { mask(json) })
-    }
-
-    /// Whether every result stays as it is, so that nothing needs to be copied.
-    pub fn is_nothing(&self) -> bool {
-        self.paths.is_none() && self.keep_secrets_like
+        if self.keep_secrets_like {
+            return Ok(json);
+        }
+        Ok(mask(&json).map_or(json, Bytes::from))
     }
 }
 
@@ -116,14 +115,15 @@ fn deletion(path: &str) -> Result<String, String> {
 
 /// The text with everything that looks like a credential masked.
 pub(crate) fn mask_text(text: &str) -> String {
-    String::from_utf8_lossy(&mask(text.as_bytes().to_vec())).into_owned()
+    mask(text.as_bytes()).map_or_else(|| text.to_owned(), |masked| String::from_utf8_lossy(&masked).into_owned())
 }
 
-fn mask(bytes: Vec<u8>) -> Vec<u8> {
-    let Some(finder) = FINDER.as_ref() else { return bytes };
+/// The bytes with credentials masked; `None` when there are none.
+fn mask(bytes: &[u8]) -> Option<Vec<u8>> {
+    let finder = FINDER.as_ref()?;
     let mut out: Vec<u8> = Vec::new();
     let mut copied = 0;
-    for found in finder.find_iter(&bytes) {
+    for found in finder.find_iter(bytes) {
         if found.start() < copied {
             continue;
         }
@@ -149,10 +149,10 @@ fn mask(bytes: Vec<u8>) -> Vec<u8> {
         copied = found.end() + end;
     }
     if copied == 0 {
-        return bytes;
+        return None;
     }
     out.extend_from_slice(&bytes[copied..]);
-    out
+    Some(out)
 }
 
 #[cfg(test)]
@@ -177,8 +177,8 @@ mod tests {
         let without = r#"[{"author":null},{"author":{"id":12345678901234567890,"name":"A"}},7,{"author":[1]}]"#;
         for paths in [&[".[].author.email", ".nothing.here"][..], &["..email"], &[".[1].\"author\".email"]] {
             let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
-            let out = Redaction::new(&paths, false).unwrap().apply(json.to_vec()).unwrap();
-            assert_eq!(String::from_utf8(out).unwrap(), without, "{paths:?}");
+            let out = Redaction::new(&paths, false).unwrap().apply(Bytes::from_static(json)).unwrap();
+            assert_eq!(std::str::from_utf8(&out).unwrap(), without, "{paths:?}");
         }
         for bad in ["}", "author", ".a | .b", ".[", ".[x]", "..", ".a..b", ".\"a"] {
             assert!(Redaction::new(&[bad.into()], false).is_err(), "{bad}");

@@ -11,7 +11,7 @@ use data_encoding::HEXLOWER;
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 
-use super::expand::{self, Unit};
+use super::expand::{self, Results, Unit};
 use super::report::{Index, QueryReport, Totals};
 use super::workspace::Workspace;
 use super::{ForEach, Plan, Query, document};
@@ -71,7 +71,7 @@ pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &d
         workspace,
         vars,
         needed,
-        results: HashMap::new(),
+        results: Results::default(),
         files: HashMap::new(),
         worst: None,
     };
@@ -83,12 +83,12 @@ pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &d
         rest = later;
         let units = runner.expand(&ready, &mut reports, progress);
         let done = runner.wave(units, progress).await;
-        for (number, name, finished) in done {
+        for (number, query, finished) in done {
             if let Some(kind) = finished.kind {
                 runner.note(kind);
             }
             if let Some(result) = finished.result {
-                runner.results.insert(name, result);
+                runner.results.add(query, number, result);
             }
             reports.push((number, finished.report));
         }
@@ -129,7 +129,7 @@ struct Runner<'a> {
     vars: BTreeMap<String, String>,
     /// Queries that others take their items from, and their results.
     needed: HashSet<&'a str>,
-    results: HashMap<String, Vec<u8>>,
+    results: Results,
     /// Who writes which file, in lower case: not every system tells cases apart.
     files: HashMap<String, String>,
     worst: Option<Kind>,
@@ -138,7 +138,7 @@ struct Runner<'a> {
 struct UnitDone {
     report: QueryReport,
     kind: Option<Kind>,
-    result: Option<Vec<u8>>,
+    result: Option<Bytes>,
 }
 
 impl<'a> Runner<'a> {
@@ -170,7 +170,7 @@ impl<'a> Runner<'a> {
                 progress.done(&report);
                 (number(at), report)
             };
-            let items = match expand::items(query, |name| self.results.get(name).cloned()) {
+            let items = match expand::items(query, &self.results) {
                 Ok(items) => items,
                 Err(error) => {
                     reports.push(fail(0, None, &error));
@@ -205,12 +205,12 @@ impl<'a> Runner<'a> {
         units
     }
 
-    async fn wave(&self, units: Vec<(usize, Unit<'a>)>, progress: &dyn Progress) -> Vec<(usize, String, UnitDone)> {
+    async fn wave(&self, units: Vec<(usize, Unit<'a>)>, progress: &dyn Progress) -> Vec<(usize, &'a Query, UnitDone)> {
         futures_util::stream::iter(units)
             .map(|(number, unit)| async move {
                 let done = self.unit(number, &unit).await;
                 progress.done(&done.report);
-                (number, unit.query.name.clone(), done)
+                (number, unit.query, done)
             })
             .buffer_unordered(self.options.concurrency.max(1))
             .collect()
@@ -222,12 +222,12 @@ impl<'a> Runner<'a> {
         let mut report =
             QueryReport { name: unit.query.name.clone(), item: unit.item.clone(), ..QueryReport::default() };
         let outcome = match self.ask(unit, &mut report).await {
-            Ok(raw) => self.write(number, unit, &file, &raw, &mut report).map(|()| raw),
+            Ok(raw) => self.write(number, unit, &file, &raw, &mut report),
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(raw) => {
-                let result = self.needed.contains(unit.query.name.as_str()).then(|| raw.to_vec());
+            Ok(result) => {
+                let result = self.needed.contains(unit.query.name.as_str()).then_some(result);
                 UnitDone { report, kind: None, result }
             }
             Err(error) => {
@@ -265,15 +265,22 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn write(&self, number: usize, unit: &Unit<'_>, file: &str, raw: &Bytes, report: &mut QueryReport) -> Result<()> {
+    /// Shapes, redacts and writes an answer; gives the result before redaction, for those who take
+    /// their items from it.
+    fn write(
+        &self,
+        number: usize,
+        unit: &Unit<'_>,
+        file: &str,
+        raw: &Bytes,
+        report: &mut QueryReport,
+    ) -> Result<Bytes> {
         let failed = |why: String| Error::usage(format!("query `{}`: {why}", unit.query.name));
         let filtered = match &unit.query.filter {
             Some(filter) => Bytes::from(filter.run_to_one(raw).map_err(failed)?),
             None => raw.clone(),
         };
-        let redaction = &self.plan.redaction;
-        let result =
-            if redaction.is_nothing() { filtered } else { redaction.apply(filtered.into()).map_err(failed)?.into() };
+        let result = self.plan.redaction.apply(filtered.clone()).map_err(failed)?;
         let sha256 = HEXLOWER.encode(&Sha256::digest(&result));
         let previous = self.workspace.previous(file);
         report.changed = match &unit.query.watch {
@@ -292,7 +299,7 @@ impl<'a> Runner<'a> {
         }
         report.sha256 = Some(sha256);
         report.file = Some(file.to_owned());
-        Ok(())
+        Ok(filtered)
     }
 }
 

@@ -225,3 +225,32 @@ async fn graphql_queries_are_cached_by_document_and_variables() {
     assert_eq!((query.outcome.as_str(), query.file.as_ref()), ("failed", None));
     assert!(query.error.as_ref().unwrap().ends_with("GraphQL answered with errors: no"), "{query:?}");
 }
+
+#[tokio::test]
+async fn items_come_from_results_of_results() {
+    let fx = Fixture::new();
+    world::organisation(&fx.sim, 6);
+    let plan = plan(
+        "queries:
+  repos: { recipe: org-repos, org: acme, jq: '[.[] | select(.id < 2) | .full_name]' }
+  latest: { get: '/repos/{item}/releases', for-each: { query: repos } }
+  tags: { get: '/repos/acme/repo-0004/releases?tag={item}', for-each: { query: latest, items: '.[][].tag_name' } }
+",
+    );
+    fx.sim.put(
+        "/repos/acme/repo-0000/releases",
+        Doc::list(vec![json!({ "tag_name": "a" }), json!({ "tag_name": "b/c" })]),
+    );
+    fx.sim.put("/repos/acme/repo-0001/releases", Doc::list(vec![json!({ "tag_name": "d" })]));
+    let finished = fx.run(&plan, Mode::Default).await;
+    let items = |name: &str| -> Vec<String> {
+        let of = finished.index.queries.iter().filter(|query| query.name == name);
+        of.filter_map(|query| query.item.clone()).collect()
+    };
+    assert_eq!(items("latest"), ["acme/repo-0000", "acme/repo-0001"]);
+    assert_eq!(items("tags"), ["a", "b/c", "d"]);
+    assert_eq!(finished.index.totals.failed, 0, "{:?}", finished.index);
+    let vars = BTreeMap::new();
+    let forecast = dry::forecast(&plan, &fx.cache(Some("ghp_one")), &vars, Ask::default());
+    assert_eq!((forecast.queries.len(), forecast.requests), (6, 0));
+}

@@ -23,6 +23,16 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::binary::BINARY;
 
+/// A request's head, to its empty line.
+fn read_head(stream: &mut TcpStream) -> Vec<u8> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+        head.push(byte[0]);
+    }
+    head
+}
+
 /// A server with a certificate of its own authority; it tells which version each request came in.
 struct Tls {
     address: SocketAddr,
@@ -107,11 +117,7 @@ fn a_proxy_sees_where_to_and_nothing_more() {
     let heads = to.1;
     std::thread::spawn(move || {
         for mut client in proxy.incoming().flatten() {
-            let mut head = Vec::new();
-            let mut byte = [0];
-            while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).is_ok_and(|n| n == 1) {
-                head.push(byte[0]);
-            }
+            let head = read_head(&mut client);
             let _nobody_listens = to.0.send(String::from_utf8_lossy(&head).into_owned());
             client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
             let upstream = TcpStream::connect(target).unwrap();
@@ -154,6 +160,7 @@ async fn silence_slowness_and_refusal_end_in_time() {
     std::thread::spawn(move || {
         let mut streams = Vec::new();
         for mut stream in unfinished.incoming().flatten() {
+            read_head(&mut stream);
             let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\nbegun");
             streams.push(stream);
         }
