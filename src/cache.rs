@@ -285,12 +285,22 @@ impl Cache {
         let parts = KeyParts::of(request, &self.partition);
         let key = parts.key();
         let lifetime = self.ttls.lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
-        let found = if ask.mode == Mode::NoStore { None } else { self.stack.look_up(&key) };
+        let mut found = if ask.mode == Mode::NoStore { None } else { self.stack.look_up(&key) };
         let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
         let now = self.clock.now();
-        let entry = found.as_ref().map(|found| &found.entry);
         let digest = self.upstream.token_digest();
-        let decision = policy::before_request(entry, ask.mode, &lifetime, cutoff, digest.as_deref(), now);
+        let decide = |found: Option<&Found>| {
+            let entry = found.map(|found| &found.entry);
+            policy::before_request(entry, ask.mode, &lifetime, cutoff, digest.as_deref(), now)
+        };
+        let mut decision = decide(found.as_ref());
+        // What is stale near may be fresh farther: look on once before anything is sent.
+        if !matches!(decision, Before::Fresh { .. })
+            && let Some(newer) = found.as_ref().and_then(|found| self.stack.newer_than(&key, found))
+        {
+            decision = decide(Some(&newer));
+            found = Some(newer);
+        }
         Explained { key, parts, lifetime, found, cutoff, decision, now }
     }
 

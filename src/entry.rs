@@ -252,7 +252,12 @@ impl Entry {
     pub fn peek(bytes: &[u8]) -> Result<Head> {
         let split = Split::of(bytes)?;
         let meta = split.meta(bytes)?;
-        Ok(Head { parts: meta.key.into_owned(), listing: meta.listing.map(Into::into), fetched_at: meta.fetched_at })
+        Ok(Head {
+            parts: meta.key.into_owned(),
+            listing: meta.listing.map(Into::into),
+            fetched_at: meta.fetched_at,
+            validated_at: meta.validated_at.max(meta.fetched_at),
+        })
     }
 }
 
@@ -265,6 +270,8 @@ pub struct Head {
     pub listing: Option<String>,
     /// When its bytes came from GitHub.
     pub fetched_at: Timestamp,
+    /// When GitHub last said that they are current.
+    pub validated_at: Timestamp,
 }
 
 /// Where metadata end and the body begins.

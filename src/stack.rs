@@ -100,8 +100,7 @@ impl Stack {
         &self.bundle
     }
 
-    /// The entry under `key` in the nearest tier that has a usable one. A newer copy in the other
-    /// tier wins only by being nearer: loose entries are always at least as new.
+    /// The entry under `key` in the nearest tier that has a usable one.
     pub fn look_up(&self, key: &CacheKey) -> Option<Found> {
         for tier in [&self.disk as &dyn Tier, &self.bundle] {
             match tier.look_up(key) {
@@ -120,6 +119,17 @@ impl Stack {
             }
         }
         None
+    }
+
+    /// A copy in a deeper tier that was validated later than `found`: a bundle that was restored over
+    /// an older loose entry may have one. Worth asking only when `found` is not fresh.
+    pub fn newer_than(&self, key: &CacheKey, found: &Found) -> Option<Found> {
+        if found.tier != TierName::Disk {
+            return None;
+        }
+        let entry = self.bundle.look_up(key).ok().flatten()?;
+        let newer = entry.validated_at > found.entry.validated_at;
+        newer.then_some(Found { entry, tier: TierName::Bundle })
     }
 
     /// A number by which keys sort into the order in which the store reads them fastest.

@@ -95,6 +95,11 @@ impl Record {
         super::ustar::member_len(self.len as usize) as u64
     }
 
+    /// When the body came from GitHub.
+    pub fn stored_at(&self) -> Timestamp {
+        Timestamp::from_secs(i64::from(self.stored_at))
+    }
+
     /// Whether a freshening noted for a body stored at `stored_at` with this address is about it.
     pub fn has_body(&self, stored_at: u32, cid: [u8; 2]) -> bool {
         self.stored_at == stored_at && self.cid == cid

@@ -67,6 +67,7 @@ struct Loose {
     planned: Planned,
     path: PathBuf,
     fetched_at: Timestamp,
+    validated_at: Timestamp,
     seen: (Option<SystemTime>, u64),
 }
 
@@ -85,13 +86,20 @@ impl Stack {
         self.prepare()?;
         let Some(_lock) = self.lock(Wait::No)? else { return Ok(Saved::Busy) };
         self.drop_old_partials();
-        let (base, records, old_cutoffs) = match self.checked_bundle() {
+        let (base, records, mut old_cutoffs) = match self.checked_bundle() {
             Some((base, records, cutoffs)) => (Some(base), records, cutoffs),
             None => (None, Vec::new(), Cutoffs::default()),
         };
-        let cutoffs = self.all_cutoffs();
+        let mut cutoffs = self.all_cutoffs();
         let freshened = Freshened::read(&self.fresh_log());
-        let loose = self.loose(narrow, &cutoffs);
+        let mut loose = self.loose(narrow, &cutoffs);
+        drop_outdated(&mut loose, &records);
+        // What is older than every entry can touch none of them, and is no news.
+        let stored = records.iter().map(Record::stored_at).chain(loose.iter().map(|loose| loose.fetched_at));
+        let oldest = stored.min().unwrap_or_else(|| self.clock.now());
+        for list in [&mut cutoffs, &mut old_cutoffs] {
+            list.forget_before(oldest);
+        }
         let unchanged = loose.is_empty() && freshened.is_empty() && cutoffs == old_cutoffs && !full;
         if unchanged && base.is_some() || (base.is_none() && loose.is_empty()) {
             return Ok(Saved::Unchanged);
@@ -140,7 +148,7 @@ impl Stack {
     }
 
     fn write_bundle(&self, decided: Decided<'_>) -> Result<(Totals, u64)> {
-        let Decided { base, carried, loose, mut cutoffs, repack } = decided;
+        let Decided { base, carried, loose, cutoffs, repack } = decided;
         let mut members: Vec<Planned> = loose.iter().map(|loose| loose.planned.clone()).collect();
         // On a repack, bundled entries become members again: key and the record that stays true.
         let mut moved: HashMap<CacheKey, Record> = HashMap::new();
@@ -149,7 +157,6 @@ impl Stack {
             plan.base = None;
             let alive: HashMap<[u8; 16], Record> =
                 std::mem::take(&mut plan.carried).into_iter().map(|record| (record.key, record)).collect();
-            let mut oldest = loose.iter().map(|loose| loose.fetched_at).min();
             if let Some(base) = base {
                 base.for_each(|record, entry| {
                     let Some(record) = alive.get(&record.key) else { return };
@@ -157,7 +164,6 @@ impl Stack {
                     if is_gone(&cutoffs, &key, &entry.parts, entry.listing.as_deref(), entry.fetched_at) {
                         return;
                     }
-                    oldest = oldest.map_or(Some(entry.fetched_at), |oldest| Some(oldest.min(entry.fetched_at)));
                     members.push(Planned {
                         key,
                         order: order(&entry.parts),
@@ -167,8 +173,6 @@ impl Stack {
                     moved.insert(key, *record);
                 })?;
             }
-            // What is older than every entry that stays can touch none of them.
-            cutoffs.forget_before(oldest.unwrap_or_else(|| self.clock.now()));
         }
         plan.cutoffs = cutoffs.encode();
         plan.members = members;
@@ -211,7 +215,13 @@ impl Stack {
                 .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok())
                 .map_or(0, |at| at.as_secs() / 86_400);
             let planned = Planned { key, order: order(&head.parts), len: len as usize, used_day: used as u16 };
-            found.push(Loose { planned, path, fetched_at: head.fetched_at, seen: (modified, len) });
+            found.push(Loose {
+                planned,
+                path,
+                fetched_at: head.fetched_at,
+                validated_at: head.validated_at,
+                seen: (modified, len),
+            });
         }
         found
     }
@@ -253,6 +263,20 @@ impl Stack {
         }
         Ok(bundle.totals())
     }
+}
+
+/// Deletes and forgets loose entries that are older than their bundled twins, as after a newer bundle
+/// was restored over them.
+fn drop_outdated(loose: &mut Vec<Loose>, records: &[Record]) {
+    let bundled: HashMap<[u8; 16], Timestamp> =
+        records.iter().map(|record| (record.key, record.validated_at())).collect();
+    loose.retain(|one| {
+        let newer = lead(&one.planned.key).and_then(|lead| bundled.get(&lead)).is_some_and(|at| *at > one.validated_at);
+        if newer {
+            let _best_effort = fs::remove_file(&one.path);
+        }
+        !newer
+    });
 }
 
 /// Deletes what was absorbed, unless another process has replaced it since.

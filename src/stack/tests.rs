@@ -163,6 +163,23 @@ fn cleared_bodies_leave_the_bundle_too() {
 }
 
 #[test]
+fn an_invalidation_that_touches_nothing_any_more_is_no_reason_to_save() {
+    let (dir, stack) = store();
+    fill(&stack, 0..5);
+    stack.pack(&Narrow::default(), false).unwrap();
+    let stack = at(dir.path());
+    // Everything stored was fetched after this.
+    let old = Timestamp::from_secs(1_600_000_000);
+    stack.invalidate(&[Cutoff { scope: Scope::All, at: old, mode: CutoffMode::Gone }]).unwrap();
+    for _ in 0..2 {
+        assert_eq!(at(dir.path()).pack(&Narrow::default(), false).unwrap(), Saved::Unchanged);
+    }
+    // One that does is written once.
+    stack.clear(&"/repos/o/r1".parse().unwrap()).unwrap();
+    assert_eq!(at(dir.path()).pack(&Narrow::default(), false).unwrap(), Saved::Unchanged);
+}
+
+#[test]
 fn narrowed_entries_stay_out_of_the_bundle() {
     let (_dir, stack) = store();
     stack.put(&entry("/repos/o/r", b"{}"));

@@ -373,3 +373,28 @@ async fn an_installation_mints_its_tokens_and_renews_them() {
     assert_eq!(again.outcome, Outcome::Revalidated);
     assert_eq!(fx.sim.log().last().unwrap().headers["authorization"], "Bearer ghs_second");
 }
+
+#[tokio::test]
+async fn a_stale_loose_entry_gives_way_to_a_newer_bundle() {
+    let fx = Fixture::new();
+    world::organisation(&fx.sim, 1);
+    let request = fx.request("/users/octocat");
+    let cache = fx.cache(Some("ghp_one"));
+    cache.get(&request, &Ask::default()).await.unwrap();
+    let loose = cache.stack().disk().path(&cache.explain(&request, &Ask::default()).key);
+    let old = std::fs::read(&loose).unwrap();
+    // A warmer's bundle, made a month later, is restored over what this machine still has.
+    fx.clock.advance(30 * 86_400);
+    cache.get(&request, &Ask::default()).await.unwrap();
+    cache.stack().pack(&Narrow::default(), false).unwrap();
+    std::fs::write(&loose, old).unwrap();
+    fx.sim.take_counts();
+    let reader = fx.cache(Some("ghp_one"));
+    let answer = reader.get(&request, &Ask::default()).await.unwrap();
+    assert_eq!((answer.outcome, answer.tier), (Outcome::Hit, Some(TierName::Bundle)));
+    assert_eq!(fx.sim.take_counts().0, 0);
+    // Nor does the next save let the old one win.
+    reader.stack().pack(&Narrow::default(), false).unwrap();
+    assert!(!loose.exists());
+    assert_eq!(fx.cache(Some("ghp_one")).get(&request, &Ask::default()).await.unwrap().outcome, Outcome::Hit);
+}
