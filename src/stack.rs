@@ -48,6 +48,8 @@ pub struct Stack {
     clock: Clock,
     disk: DiskTier,
     bundle: BundleTier,
+    /// Further tiers, nearest first.
+    added: Vec<Box<dyn Tier>>,
     cutoffs: OnceLock<Mutex<Cutoffs>>,
     /// First halves of the keys of bundled entries that answered, for `used.log`.
     used: Mutex<Vec<[u8; 16]>>,
@@ -71,6 +73,7 @@ impl Stack {
         Self {
             disk: DiskTier::new(dir.join("v1"), dir.join("partial"), clock.clone()),
             bundle: BundleTier::new(dir.join(BUNDLE_NAME), dir.join("fresh.log")),
+            added: Vec::new(),
             dir,
             clock,
             cutoffs: OnceLock::new(),
@@ -78,6 +81,13 @@ impl Stack {
             prepared: OnceLock::new(),
             broken_write_said: AtomicBool::new(false),
         }
+    }
+
+    /// The same with a further tier, asked after all that are there. What it has is kept near, too.
+    #[must_use]
+    pub fn with_tier(mut self, tier: Box<dyn Tier>) -> Self {
+        self.added.push(tier);
+        self
     }
 
     /// The directory.
@@ -102,13 +112,24 @@ impl Stack {
 
     /// The entry under `key` in the nearest tier that has a usable one.
     pub fn look_up(&self, key: &CacheKey) -> Option<Found> {
-        for tier in [&self.disk as &dyn Tier, &self.bundle] {
+        let own = [&self.disk as &dyn Tier, &self.bundle];
+        for tier in own.into_iter().chain(self.added.iter().map(|tier| &**tier)) {
             match tier.look_up(key) {
+                // Whatever a tier hands out, it must be what was asked for.
+                Ok(Some(entry)) if matches!(tier.name(), TierName::Added(_)) && !is_sound(&entry, key) => {
+                    tracing::warn!(tier = tier.name().as_str(), %key, "an entry is not what was asked for");
+                }
                 Ok(Some(entry)) => {
-                    if tier.name() == TierName::Bundle {
-                        let mut lead = [0; 16];
-                        lead.copy_from_slice(&key.as_bytes()[..16]);
-                        lock(&self.used).push(lead);
+                    match tier.name() {
+                        TierName::Disk => {}
+                        TierName::Bundle => {
+                            let mut lead = [0; 16];
+                            lead.copy_from_slice(&key.as_bytes()[..16]);
+                            lock(&self.used).push(lead);
+                        }
+                        TierName::Added(_) => {
+                            self.put(&entry);
+                        }
                     }
                     return Some(Found { entry, tier: tier.name() });
                 }
@@ -295,6 +316,10 @@ impl Stack {
         }
         Ok(broken)
     }
+}
+
+fn is_sound(entry: &Entry, key: &CacheKey) -> bool {
+    entry.key() == *key && crate::cid::Cid::of(&entry.body) == entry.cid
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

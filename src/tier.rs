@@ -12,13 +12,14 @@ use crate::error::Result;
 use crate::key::CacheKey;
 
 /// Which tier answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TierName {
     /// Loose files.
     Disk,
     /// The bundle, read in place.
     Bundle,
+    /// One that a library caller added.
+    Added(&'static str),
 }
 
 impl TierName {
@@ -27,7 +28,14 @@ impl TierName {
         match self {
             TierName::Disk => "disk",
             TierName::Bundle => "bundle",
+            TierName::Added(name) => name,
         }
+    }
+}
+
+impl serde::Serialize for TierName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

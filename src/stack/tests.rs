@@ -162,6 +162,35 @@ fn cleared_bodies_leave_the_bundle_too() {
     assert!(!stack.bundle_path().exists() && stack.disk().keys().is_empty());
 }
 
+/// A tier that answers everything with one entry.
+#[derive(Debug)]
+struct One(crate::entry::Entry);
+
+impl Tier for One {
+    fn name(&self) -> TierName {
+        TierName::Added("one")
+    }
+
+    fn look_up(&self, _: &CacheKey) -> Result<Option<crate::entry::Entry>> {
+        Ok(Some(self.0.clone()))
+    }
+}
+
+#[test]
+fn an_added_tier_is_asked_last_checked_and_kept_near() {
+    let (dir, _) = store();
+    let far = entry("/repos/o/far", b"{}");
+    let stack = at(dir.path()).with_tier(Box::new(One(far.clone())));
+    assert!(stack.look_up(&entry("/repos/o/other", b"{}").key()).is_none(), "another entry than was asked for");
+    assert_eq!(stack.look_up(&far.key()).unwrap().tier, TierName::Added("one"));
+    assert_eq!(stack.look_up(&far.key()).unwrap().tier, TierName::Disk);
+    let mut forged = far;
+    forged.body = "{\"forged\":true}".into();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let stack = at(elsewhere.path()).with_tier(Box::new(One(forged.clone())));
+    assert!(stack.look_up(&forged.key()).is_none(), "a body without its digest");
+}
+
 #[test]
 fn an_invalidation_that_touches_nothing_any_more_is_no_reason_to_save() {
     let (dir, stack) = store();

@@ -323,3 +323,27 @@ fn help_teaches() {
         assert_eq!(program.run(&[command, "--help"]).0, 0);
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_is_full_costs_the_cache_and_not_the_answer() {
+    let fx = fixture();
+    let program = Program { fx: &fx };
+    let body = "x".repeat(50_000);
+    fx.sim.put("/large", Doc::json(json!({ "x": body })));
+    // No file may grow beyond 4 KiB: writes end in the middle, as on a full disk.
+    let args = ["-c", "trap '' XFSZ; ulimit -f 4; exec \"$0\" api /large", BINARY];
+    let mut command = program.command(&["api", "/large"]);
+    let mut full = Command::new("bash");
+    full.args(args).env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = full.current_dir(fx.dir.path()).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && output.stdout.len() > body.len(), "{error}");
+    assert_eq!(error.matches("cannot be written").count(), 1, "{error}");
+    let partial = fx.dir.path().join(".cache/octocache/partial");
+    assert_eq!(std::fs::read_dir(partial).unwrap().count(), 0, "nothing half-written stays");
+    // With room again, it is fetched and kept.
+    assert_eq!(command.output().unwrap().stdout, output.stdout);
+    assert_eq!(fx.sim.take_counts().0, 2);
+    assert_eq!(program.run(&["api", "/large", "--offline"]).0, 0);
+}
