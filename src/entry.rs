@@ -153,6 +153,15 @@ const RAW: &[u8] = b",\"body\":";
 const BASE64_BODY: &[u8] = b",\"body_base64\":\"";
 
 impl Entry {
+    /// Whether it can be read back once it is written: body and metadata within their bounds, the
+    /// body counted as base64, every byte of a header as one that JSON escapes.
+    pub fn fits(&self) -> bool {
+        let headers: usize = self.headers.iter().map(|(name, value)| 2 * value.len() + name.len() + 8).sum();
+        let parts = self.parts.path.len() + self.parts.query.len() + self.parts.accept.len();
+        let meta = headers + parts + self.listing.as_ref().map_or(0, String::len) + 1_024;
+        meta <= MAX_META_BYTES && self.body.len() <= MAX_BYTES / 4 * 3 - 65_536
+    }
+
     /// The key of these parts.
     pub fn key(&self) -> CacheKey {
         self.parts.key()

@@ -464,7 +464,19 @@ impl Checker<'_> {
                 return Err(self
                     .fault(site, format!("query `{}`: {} is the report's own name", query.name, output::INDEX_NAME)));
             }
-            if let Some(other) = taken.insert(file.to_lowercase(), &query.name) {
+            // `a` cannot be a file while `a/b` needs it to be a directory.
+            let lower = file.to_lowercase();
+            let ancestors = lower.match_indices('/').map(|(at, _)| &lower[..at]);
+            let above = ancestors.filter_map(|dir| taken.get_key_value(dir)).next();
+            let inside = format!("{lower}/");
+            let below = taken.range(inside.clone()..).next().filter(|(other, _)| other.starts_with(&inside));
+            let nested = above.or(below);
+            if let Some((path, other)) = nested {
+                let text =
+                    format!("the queries `{other}` and `{}` write {path} and {file}, one inside the other", query.name);
+                return Err(self.fault(site, text).hint("give one of them another `output`"));
+            }
+            if let Some(other) = taken.insert(lower, &query.name) {
                 return Err(self
                     .fault(site, format!("the queries `{other}` and `{}` both write {file}", query.name))
                     .hint("give one of them another `output`"));

@@ -13,7 +13,7 @@ use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 
 use crate::cid::Cid;
 use crate::clock::Timestamp;
-use crate::entry::{Entry, MAX_BYTES, StoredHeaders};
+use crate::entry::{Entry, StoredHeaders};
 use crate::key::KeyParts;
 use crate::outcome::{Because, NoStore, StaleReason};
 use crate::reply::Reply;
@@ -244,6 +244,7 @@ pub fn after_reply(
     entry.ttl_secs = fresh_secs(&entry, lifetime);
     match no_store(request, &reply) {
         Some(reason) => After::DoNotStore(entry, reason),
+        None if !entry.fits() => After::DoNotStore(entry, NoStore::TooLarge),
         None => After::Replaced(entry),
     }
 }
@@ -259,9 +260,6 @@ fn no_store(request: &Request, reply: &Reply) -> Option<NoStore> {
     }
     if reply.header("x-github-sso").is_some_and(|value| value.contains("partial-results")) {
         return Some(NoStore::PartialResults);
-    }
-    if reply.body.len() > MAX_BYTES / 4 * 3 - 65_536 {
-        return Some(NoStore::TooLarge);
     }
     match reply.status.as_u16() {
         200 if matches!(request.method, Method::Graphql(_)) && has_graphql_errors(&reply.body) => {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Answer, Ask, Cache};
 use crate::cid::Cid;
 use crate::cutoff::{Cutoff, CutoffMode};
-use crate::entry::{Entry, MAX_BYTES, StoredHeaders};
+use crate::entry::{Entry, StoredHeaders};
 use crate::error::{Error, Kind, Result};
 use crate::key::KeyParts;
 use crate::outcome::Outcome;
@@ -21,8 +21,8 @@ impl Cache {
     /// Errors when the name or body is too large, or the store cannot be written.
     pub fn set(&self, name: &str, body: impl Into<Bytes>, ttl_secs: u64) -> Result<()> {
         let body = body.into();
-        if name.is_empty() || name.len() > 1_024 || body.len() > MAX_BYTES / 4 * 3 - 65_536 {
-            return Err(Error::new(Kind::TooLarge, "an own name has 1 to 1,024 bytes, its body at most 24 MB"));
+        if name.is_empty() || name.len() > 1_024 {
+            return Err(Error::usage("an own name has 1 to 1,024 bytes"));
         }
         let now = self.clock.now();
         let entry = Entry {
@@ -39,6 +39,9 @@ impl Cache {
             cid: Cid::of(&body),
             body,
         };
+        if !entry.fits() {
+            return Err(Error::new(Kind::TooLarge, format!("`{name}`: a body has at most 24 MB")));
+        }
         if self.stack.put(&entry) {
             Ok(())
         } else {

@@ -114,3 +114,45 @@ impl std::fmt::Debug for Environment {
         f.debug_list().entries(self.0.keys()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ttls(pairs: &[(&str, &str)]) -> Result<TtlTable> {
+        Environment::of(pairs).ttls(&Flags::default(), 300)
+    }
+
+    #[test]
+    fn ttls_by_the_names_that_people_use() {
+        assert_eq!(ttls(&[]).unwrap().default_secs, Some(300));
+        let table = ttls(&[
+            ("GITHUB_CACHE_TTL", "3600"),
+            ("CACHE_DEFAULT_TTL", "9"),
+            ("GITHUB_TTL_ORG_REPOS", "2h"),
+            ("OCTOCACHE_TTL_ISSUES", "60"),
+        ])
+        .unwrap();
+        assert_eq!(table.default_secs, Some(3_600));
+        assert_eq!((table.classes["org-repos"], table.classes["issues"]), (7_200, 60));
+        let error = ttls(&[("GITHUB_TTL_LANGUAGES", "soon")]).unwrap_err().to_string();
+        assert!(error.starts_with("GITHUB_TTL_LANGUAGES: `soon`"), "{error}");
+    }
+
+    #[test]
+    fn switches() {
+        let mode = |name, value| Environment::of(&[(name, value)]).mode();
+        assert_eq!(mode("GITHUB_NO_CACHE", "true"), Some(Mode::NoStore));
+        assert_eq!(mode("GITHUB_CACHE_ENABLED", "0"), Some(Mode::NoStore));
+        assert_eq!(mode("GITHUB_FORCE_REFRESH", "1"), Some(Mode::Reload));
+        assert_eq!(mode("GITHUB_NO_CACHE", "false"), None);
+    }
+
+    #[test]
+    fn the_readme_explains_every_name() {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+        for name in ACCEPTED.iter().flat_map(|(names, _)| names.split(", ")) {
+            assert!(readme.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+}

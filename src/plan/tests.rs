@@ -71,6 +71,14 @@ fn mistakes_are_named_with_place_and_advice() {
             &["plan.yml:4:6", "both write"],
         ),
         (
+            "version: 1\nqueries:\n  a: { get: /x, output: z }\n  b: { get: /y, output: Z/y.json }\n",
+            &["plan.yml:4:6", "one inside the other"],
+        ),
+        (
+            "version: 1\nqueries:\n  a: { get: /x, output: z/a/y }\n  b: { get: /y, output: z/a }\n",
+            &["plan.yml:4:6", "one inside the other"],
+        ),
+        (
             "version: 1\nqueries:\n  a: { get: '/x/{item}', for-each: [1, 2], output: z.json }\n",
             &["{item} into `output`"],
         ),

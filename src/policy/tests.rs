@@ -161,3 +161,14 @@ fn stale_answers_have_a_window() {
     assert!(may_answer_stale(&aged(3_600 + 86_399), &HOUR, none, NOW));
     assert!(!may_answer_stale(&aged(3_600 + 86_400), &HOUR, none, NOW));
 }
+
+#[test]
+fn what_could_not_be_read_back_is_not_stored() {
+    let long = "x".repeat(9_000);
+    let large = |reply| matches!(after(None, reply), After::DoNotStore(_, NoStore::TooLarge));
+    assert!(large(reply(200, &[("link", &long)], "{}")));
+    assert!(large(reply(200, &[], &"x".repeat(25 << 20))));
+    let quotes = "\"".repeat(6_000);
+    let After::Replaced(entry) = after(None, reply(200, &[("etag", &quotes)], "{}")) else { panic!("stored") };
+    assert_eq!(Entry::decode(entry.encode().into(), None).unwrap().headers, entry.headers);
+}

@@ -302,6 +302,10 @@ const ATTACKS: &[Attack] = &[
     }),
     ("headers that are never stored", Expected::Missed, |parts| with_envelope(parts, "\"etag\"", "\"host\"")),
     ("metadata of another shape", Expected::Missed, |parts| with_envelope(parts, "\"class\":", "\"glass\":")),
+    ("a newer index", Expected::Refused, |mut parts| {
+        parts.head[..8].copy_from_slice(b"OCTOIDX2");
+        parts.build()
+    }),
     ("a newer envelope", Expected::Missed, |parts| with_envelope(parts, "{\"v\":1,", "{\"v\":9,")),
     ("cutoffs that do not parse", Expected::Refused, |mut parts| {
         parts.cutoffs = b"{\"v\":1,\"cutoffs\":[[[[[[".to_vec();
