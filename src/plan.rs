@@ -466,8 +466,8 @@ impl Checker<'_> {
             }
             // `a` cannot be a file while `a/b` needs it to be a directory.
             let lower = file.to_lowercase();
-            let ancestors = lower.match_indices('/').map(|(at, _)| &lower[..at]);
-            let above = ancestors.filter_map(|dir| taken.get_key_value(dir)).next();
+            let mut ancestors = lower.match_indices('/').map(|(at, _)| &lower[..at]);
+            let above = ancestors.find_map(|dir| taken.get_key_value(dir));
             let inside = format!("{lower}/");
             let below = taken.range(inside.clone()..).next().filter(|(other, _)| other.starts_with(&inside));
             let nested = above.or(below);
