@@ -9,7 +9,7 @@ use std::path::Path;
 
 use octocache::cid::Cid;
 use octocache::clock::Timestamp;
-use octocache::entry::{Entry, StoredHeaders};
+use octocache::entry::{Entry, EtagRule, StoredHeaders};
 use octocache::key::KeyParts;
 use octocache::partition::Partition;
 use octocache::request::{Api, Request};
@@ -223,6 +223,8 @@ fn entry(path: &str, body: &Value, random: &mut Random) -> Entry {
         ttl_secs: 3_600,
         repeats: 0,
         token_digest: Some(random.hex(16)),
+        etag_rule: Some(EtagRule::Github),
+        fields_cid: None,
         cid: Cid::of(body.as_bytes()),
         body: body.into(),
     }

@@ -6,12 +6,14 @@
 //! ```text
 //! 1 key        KeyParts::of(&request, &partition)
 //! 2 look up    stack.look_up(&key)
-//! 3 decide     policy::before_request(entry, mode, lifetime, cutoff, now)
-//! 4 fetch      upstream.fetch(&request, &validators)
-//! 5 absorb     policy::after_reply(entry, reply, now)
-//! 6 store      stack.put / stack.freshen, best effort
+//! 3 decide     policy::before_request(entry, terms)
+//! 4 take turns collapse.join(&key), stack.turn(&key); look again
+//! 5 fetch      upstream.fetch(&request, &conditions)
+//! 6 absorb     policy::after_reply(entry, reply, terms)
+//! 7 store      stack.put / stack.freshen, best effort
 //! ```
 
+mod candidate;
 mod own;
 mod pages;
 
@@ -19,19 +21,22 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::cid::Cid;
 use crate::clock::{Clock, Timestamp};
+use crate::collapse::{Collapse, Role};
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::key::{CacheKey, KeyParts};
 use crate::outcome::{Because, NoStore, Outcome, StaleReason};
 use crate::partition::Partition;
-use crate::policy::{self, After, Before, CutoffTimes, Lifetime, Mode, TtlTable, Validators};
+use crate::policy::{self, After, Before, CutoffTimes, Lifetime, Mode, Signer, Terms, TtlTable, Validators};
+use crate::reply::Reply;
 use crate::request::{Api, Request};
 use crate::stack::{Found, Stack};
 use crate::stats::Stats;
 use crate::tag::Subject;
 use crate::tier::TierName;
-use crate::upstream::Upstream;
+use crate::upstream::{Conditions, Upstream};
 
 /// Redirects that are followed for one request.
 const MAX_REDIRECTS: u32 = 5;
@@ -48,6 +53,12 @@ pub struct Ask {
     /// Only what GitHub confirmed at this time or later is fresh; for answers that must show one
     /// moment, such as the pages of a listing.
     pub validated_since: Option<Timestamp>,
+    /// Digest of those fields of the parent item that the answer follows from: fresh as long as
+    /// they are unchanged, whatever its lifetime (A11).
+    pub fields: Option<Cid>,
+    /// Whether an empty list is a likely answer: a first request then asks "is it still `[]`?",
+    /// which costs nothing if so.
+    pub maybe_empty: bool,
 }
 
 /// An answer and how it came about.
@@ -67,6 +78,10 @@ pub struct Answer {
     pub requests: u32,
     /// How many of them were answered 304.
     pub not_modified: u32,
+    /// How many of them counted against the primary limit: all but authorised 304s.
+    pub charged: u32,
+    /// Whether another request's fetch brought it.
+    pub collapsed: bool,
 }
 
 /// The cache. Cheap to share by reference; every method takes `&self`.
@@ -79,6 +94,7 @@ pub struct Cache {
     ttls: TtlTable,
     clock: Clock,
     stats: Stats,
+    flights: Collapse<Answer>,
 }
 
 /// What [`Cache::explain`] finds; nothing is sent.
@@ -92,10 +108,14 @@ pub struct Explained {
     pub lifetime: Lifetime,
     /// What is stored, and where.
     pub found: Option<Found>,
+    /// A body that is not the asker's, but may be tried.
+    pub candidate: Option<Entry>,
     /// What invalidations say.
     pub cutoff: CutoffTimes,
     /// What would be done.
     pub decision: Before,
+    /// Who asks.
+    pub signer: Signer,
     /// The time of the decision.
     pub now: Timestamp,
 }
@@ -110,7 +130,7 @@ impl Cache {
         ttls: TtlTable,
         clock: Clock,
     ) -> Self {
-        Self { api, partition, stack, upstream, ttls, clock, stats: Stats::default() }
+        Self { api, partition, stack, upstream, ttls, clock, stats: Stats::default(), flights: Collapse::default() }
     }
 
     /// The API that is asked.
@@ -161,10 +181,9 @@ impl Cache {
                 let text = format!("{} leads through more than {MAX_REDIRECTS} redirects", request.target());
                 return Err(Error::new(Kind::Transport, text));
             }
-            let (requests, not_modified) = (answer.requests, answer.not_modified);
+            let spent = answer.spent();
             answer = self.get_one(&next, ask).await?;
-            answer.requests += requests;
-            answer.not_modified += not_modified;
+            answer.add(spent);
             followed = Some(next);
         }
         Ok(answer)
@@ -202,73 +221,102 @@ impl Cache {
     }
 
     async fn answer(&self, request: &Request, ask: &Ask) -> Result<Answer> {
-        let Explained { parts, lifetime, found, cutoff, decision, now, .. } = self.explain(request, ask);
-        let (validators, because) = match decision {
-            Before::Fresh { .. } => return stored(found, Outcome::Hit, &lifetime, now),
-            Before::AnswerStale { reason, .. } => return stored(found, Outcome::Stale(reason), &lifetime, now),
-            Before::NotCached => return Err(not_cached(request)),
-            Before::Revalidate { validators, because } => (validators, because),
-            Before::Fetch(because) => (Validators::default(), because),
-        };
-        match self.fetch(request, &parts, found.as_ref(), &validators, because, &lifetime, ask.mode).await {
-            Err(error) if error.allows_stale() => {
-                let usable = found
-                    .filter(|_| ask.mode != Mode::Reload)
-                    .filter(|found| policy::may_answer_stale(&found.entry, &lifetime, cutoff, self.clock.now()));
-                if usable.is_none() {
-                    return Err(error);
-                }
-                tracing::warn!(target = %request.target(), %error, "answering stale");
-                stored(usable, Outcome::Stale(stale_reason(&error)), &lifetime, now)
+        let explained = self.explain(request, ask);
+        let Explained { key, lifetime, cutoff, now, .. } = explained;
+        match explained.decision {
+            Before::Fresh { proof, .. } => return stored(explained.found, Outcome::Hit(proof), &lifetime, now),
+            Before::AnswerStale { reason, .. } => {
+                return stored(explained.found, Outcome::Stale(reason), &lifetime, now);
             }
-            other => other,
+            Before::NotCached => return Err(not_cached(request)),
+            Before::Revalidate { .. } | Before::Fetch(_) => {}
+        }
+        let fallback = explained.found.clone().filter(|_| ask.mode != Mode::Reload);
+        let may_stand_in = || {
+            let now = self.clock.now();
+            fallback.as_ref().is_some_and(|found| policy::may_answer_stale(&found.entry, &lifetime, cutoff, now))
+        };
+        // Only who has nothing to show waits for a limit to end.
+        let may_wait = !may_stand_in();
+        let shared = match ask.mode {
+            Mode::Default | Mode::ForceCache => {
+                let lead = async {
+                    let turn = self.stack.turn(&key).await;
+                    // Another process, or a request that ended just now, may have brought it.
+                    let again = self.explain(request, ask);
+                    if let Before::Fresh { proof, .. } = again.decision {
+                        return stored(again.found, Outcome::Hit(proof), &again.lifetime, again.now);
+                    }
+                    let answer = self.fetch(request, ask, again, may_wait).await;
+                    drop(turn);
+                    answer
+                };
+                self.flights.join(key, lead).await
+            }
+            // Whoever wants it from GitHub himself gets it from there.
+            Mode::NoStore | Mode::Reload | Mode::NoCache | Mode::OnlyIfCached => {
+                self.fetch(request, ask, explained, may_wait).await.map(|answer| (answer, Role::Leader))
+            }
+        };
+        match shared {
+            Ok((answer, Role::Leader)) => Ok(answer),
+            Ok((answer, Role::Follower)) => {
+                self.stats.collapsed();
+                Ok(Answer { requests: 0, not_modified: 0, charged: 0, collapsed: true, ..answer })
+            }
+            Err(error) if error.allows_stale() && may_stand_in() => {
+                tracing::warn!(target = %request.target(), %error, "answering stale");
+                stored(fallback, Outcome::Stale(stale_reason(&error)), &lifetime, now)
+            }
+            Err(error) => Err(error),
         }
     }
 
     /// Asks upstream, absorbs the reply and stores what is worth storing.
-    #[allow(clippy::too_many_arguments, reason = "the second half of `answer`, which owns them all")]
-    async fn fetch(
-        &self,
-        request: &Request,
-        parts: &KeyParts,
-        found: Option<&Found>,
-        validators: &Validators,
-        because: Because,
-        lifetime: &Lifetime,
-        mode: Mode,
-    ) -> Result<Answer> {
-        let unconditional = Validators::default();
-        let mut requests = 0;
-        for validators in [validators, &unconditional] {
-            let reply = self.upstream.fetch(request, validators).await?;
-            requests += reply.attempts;
-            let digest = self.upstream.token_digest();
+    async fn fetch(&self, request: &Request, ask: &Ask, explained: Explained, may_wait: bool) -> Result<Answer> {
+        let Explained { parts, lifetime, found, candidate, cutoff, decision, .. } = explained;
+        let (validators, because) = match decision {
+            Before::Revalidate { validators, because } => (validators, because),
+            Before::Fetch(because) => (Validators::default(), because),
+            Before::Fresh { .. } | Before::AnswerStale { .. } | Before::NotCached => {
+                return Err(Error::new(Kind::Internal, "a request is sent that need not be"));
+            }
+        };
+        let mut spent = Spent::default();
+        for validators in [validators, Validators::default()] {
+            let conditional = !validators.is_empty();
+            let reply = self.upstream.fetch(request, &Conditions { validators, may_wait }).await?;
+            let signer = self.upstream.signer();
+            spent.count(&reply, &signer);
+            let confirmed = candidate.is_some() && reply.is_not_modified();
+            self.stats.rule(reply.rule_held);
+            let before = found.as_ref().map(|found| &found.entry).or(candidate.as_ref().filter(|_| confirmed));
+            let before = before.filter(|_| conditional || !reply.is_not_modified()).cloned();
             let now = self.clock.now();
-            let stored =
-                found.filter(|_| !validators.is_empty() || !reply.is_not_modified()).map(|found| found.entry.clone());
-            let (entry, outcome) =
-                match policy::after_reply(stored, request, parts, reply, lifetime, digest.as_deref(), now) {
-                    After::AskAgain => continue,
-                    After::Freshened(entry) => {
-                        self.stack.freshen(&entry, found.map_or(TierName::Disk, |found| found.tier));
-                        (entry, Outcome::Revalidated)
-                    }
-                    After::Replaced(entry) if mode == Mode::NoStore => (entry, Outcome::NotStored(NoStore::Mode)),
-                    After::Replaced(entry) => {
-                        self.stack.put(&entry);
-                        (entry, Outcome::Fetched(because))
-                    }
-                    After::DoNotStore(entry, reason) => (entry, Outcome::NotStored(reason)),
-                };
-            return Ok(Answer {
-                ttl_secs: policy::fresh_secs(&entry, lifetime),
-                entry: *entry,
-                outcome,
-                tier: None,
-                age_secs: 0,
-                requests,
-                not_modified: u32::from(outcome == Outcome::Revalidated),
-            });
+            let terms = Terms { mode: ask.mode, lifetime: &lifetime, cutoff, signer: &signer, fields: ask.fields, now };
+            let (entry, outcome) = match policy::after_reply(before, request, &parts, reply, &terms) {
+                After::AskAgain => continue,
+                After::Freshened(entry) if confirmed => {
+                    self.stack.put(&entry);
+                    (entry, Outcome::Confirmed)
+                }
+                After::Freshened(entry) => {
+                    // A note beside the bundle says when, not what follows from what.
+                    let noted = found.as_ref().filter(|found| found.entry.fields_cid == entry.fields_cid);
+                    self.stack.freshen(&entry, noted.map_or(TierName::Disk, |found| found.tier));
+                    (entry, Outcome::Revalidated)
+                }
+                After::Replaced(entry) if ask.mode == Mode::NoStore => (entry, Outcome::NotStored(NoStore::Mode)),
+                After::Replaced(entry) => {
+                    self.stack.put(&entry);
+                    (entry, Outcome::Fetched(because))
+                }
+                After::DoNotStore(entry, reason) => (entry, Outcome::NotStored(reason)),
+            };
+            let ttl_secs = policy::fresh_secs(&entry, &lifetime);
+            let mut answer = Answer::new(*entry, outcome, ttl_secs);
+            answer.add(spent);
+            return Ok(answer);
         }
         Err(Error::new(
             Kind::Transport,
@@ -287,12 +335,9 @@ impl Cache {
         let lifetime = self.ttls.lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
         let mut found = if ask.mode == Mode::NoStore { None } else { self.stack.look_up(&key) };
         let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
-        let now = self.clock.now();
-        let digest = self.upstream.token_digest();
-        let decide = |found: Option<&Found>| {
-            let entry = found.map(|found| &found.entry);
-            policy::before_request(entry, ask.mode, &lifetime, cutoff, digest.as_deref(), now)
-        };
+        let (now, signer) = (self.clock.now(), self.upstream.signer());
+        let terms = Terms { mode: ask.mode, lifetime: &lifetime, cutoff, signer: &signer, fields: ask.fields, now };
+        let decide = |found: Option<&Found>| policy::before_request(found.map(|found| &found.entry), &terms);
         let mut decision = decide(found.as_ref());
         // What is stale near may be fresh farther: look on once before anything is sent.
         if !matches!(decision, Before::Fresh { .. })
@@ -301,7 +346,14 @@ impl Cache {
             decision = decide(Some(&newer));
             found = Some(newer);
         }
-        Explained { key, parts, lifetime, found, cutoff, decision, now }
+        let mut candidate = None;
+        if decision == Before::Fetch(Because::NotStored)
+            && let Some((entry, validators)) = self.candidate(request, &parts, ask, &terms)
+        {
+            decision = Before::Revalidate { validators, because: Because::NotStored };
+            candidate = Some(entry);
+        }
+        Explained { key, parts, lifetime, found, candidate, cutoff, decision, signer, now }
     }
 
     /// Writes what was only noted in memory: statistics and last uses. Call it before the end.
@@ -311,18 +363,64 @@ impl Cache {
     }
 }
 
+/// What was sent for an answer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Spent {
+    requests: u32,
+    not_modified: u32,
+    charged: u32,
+}
+
+impl Spent {
+    fn add(&mut self, more: Spent) {
+        self.requests += more.requests;
+        self.not_modified += more.not_modified;
+        self.charged += more.charged;
+    }
+
+    /// Adds a reply: an authorised 304 is free (GitHub, "Best practices for using the REST API").
+    fn count(&mut self, reply: &Reply, signer: &Signer) {
+        let not_modified = u32::from(reply.is_not_modified());
+        let free = if signer.token_digest.is_some() { not_modified } else { 0 };
+        self.requests += reply.attempts;
+        self.not_modified += not_modified;
+        self.charged += reply.attempts - free;
+    }
+}
+
+impl Answer {
+    /// An answer that has just come.
+    fn new(entry: Entry, outcome: Outcome, ttl_secs: u64) -> Self {
+        Self {
+            entry,
+            outcome,
+            tier: None,
+            age_secs: 0,
+            ttl_secs,
+            requests: 0,
+            not_modified: 0,
+            charged: 0,
+            collapsed: false,
+        }
+    }
+
+    fn spent(&self) -> Spent {
+        Spent { requests: self.requests, not_modified: self.not_modified, charged: self.charged }
+    }
+
+    fn add(&mut self, spent: Spent) {
+        self.requests += spent.requests;
+        self.not_modified += spent.not_modified;
+        self.charged += spent.charged;
+    }
+}
+
 /// What is stored, as an answer.
 fn stored(found: Option<Found>, outcome: Outcome, lifetime: &Lifetime, now: Timestamp) -> Result<Answer> {
     let found = found.ok_or_else(|| Error::new(Kind::Internal, "an answer was promised that is not there"))?;
-    Ok(Answer {
-        age_secs: now.since(found.entry.validated_at.min(now)),
-        ttl_secs: policy::fresh_secs(&found.entry, lifetime),
-        entry: found.entry,
-        outcome,
-        tier: Some(found.tier),
-        requests: 0,
-        not_modified: 0,
-    })
+    let ttl_secs = policy::fresh_secs(&found.entry, lifetime);
+    let age_secs = now.since(found.entry.validated_at.min(now));
+    Ok(Answer { tier: Some(found.tier), age_secs, ..Answer::new(found.entry, outcome, ttl_secs) })
 }
 
 fn is_redirect(entry: &Entry) -> bool {

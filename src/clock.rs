@@ -74,12 +74,24 @@ pub enum Clock {
     System,
     /// A clock that a test moves.
     Manual(Arc<AtomicI64>),
+    /// A clock that goes on with tokio's timers, which a test can pause.
+    Following {
+        /// What it showed at `since`.
+        at: Timestamp,
+        /// When it was set.
+        since: tokio::time::Instant,
+    },
 }
 
 impl Clock {
     /// A clock that stands at `at` until [`advance`](Clock::advance) is called.
     pub fn manual(at: Timestamp) -> Self {
         Self::Manual(Arc::new(AtomicI64::new(at.0)))
+    }
+
+    /// A clock that shows `at` and goes on with tokio's timers.
+    pub fn following_tokio(at: Timestamp) -> Self {
+        Self::Following { at, since: tokio::time::Instant::now() }
     }
 
     /// The current time.
@@ -92,10 +104,11 @@ impl Clock {
                     .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
             ),
             Clock::Manual(at) => Timestamp(at.load(Ordering::Relaxed)),
+            Clock::Following { at, since } => at.plus(since.elapsed().as_secs()),
         }
     }
 
-    /// Moves a manual clock on; the system's goes on by itself.
+    /// Moves a manual clock on; others go on by themselves.
     pub fn advance(&self, secs: u64) {
         if let Clock::Manual(at) = self {
             at.fetch_add(i64::try_from(secs).unwrap_or(i64::MAX), Ordering::Relaxed);

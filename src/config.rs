@@ -10,11 +10,12 @@ mod token;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::github::{App, GitHub, Identity, Options, Proxy};
+use crate::github::{App, Backoff, GitHub, Identity, Options, Proxy};
 use crate::partition::Partition;
 use crate::plan::{DEFAULT_PATH, Plan};
 use crate::policy::TtlTable;
@@ -43,6 +44,10 @@ pub struct Flags {
     pub stale_if_error: Option<Span>,
     /// `--max-requests`.
     pub max_requests: Option<u32>,
+    /// `--retries`.
+    pub retries: Option<u32>,
+    /// `--max-wait`.
+    pub max_wait: Option<Span>,
 }
 
 /// The values in force. Nothing here can print a token.
@@ -105,6 +110,14 @@ impl Config {
             options.identity = Identity::Installation(app.clone());
         }
         options.max_requests = flags.max_requests;
+        if environment.is_true("OCTOCACHE_JOB_TOKEN") {
+            // All jobs of a repository share one limit, whatever their tokens.
+            options.entity = Some(partition.as_str().to_owned());
+        }
+        options.limits_dir = Some(
+            user_cache_dir(&environment).map_or_else(|| cache_dir.clone(), |dir| dir.join("octocache")).join("limits"),
+        );
+        lower_backoff(flags, &environment, &mut options.backoff);
         options.proxy = Proxy {
             https: environment.first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]).map(str::to_owned),
             no_proxy: environment.first(&["NO_PROXY", "no_proxy"]).map(str::to_owned),
@@ -174,6 +187,12 @@ impl Config {
             ("default ttl", secs(self.ttls.default_secs)),
             ("stale-if-error", secs(self.ttls.stale_secs)),
             ("max-requests", self.options.max_requests.map_or_else(|| "none".to_owned(), |max| max.to_string())),
+            ("retries", self.options.backoff.retries.to_string()),
+            ("max-wait", Span(self.options.backoff.max_wait.as_secs()).to_string()),
+            (
+                "limits-dir",
+                self.options.limits_dir.as_ref().map_or_else(|| "none".to_owned(), |dir| dir.display().to_string()),
+            ),
             ("https-proxy", if self.options.proxy.https.is_some() { "set" } else { "none" }.to_owned()),
         ]
     }
@@ -194,19 +213,35 @@ fn cache_dir(flags: &Flags, environment: &Environment, plan: Option<&Path>) -> R
         let named = if text.contains("\ncache:") { Plan::load(plan)?.cache_dir } else { None };
         return Ok(root.join(named.unwrap_or_else(|| PathBuf::from(".cache/github"))));
     }
+    user_cache_dir(environment).map(|base| base.join("octocache")).ok_or_else(|| {
+        Error::usage("there is no place for the cache: neither HOME nor XDG_CACHE_HOME is set")
+            .hint("name one with --cache-dir")
+    })
+}
+
+/// The user's directory for caches, where there is one.
+fn user_cache_dir(environment: &Environment) -> Option<PathBuf> {
     let base = match environment.get("XDG_CACHE_HOME") {
         Some(dir) => PathBuf::from(dir),
-        None if cfg!(windows) => environment.get("LOCALAPPDATA").map(PathBuf::from).unwrap_or_default(),
+        None if cfg!(windows) => PathBuf::from(environment.get("LOCALAPPDATA")?),
         None => {
-            let home = environment.get("HOME").map(PathBuf::from).unwrap_or_default();
+            let home = PathBuf::from(environment.get("HOME")?);
             home.join(if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" })
         }
     };
-    if base.is_absolute() {
-        Ok(base.join("octocache"))
-    } else {
-        Err(Error::usage("there is no place for the cache: neither HOME nor XDG_CACHE_HOME is set")
-            .hint("name one with --cache-dir"))
+    base.is_absolute().then_some(base)
+}
+
+/// Flags over the environment: how failures and limits are waited out.
+fn lower_backoff(flags: &Flags, environment: &Environment, backoff: &mut Backoff) {
+    if environment.is_false("GITHUB_BACKOFF_ENABLED") {
+        *backoff = Backoff::off();
+    }
+    if let Some(retries) = flags.retries {
+        backoff.retries = retries;
+    }
+    if let Some(Span(secs)) = flags.max_wait {
+        backoff.max_wait = Duration::from_secs(secs);
     }
 }
 

@@ -67,6 +67,13 @@ impl StoredHeaders {
         self.0.get(name).map(String::as_str)
     }
 
+    /// Sets one value; a name that is not kept is left out.
+    pub fn set(&mut self, name: &str, value: String) {
+        if KEPT.contains(&name) {
+            self.0.insert(name.to_owned(), value);
+        }
+    }
+
     /// All, in order of name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
@@ -113,10 +120,23 @@ pub struct Entry {
     /// [`Token::digest`](crate::token::Token::digest) of the token that the validators came to;
     /// `None` for a request without one.
     pub token_digest: Option<String>,
+    /// The rule that explained the entity tag when it came; see
+    /// [`validator`](crate::policy::validator).
+    pub etag_rule: Option<EtagRule>,
+    /// Digest of those fields of the parent item that this follows from (A11).
+    pub fields_cid: Option<Cid>,
     /// Content address of the body.
     pub cid: Cid,
     /// The body, byte for byte as GitHub sent it.
     pub body: Bytes,
+}
+
+/// A rule that makes entity tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EtagRule {
+    /// GitHub's.
+    Github,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -136,6 +156,10 @@ struct Meta<'a> {
     repeats: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     token_digest: Option<std::borrow::Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    etag_rule: Option<EtagRule>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fields_cid: Option<Cid>,
     cid: Cid,
     len: u64,
 }
@@ -182,6 +206,8 @@ impl Entry {
             ttl_secs: self.ttl_secs,
             repeats: self.repeats,
             token_digest: self.token_digest.as_deref().map(Borrowed),
+            etag_rule: self.etag_rule,
+            fields_cid: self.fields_cid,
             cid: self.cid,
             len: self.body.len() as u64,
         };
@@ -251,6 +277,8 @@ impl Entry {
             ttl_secs: meta.ttl_secs,
             repeats: meta.repeats,
             token_digest: meta.token_digest.map(Into::into),
+            etag_rule: meta.etag_rule,
+            fields_cid: meta.fields_cid,
             cid: meta.cid,
             body,
         })
@@ -364,6 +392,8 @@ pub(crate) mod tests {
             ttl_secs: 3_600,
             repeats: 0,
             token_digest: None,
+            etag_rule: None,
+            fields_cid: None,
             cid: Cid::of(body),
             body: Bytes::copy_from_slice(body),
         }

@@ -19,8 +19,10 @@ pub enum Kind {
     Usage,
     /// A file or directory could not be read or written.
     Io,
-    /// No connection, a broken one, a time-out, or a truncated answer.
+    /// No connection, a broken one, or a truncated answer.
     Transport,
+    /// No complete answer in time; GitHub may still be at it.
+    TimedOut,
     /// GitHub answered 5xx.
     Server(u16),
     /// A primary or secondary limit, or our own `max-requests`; nothing is sent before `until`.
@@ -106,14 +108,24 @@ impl Error {
         self.0.kind
     }
 
+    /// The same error for somebody else who waited for it: text and advice, the cause as text.
+    #[must_use]
+    pub fn repeated(&self) -> Self {
+        let mut said = self.to_string();
+        if let Some(hint) = &self.0.hint {
+            said.truncate(said.len() - hint.len() - 2);
+        }
+        Self(Box::new(Inner { kind: self.0.kind, text: said, hint: self.0.hint.clone(), cause: None }))
+    }
+
     /// Whether a stale answer may stand in (A9): limits, 5xx and transport failures only.
     pub fn allows_stale(&self) -> bool {
-        matches!(self.0.kind, Kind::Transport | Kind::Server(_) | Kind::Limited { .. })
+        self.is_transient() || matches!(self.0.kind, Kind::Limited { .. })
     }
 
     /// Whether the same request may be sent again soon.
     pub fn is_transient(&self) -> bool {
-        matches!(self.0.kind, Kind::Transport | Kind::Server(_))
+        matches!(self.0.kind, Kind::Transport | Kind::TimedOut | Kind::Server(_))
     }
 
     /// Whether the user's input is at fault.
@@ -165,5 +177,7 @@ mod tests {
             Error::io("write", Path::new("out/a.json"), cause).within("query `a`").hint("choose another --output-dir");
         assert_eq!(error.to_string(), "query `a`: cannot write out/a.json: denied; choose another --output-dir");
         assert!(!error.allows_stale());
+        let repeated = error.repeated();
+        assert_eq!((repeated.kind(), repeated.to_string()), (error.kind(), error.to_string()));
     }
 }

@@ -80,6 +80,15 @@ pub fn commit(file: File, partial: &Path, target: &Path, durability: Durability)
     Ok(())
 }
 
+/// Opens a lock file, readable by this user only; what it holds does not matter.
+pub fn open_lock(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 /// Reads a file of at most `max` bytes; `None` when there is none.
 pub fn read_bounded(path: &Path, max: u64) -> Result<Option<Bytes>> {
     let file = match File::open(path) {

@@ -1,38 +1,63 @@
-//! GitHub as an upstream: signing, sending, bounded retries, and knowing a limit when it bites.
+//! GitHub as an upstream: signing, budget, sending, retries, and knowing a limit when it bites.
 //!
-//! Knows: the order budget ▸ limit ▸ attempt ▸ retry. Does not know: caches, entries.
+//! Knows: the order sign ▸ admit ▸ send ▸ observe ▸ wait and ask again; nobody else retries. Does
+//! not know: caches, entries.
 
+mod admission;
 mod app;
-mod ledger;
+mod backoff;
+mod budget;
 mod limit;
+mod outage;
+mod shared;
 mod transport;
+mod wire;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use octocrab::{OctoBody, Octocrab};
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Kind, Result};
-use crate::policy::Validators;
+use crate::policy::{Signer, Validators, validator};
 use crate::reply::Reply;
 use crate::request::{Api, Method, Request};
 use crate::token::Token;
-use crate::upstream::{BoxFuture, RateLimit, Upstream};
+use crate::upstream::{BoxFuture, Conditions, RateLimit, Upstream};
 pub use app::App;
+pub use backoff::Backoff;
+pub use budget::Reserve;
 pub use transport::Proxy;
+pub use wire::Wire;
 
 use app::Minted;
-use ledger::Ledger;
-use limit::Limit;
+use backoff::Spent;
+use budget::{Budget, bucket_of};
+use outage::Outage;
+use shared::Shared;
 
 /// `User-Agent` of every request. GitHub refuses requests without one, and pretty-prints bodies
 /// for some tools' names, so it is never the caller's.
 pub const AGENT: &str = concat!("octocache/", env!("CARGO_PKG_VERSION"));
+
+/// Requests under way at once, unless told otherwise; GitHub asks for few.
+pub const CONCURRENCY: usize = 8;
+
+/// GitHub's bound for one identity, everything counted.
+pub const MAX_CONCURRENCY: usize = 100;
+
+/// Predictions in a row that failed although nothing had changed, after which none is sent.
+const MAX_BROKEN_PREDICTIONS: u32 = 3;
 
 const API_VERSION: HeaderName = HeaderName::from_static("x-github-api-version");
 
@@ -64,8 +89,17 @@ pub struct Options {
     pub total_timeout: Duration,
     /// Requests that may go out in the life of this value.
     pub max_requests: Option<u32>,
-    /// Pauses before each further attempt after a transport failure or 5xx.
-    pub retry_pauses: Vec<Duration>,
+    /// Requests under way at once; at most [`MAX_CONCURRENCY`].
+    pub concurrency: usize,
+    /// What is left to others, by whoever warms.
+    pub reserve: Option<Reserve>,
+    /// How failures and limits are waited out.
+    pub backoff: Backoff,
+    /// Where processes of this machine tell each other of limits; each for itself without it.
+    pub limits_dir: Option<PathBuf>,
+    /// What GitHub counts as one: a repository for its jobs' tokens. By default the token or
+    /// installation itself.
+    pub entity: Option<String>,
     /// Pauses before each further attempt while GitHub is still computing (202).
     pub not_ready_pauses: Vec<Duration>,
 }
@@ -81,7 +115,11 @@ impl Options {
             read_timeout: Duration::from_secs(30),
             total_timeout: Duration::from_mins(2),
             max_requests: None,
-            retry_pauses: [500, 1_000].map(Duration::from_millis).to_vec(),
+            concurrency: CONCURRENCY,
+            reserve: None,
+            backoff: Backoff::default(),
+            limits_dir: None,
+            entity: None,
             not_ready_pauses: [1, 2, 4].map(Duration::from_secs).to_vec(),
         }
     }
@@ -91,40 +129,52 @@ impl Options {
 /// that is answered from the cache opens nothing.
 pub struct GitHub {
     options: Options,
+    wire: Arc<dyn Wire>,
     /// The installation's token.
     minted: Mutex<Option<Minted>>,
     /// Held while a token is minted, so that requests which need one wait for it instead of each
     /// minting their own.
     minting: tokio::sync::Mutex<()>,
     clock: Clock,
-    client: OnceLock<Octocrab>,
     sent: AtomicU32,
-    ledger: Ledger,
-    /// A limit that bit: nothing is sent before this time.
-    limited_until: Mutex<Option<Timestamp>>,
+    budget: Mutex<Budget>,
+    /// Told whenever a request has ended.
+    ended: Notify,
+    outage: Mutex<Outage>,
+    shared: Option<Shared>,
+    synced: Mutex<Option<Instant>>,
+    /// Predictions in a row that failed on equal bytes.
+    broken_predictions: AtomicU32,
 }
 
 impl GitHub {
-    /// GitHub as `options` say.
+    /// GitHub over HTTP, as `options` say.
     pub fn new(options: Options, clock: Clock) -> Self {
+        let wire = Arc::new(transport::Http::new(&options));
+        Self::over(wire, options, clock)
+    }
+
+    /// GitHub over another wire.
+    pub fn over(wire: Arc<dyn Wire>, options: Options, clock: Clock) -> Self {
+        let shared = options.limits_dir.as_ref().map(|dir| {
+            let entity = format!("{}\0{}", options.api.host(), options.entity());
+            let name = HEXLOWER.encode(&Sha256::digest(entity)[..8]);
+            Shared::new(dir.join(name), format!("{}-{:04x}", std::process::id(), (luck() * 65_536.0) as u32))
+        });
         Self {
             minted: Mutex::default(),
             minting: tokio::sync::Mutex::default(),
+            budget: Mutex::new(Budget::new(options.concurrency)),
             options,
+            wire,
             clock,
-            client: OnceLock::new(),
             sent: AtomicU32::new(0),
-            ledger: Ledger::default(),
-            limited_until: Mutex::default(),
+            ended: Notify::new(),
+            outage: Mutex::default(),
+            shared,
+            synced: Mutex::default(),
+            broken_predictions: AtomicU32::new(0),
         }
-    }
-
-    fn client(&self) -> Result<&Octocrab> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        let built = transport::connect(&self.options)?;
-        Ok(self.client.get_or_init(|| built))
     }
 
     /// The token to sign with; an installation's is minted when there is none or it ends soon.
@@ -144,7 +194,7 @@ impl GitHub {
         }
         let request = Request::get(&self.options.api, &app.path())?;
         let headers = headers(&request, &Validators::default(), Some(&app.claim(self.clock.now())?))?;
-        let reply = self.exchange("POST", &request, &headers).await?;
+        let reply = self.exchange("POST", &request, headers).await?;
         if !reply.status.is_success() {
             let status = reply.status.as_u16();
             return Err(Error::new(
@@ -154,21 +204,31 @@ impl GitHub {
             .hint("check the App's ID, its key and the installation"));
         }
         let new = Minted::read(&reply.body)?;
-        *self.minted.lock().unwrap_or_else(PoisonError::into_inner) = Some(new.clone());
+        *lock(&self.minted) = Some(new.clone());
         Ok(Some(new.token))
     }
 
     fn usable_minted(&self) -> Option<Minted> {
-        let minted = self.minted.lock().unwrap_or_else(PoisonError::into_inner);
-        minted.as_ref().filter(|minted| minted.is_usable(self.clock.now())).cloned()
+        lock(&self.minted).as_ref().filter(|minted| minted.is_usable(self.clock.now())).cloned()
     }
 
-    /// One request on the wire, one answer.
-    async fn attempt(&self, request: &Request, headers: &HeaderMap) -> Result<Reply> {
+    /// One request on the wire, one answer. A limit, 5xx and everything that is no answer is an error.
+    async fn attempt(&self, request: &Request, headers: HeaderMap) -> Result<Reply> {
+        let bucket = bucket_of(request);
+        let _under_way = self.admitted(bucket).await?;
         let reply = self.exchange(request.method.as_str(), request, headers).await?;
-        self.ledger.observe(&reply);
-        if let Some(limit) = limit::of(&reply, self.clock.now()) {
-            return Err(self.limited(&limit));
+        let now = self.clock.now();
+        lock(&self.budget).observe(&reply, now);
+        let graphql = matches!(request.method, Method::Graphql(_));
+        if let Some(limit) = limit::of(&reply, graphql, now) {
+            let bucket = reply.header("x-ratelimit-resource").unwrap_or(bucket);
+            let until = lock(&self.budget).limited(limit, bucket, now);
+            self.sync(true);
+            let name = match limit {
+                limit::Limit::Primary { .. } => "primary rate limit",
+                limit::Limit::Secondary { .. } => "secondary rate limit",
+            };
+            return Err(limit_error(Some(until), self.is_anonymous()).because(name));
         }
         if reply.status.is_server_error() {
             let status = reply.status.as_u16();
@@ -177,81 +237,127 @@ impl GitHub {
         Ok(reply)
     }
 
-    async fn exchange(&self, method: &str, request: &Request, headers: &HeaderMap) -> Result<Reply> {
-        self.check_limits()?;
-        let client = self.client()?;
+    async fn exchange(&self, method: &str, request: &Request, headers: HeaderMap) -> Result<Reply> {
         let body = match &request.method {
-            Method::Graphql(json) => OctoBody::from(json.to_vec()),
-            Method::Get | Method::Head => OctoBody::empty(),
+            Method::Graphql(json) => json.clone(),
+            Method::Get | Method::Head => Bytes::new(),
         };
         let mut message = http::Request::builder()
             .method(method)
             .uri(self.options.api.url(request))
             .body(body)
             .map_err(|cause| Error::usage(format!("`{}` makes no request", request.target())).because(cause))?;
-        *message.headers_mut() = headers.clone();
-        self.sent.fetch_add(1, Ordering::Relaxed);
+        *message.headers_mut() = headers;
+        let max = self.options.max_requests.unwrap_or(u32::MAX);
+        let room = |sent: u32| (sent < max).then_some(sent + 1);
+        if self.sent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
+            let text = format!("the run's own limit of {max} requests is used up");
+            return Err(Error::new(Kind::Limited { until: None }, text));
+        }
         tracing::debug!(target = %request.target(), "asking GitHub");
         let total = self.options.total_timeout;
-        tokio::time::timeout(total, transport::exchange(client, message, self.options.read_timeout))
+        tokio::time::timeout(total, self.wire.exchange(message))
             .await
-            .map_err(|_| Error::new(Kind::Transport, format!("no complete answer within {total:?}")))
+            .map_err(|_| Error::new(Kind::TimedOut, format!("no complete answer within {total:?}")))
             .and_then(|reply| reply)
             .map_err(|error| error.within(format_args!("{}{}", request.host, request.path)))
-    }
-
-    fn check_limits(&self) -> Result<()> {
-        if let Some(max) = self.options.max_requests
-            && self.sent.load(Ordering::Relaxed) >= max
-        {
-            return Err(Error::new(
-                Kind::Limited { until: None },
-                format!("the run's own limit of {max} requests is used up"),
-            ));
-        }
-        match *self.lock_limited() {
-            Some(until) if until > self.clock.now() => Err(limit_error(Some(until), self.is_anonymous())),
-            _ => Ok(()),
-        }
-    }
-
-    fn limited(&self, limit: &Limit) -> Error {
-        *self.lock_limited() = Some(limit.until);
-        limit_error(Some(limit.until), self.is_anonymous()).because(limit.name())
     }
 
     fn is_anonymous(&self) -> bool {
         matches!(self.options.identity, Identity::Public)
     }
 
-    fn lock_limited(&self) -> std::sync::MutexGuard<'_, Option<Timestamp>> {
-        self.limited_until.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn fetch_with_retries(&self, request: &Request, validators: &Validators) -> Result<Reply> {
-        let headers = headers(request, validators, self.token().await?.as_ref())?;
-        let (mut failures, mut not_ready) = (self.options.retry_pauses.iter(), self.options.not_ready_pauses.iter());
-        let mut attempts = 0;
+    async fn fetch_with_retries(&self, request: &Request, conditions: &Conditions) -> Result<Reply> {
+        let token = self.token().await?;
+        let headers = headers(request, &conditions.validators, token.as_ref())?;
+        let mut not_ready = self.options.not_ready_pauses.iter();
+        let (mut attempts, mut spent) = (0, Spent::default());
         loop {
             attempts += 1;
-            let pause = match self.attempt(request, &headers).await {
-                Ok(reply) if reply.status.as_u16() == 202 => match not_ready.next() {
-                    Some(pause) => pause,
-                    None => return Ok(Reply { attempts, ..reply }),
-                },
-                Ok(reply) => return Ok(Reply { attempts, ..reply }),
-                Err(error) if error.is_transient() => match failures.next() {
-                    Some(pause) => {
-                        tracing::debug!(%error, ?pause, "asking again");
-                        pause
+            let error = match self.attempt(request, headers.clone()).await {
+                Ok(mut reply) => {
+                    lock(&self.outage).answered();
+                    if let (202, Some(pause)) = (reply.status.as_u16(), not_ready.next()) {
+                        tokio::time::sleep(*pause).await;
+                        continue;
                     }
-                    None => return Err(error),
-                },
-                Err(error) => return Err(error),
+                    self.check_rule(request, &conditions.validators, token.as_ref(), &mut reply);
+                    return Ok(Reply { attempts, ..reply });
+                }
+                Err(error) => error,
             };
-            tokio::time::sleep(*pause).await;
+            let limited = matches!(error.kind(), Kind::Limited { .. });
+            // A GraphQL query that took too long is charged for it, and would take as long again.
+            let in_vain = matches!(request.method, Method::Graphql(_))
+                && matches!(error.kind(), Kind::TimedOut | Kind::Server(502 | 504));
+            let pause = self.options.backoff.pause(&error, spent, luck(), self.clock.now());
+            match pause.filter(|_| !in_vain && (conditions.may_wait || !limited)) {
+                Some(pause) if !lock(&self.outage).is_likely() => {
+                    tracing::debug!(%error, ?pause, "asking again");
+                    spent = Spent { retries: spent.retries + 1, waited: spent.waited + pause };
+                    tokio::time::sleep(pause).await;
+                }
+                _ => {
+                    if error.is_transient() && !in_vain {
+                        lock(&self.outage).gave_up(Instant::now());
+                    }
+                    return Err(error);
+                }
+            }
         }
     }
+
+    /// Compares the answer's entity tag with the rule, and notices when predictions stop to hold.
+    fn check_rule(&self, request: &Request, validators: &Validators, token: Option<&Token>, reply: &mut Reply) {
+        if request.method != Method::Get {
+            return;
+        }
+        let Some(predicted) = validators.predicted_body() else {
+            if reply.status == http::StatusCode::OK {
+                reply.rule_held = validator::rule_holds(&reply.headers, &request.accept, token, &reply.body);
+            }
+            return;
+        };
+        if reply.is_not_modified() {
+            self.broken_predictions.store(0, Ordering::Relaxed);
+            reply.rule_held = Some(true);
+        } else if reply.status == http::StatusCode::OK {
+            reply.rule_held = validator::rule_holds(&reply.headers, &request.accept, token, &reply.body);
+            let broken = reply.body == *predicted;
+            if broken && self.broken_predictions.fetch_add(1, Ordering::Relaxed) + 1 == MAX_BROKEN_PREDICTIONS {
+                tracing::warn!(
+                    host = %request.host,
+                    "GitHub's entity tags no longer follow the rule by which they are predicted; \
+                     revalidation under another token goes by date, or is a full request"
+                );
+            }
+        }
+    }
+}
+
+impl Options {
+    /// What GitHub counts as one, by name.
+    fn entity(&self) -> String {
+        match (&self.entity, &self.identity) {
+            (Some(entity), _) => entity.clone(),
+            (None, Identity::Public) => "public".to_owned(),
+            (None, Identity::Token(token)) => token.digest(),
+            (None, Identity::Installation(app)) => format!("installation:{}", app.installation),
+        }
+    }
+}
+
+/// Uniform in 0 to 1, for jitter and for spreading; nothing secret depends on it.
+fn luck() -> f64 {
+    use ring::rand::SecureRandom;
+    let mut bytes = [0; 4];
+    let drawn = ring::rand::SystemRandom::new().fill(&mut bytes);
+    drawn.map_or(0.5, |()| f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
+}
+
+/// A panic elsewhere cannot leave these small states half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Exactly the headers that go out.
@@ -274,7 +380,7 @@ fn headers(request: &Request, validators: &Validators, token: Option<&Token>) ->
     if let Method::Graphql(_) = request.method {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    validators.apply(&mut headers);
+    validators.apply(&mut headers, &request.accept, token);
     Ok(headers)
 }
 
@@ -296,26 +402,47 @@ impl fmt::Debug for GitHub {
 }
 
 impl Upstream for GitHub {
-    fn fetch<'a>(&'a self, request: &'a Request, validators: &'a Validators) -> BoxFuture<'a, Result<Reply>> {
-        Box::pin(self.fetch_with_retries(request, validators))
+    fn fetch<'a>(&'a self, request: &'a Request, conditions: &'a Conditions) -> BoxFuture<'a, Result<Reply>> {
+        Box::pin(self.fetch_with_retries(request, conditions))
     }
 
-    fn token_digest(&self) -> Option<String> {
-        match &self.options.identity {
+    fn signer(&self) -> Signer {
+        let token_digest = match &self.options.identity {
             Identity::Public => None,
             Identity::Token(token) => Some(token.digest()),
             // Between tokens nobody knows the next one's: no stored validator came to it.
             Identity::Installation(_) => {
                 Some(self.usable_minted().map_or_else(String::new, |minted| minted.token.digest()))
             }
-        }
+        };
+        let predicts = self.broken_predictions.load(Ordering::Relaxed) < MAX_BROKEN_PREDICTIONS;
+        Signer { token_digest, predicts }
     }
 
     fn rate_limit(&self) -> Option<RateLimit> {
-        self.ledger.scarcest()
+        lock(&self.budget).scarcest()
+    }
+
+    fn allowance(&self, request: &Request) -> Option<u64> {
+        self.sync(false);
+        let own = self.options.max_requests.map(|max| u64::from(max.saturating_sub(self.sent())));
+        let left = lock(&self.budget).remaining(bucket_of(request), self.clock.now());
+        match (own, left) {
+            (Some(own), Some(left)) => Some(own.min(left)),
+            (own, left) => own.or(left),
+        }
     }
 
     fn sent(&self) -> u32 {
         self.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for GitHub {
+    /// What is left is news for the next process.
+    fn drop(&mut self) {
+        if self.sent() > 0 {
+            self.sync(true);
+        }
     }
 }

@@ -68,6 +68,7 @@ pub mod token;
 
 // Machinery: each ignorant of the others' purpose.
 pub mod bundle;
+pub mod collapse;
 pub mod cutoff;
 pub mod github;
 pub mod stack;

@@ -9,15 +9,26 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// From the cache, fresh; nothing was sent.
-    Hit,
+    Hit(Proof),
     /// From the cache after GitHub said 304; free of the primary limit when authorised.
     Revalidated,
+    /// From another partition's copy, or a guess, after GitHub said 304 to this very token.
+    Confirmed,
     /// From GitHub.
     Fetched(Because),
     /// From the cache although stale.
     Stale(StaleReason),
     /// From GitHub, and not stored.
     NotStored(NoStore),
+}
+
+/// Why an entry counts as fresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// It is within its lifetime.
+    Lifetime,
+    /// The fields of its parent item that it follows from are unchanged (A11).
+    Fields,
 }
 
 /// Why an entry did not answer by itself.
@@ -33,6 +44,8 @@ pub enum Because {
     Mode,
     /// GitHub sent `Cache-Control: no-cache`.
     NoCacheDirective,
+    /// The fields of its parent item that it follows from have changed (A11).
+    FieldsChanged,
 }
 
 /// Why a stale entry answered.
@@ -77,8 +90,9 @@ impl Outcome {
     /// One word for reports.
     pub fn as_str(self) -> &'static str {
         match self {
-            Outcome::Hit => "hit",
+            Outcome::Hit(_) => "hit",
             Outcome::Revalidated => "revalidated",
+            Outcome::Confirmed => "confirmed",
             Outcome::Fetched(_) => "fetched",
             Outcome::Stale(_) => "stale",
             Outcome::NotStored(_) => "not-stored",
@@ -88,7 +102,8 @@ impl Outcome {
     /// The reason behind the word, where there is one.
     pub fn reason(self) -> Option<&'static str> {
         match self {
-            Outcome::Hit | Outcome::Revalidated => None,
+            Outcome::Hit(Proof::Lifetime) | Outcome::Revalidated | Outcome::Confirmed => None,
+            Outcome::Hit(Proof::Fields) => Some("fields-unchanged"),
             Outcome::Fetched(because) => Some(because.as_str()),
             Outcome::Stale(reason) => Some(reason.as_str()),
             Outcome::NotStored(reason) => Some(reason.as_str()),
@@ -105,6 +120,7 @@ impl Because {
             Because::Invalidated => "invalidated",
             Because::Mode => "mode",
             Because::NoCacheDirective => "no-cache",
+            Because::FieldsChanged => "fields-changed",
         }
     }
 }

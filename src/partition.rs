@@ -40,6 +40,20 @@ impl Partition {
         if name == "public" { Ok(Self::public()) } else { Self::checked("name", name) }
     }
 
+    /// Reads a name that [`Partition::as_str`] gave; `None` when it cannot be one.
+    pub fn read_back(name: &str) -> Option<Self> {
+        let (scheme, rest) = name.split_once(':').unwrap_or(("", name));
+        let fits = match scheme {
+            "" => rest == "public",
+            "repo" | "name" => return Self::checked(scheme, rest).ok(),
+            "token" | "installation" => {
+                !rest.is_empty() && rest.len() <= 64 && rest.bytes().all(|b| b.is_ascii_alphanumeric())
+            }
+            _ => false,
+        };
+        fits.then(|| Self(name.to_owned()))
+    }
+
     fn checked(scheme: &str, name: &str) -> Result<Self> {
         let fits = !name.is_empty()
             && name.len() <= 200
@@ -74,5 +88,13 @@ mod tests {
         let [a, b] = ["ghp_a", "ghp_b"].map(|text| Partition::token(&Token::new(text).unwrap()));
         assert_ne!(a, b);
         assert!(Partition::named("no spaces").is_err());
+        for partition in
+            [repository, a, Partition::installation(7), Partition::public(), Partition::named("x/y").unwrap()]
+        {
+            assert_eq!(Partition::read_back(partition.as_str()), Some(partition));
+        }
+        for foreign in ["", "token:", "token:../x", "repo:a b", "other:x", "publicx"] {
+            assert_eq!(Partition::read_back(foreign), None, "{foreign}");
+        }
     }
 }

@@ -5,17 +5,18 @@
 
 pub mod class;
 mod lifetime;
+pub mod validator;
 
 pub use lifetime::{Lifetime, TtlTable};
+pub use validator::{Etag, Signer, Validators};
 
-use http::HeaderMap;
-use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::header::ETAG;
 
 use crate::cid::Cid;
 use crate::clock::Timestamp;
-use crate::entry::{Entry, StoredHeaders};
+use crate::entry::{Entry, EtagRule, StoredHeaders};
 use crate::key::KeyParts;
-use crate::outcome::{Because, NoStore, StaleReason};
+use crate::outcome::{Because, NoStore, Proof, StaleReason};
 use crate::reply::Reply;
 use crate::request::{Method, Request};
 
@@ -35,43 +36,6 @@ pub enum Mode {
     ForceCache,
     /// Any entry answers; nothing is ever fetched (`--offline`).
     OnlyIfCached,
-}
-
-/// Preconditions that make a request conditional.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Validators {
-    /// For `If-None-Match`.
-    pub etag: Option<String>,
-    /// For `If-Modified-Since`.
-    pub last_modified: Option<String>,
-}
-
-impl Validators {
-    /// What `entry` offers to the holder of the token with `token_digest`.
-    ///
-    /// GitHub's `ETag` depends on the token, so one that came to another token never matches and
-    /// would even outrank a `Last-Modified` that does (RFC 9110 section 13.1.3): leave it out then.
-    pub fn of(entry: &Entry, token_digest: Option<&str>) -> Self {
-        let last_modified = entry.headers.get(LAST_MODIFIED.as_str()).map(str::to_owned);
-        let same_token = entry.token_digest.as_deref() == token_digest;
-        let etag = entry.headers.get(ETAG.as_str()).filter(|_| same_token || last_modified.is_none());
-        Self { etag: etag.map(str::to_owned), last_modified }
-    }
-
-    /// Whether there is nothing to be conditional on.
-    pub fn is_empty(&self) -> bool {
-        self.etag.is_none() && self.last_modified.is_none()
-    }
-
-    /// Writes the preconditions; a value that no header can carry is left out.
-    pub fn apply(&self, headers: &mut HeaderMap) {
-        let pairs = [(IF_NONE_MATCH, &self.etag), (IF_MODIFIED_SINCE, &self.last_modified)];
-        for (name, value) in pairs {
-            if let Some(value) = value.as_deref().and_then(|value| value.parse().ok()) {
-                headers.insert(name, value);
-            }
-        }
-    }
 }
 
 /// What an invalidation says about one entry (A15).
@@ -98,6 +62,8 @@ pub enum Before {
     Fresh {
         /// Seconds since it was last validated.
         age_secs: u64,
+        /// Why it may.
+        proof: Proof,
     },
     /// The entry answers although it is stale, because the mode says so.
     AnswerStale {
@@ -119,15 +85,26 @@ pub enum Before {
     NotCached,
 }
 
+/// What is wanted and known when a request comes in.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// What may be used and asked.
+    pub mode: Mode,
+    /// How long answers live.
+    pub lifetime: &'a Lifetime,
+    /// What invalidations say.
+    pub cutoff: CutoffTimes,
+    /// Who asks.
+    pub signer: &'a Signer,
+    /// Digest of those fields of the parent item that the answer follows from (A11).
+    pub fields: Option<Cid>,
+    /// The time.
+    pub now: Timestamp,
+}
+
 /// Decides before a request: a pure function of what is stored, wanted and known.
-pub fn before_request(
-    entry: Option<&Entry>,
-    mode: Mode,
-    lifetime: &Lifetime,
-    cutoff: CutoffTimes,
-    token_digest: Option<&str>,
-    now: Timestamp,
-) -> Before {
+pub fn before_request(entry: Option<&Entry>, terms: &Terms<'_>) -> Before {
+    let Terms { mode, lifetime, cutoff, signer, fields, now } = *terms;
     if matches!(mode, Mode::NoStore | Mode::Reload) {
         return Before::Fetch(Because::Mode);
     }
@@ -146,19 +123,35 @@ pub fn before_request(
         Because::Mode
     } else if must_always_revalidate(entry) {
         Because::NoCacheDirective
-    } else if age_secs < fresh_secs(entry, lifetime) {
-        return Before::Fresh { age_secs };
     } else {
-        Because::Stale
+        match (fields, entry.fields_cid) {
+            (Some(now), Some(then)) if now == then => return Before::Fresh { age_secs, proof: Proof::Fields },
+            (Some(_), Some(_)) => Because::FieldsChanged,
+            _ if age_secs < fresh_secs(entry, lifetime) => return Before::Fresh { age_secs, proof: Proof::Lifetime },
+            _ => Because::Stale,
+        }
     };
     match mode {
         Mode::OnlyIfCached => Before::AnswerStale { age_secs, reason: StaleReason::Offline },
         Mode::ForceCache => Before::AnswerStale { age_secs, reason: StaleReason::ForceCache },
-        _ => match Validators::of(entry, token_digest) {
+        _ => match Validators::of(entry, signer) {
             validators if validators.is_empty() => Before::Fetch(because),
             validators => Before::Revalidate { validators, because },
         },
     }
+}
+
+/// Whether `candidate`, a body of another partition or one that is only guessed, may be tried:
+/// its tag is sent, and only GitHub's own 304 to the asker releases its bytes (A20). Never
+/// offline, never as a stale answer, not for what its class keeps private.
+pub fn may_try(candidate: &Entry, terms: &Terms<'_>) -> Option<Validators> {
+    let may = matches!(terms.mode, Mode::Default | Mode::NoCache | Mode::ForceCache)
+        && terms.signer.predicts
+        && candidate.status == 200
+        && candidate.etag_rule == Some(EtagRule::Github)
+        && !terms.lifetime.private
+        && terms.cutoff.gone.is_none_or(|at| candidate.fetched_at > at);
+    may.then(|| Validators::of_candidate(candidate))
 }
 
 /// How long `entry` is fresh for an asker with `lifetime`: negative answers briefly, growing
@@ -202,21 +195,29 @@ pub enum After {
     AskAgain,
 }
 
-/// Decides after a reply; `stored` is the entry whose validators were sent.
+/// Decides after a reply; `stored` is the entry whose validators were sent, `terms` are those of the
+/// time when it came.
 pub fn after_reply(
     stored: Option<Entry>,
     request: &Request,
     parts: &KeyParts,
     reply: Reply,
-    lifetime: &Lifetime,
-    token_digest: Option<&str>,
-    now: Timestamp,
+    terms: &Terms<'_>,
 ) -> After {
+    let Terms { lifetime, signer, fields, now, .. } = *terms;
+    let token_digest = signer.token_digest.as_deref();
     let headers = StoredHeaders::of(&reply.headers);
     if reply.is_not_modified() {
         let Some(mut entry) = stored else { return After::AskAgain };
         entry.headers.freshen(&headers);
         entry.validated_at = now;
+        entry.fields_cid = fields.or(entry.fields_cid);
+        if entry.parts != *parts {
+            // Another partition's bytes, of which GitHub has just said that the asker may have them.
+            entry.parts.clone_from(parts);
+            entry.listing = request.listing.as_deref().map(str::to_owned);
+            entry.fetched_at = now;
+        }
         if headers.get(ETAG.as_str()).is_some() {
             entry.token_digest = token_digest.map(str::to_owned);
         }
@@ -238,6 +239,8 @@ pub fn after_reply(
         ttl_secs: lifetime.fresh_secs,
         repeats,
         token_digest: token_digest.map(str::to_owned),
+        etag_rule: reply.rule_held.filter(|held| *held).map(|_| EtagRule::Github),
+        fields_cid: fields,
         cid: Cid::of(&reply.body),
         body: reply.body.clone(),
     });

@@ -16,6 +16,9 @@ pub struct Reply {
     pub body: Bytes,
     /// Requests that it took, retries included.
     pub attempts: u32,
+    /// Whether the rule of [`validator`](crate::policy::validator) explains its entity tag; `None`
+    /// where there was nothing to compare.
+    pub rule_held: Option<bool>,
 }
 
 impl Reply {

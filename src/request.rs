@@ -211,6 +211,24 @@ impl Request {
         self
     }
 
+    /// A parameter's value as it stands in the query.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// The same request with `name=value` instead of whatever it says of `name`, as a page of the
+    /// same listing; `None` for a value that cannot stand in a query.
+    pub fn with_param(&self, name: &str, value: &str) -> Option<Self> {
+        if !value.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return None;
+        }
+        let others = self.query.split('&').filter(|pair| pair.split('=').next() != Some(name));
+        let pair = format!("{name}={value}");
+        let pairs: Vec<&str> = others.chain([pair.as_str()]).collect();
+        let listing = Some(self.listing.clone().unwrap_or_else(|| self.path.as_str().into()));
+        Some(Self { query: normal_query(&pairs.join("&")), listing, ..self.clone() })
+    }
+
     /// The request that `link` (a `Link` or `Location` address) leads to from here: same
     /// representation, and it remembers what it belongs to. `None` when it leaves this API.
     pub fn follow(&self, api: &Api, link: &str) -> Option<Self> {

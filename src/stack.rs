@@ -4,12 +4,14 @@
 //! know: freshness, upstream.
 //!
 //! ```text
-//! <dir>/ .gitignore CACHEDIR.TAG lock cutoffs.json used.log fresh.log stats.json bundle.tar.zst
-//!        partial/  files being written        v1/  loose entries
+//! <dir>/ .gitignore CACHEDIR.TAG lock cutoffs.json used.log fresh.log stats.log partitions.log
+//!        bundle.tar.zst   partial/ files being written   turns/ locks   v1/ loose entries
 //! ```
 
 mod clean;
 mod pack;
+mod partitions;
+mod turns;
 
 pub use clean::Cleaned;
 pub use pack::{Narrow, Saved, order};
@@ -26,6 +28,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::files::{self, Durability};
 use crate::key::CacheKey;
+use crate::partition::Partition;
 use crate::policy::CutoffTimes;
 use crate::tag::Subject;
 use crate::tier::bundle::BundleTier;
@@ -54,11 +57,13 @@ pub struct Stack {
     /// First halves of the keys of bundled entries that answered, for `used.log`.
     used: Mutex<Vec<[u8; 16]>>,
     prepared: OnceLock<bool>,
+    /// Partitions that are on the list by now.
+    noted: Mutex<Vec<Partition>>,
     broken_write_said: AtomicBool,
 }
 
 /// An entry and where it was.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Found {
     /// The entry, verified.
     pub entry: Entry,
@@ -79,6 +84,7 @@ impl Stack {
             cutoffs: OnceLock::new(),
             used: Mutex::default(),
             prepared: OnceLock::new(),
+            noted: Mutex::default(),
             broken_write_said: AtomicBool::new(false),
         }
     }
@@ -160,7 +166,11 @@ impl Stack {
 
     /// Stores an entry, best effort: the first failure is said once, the answer stands anyway.
     pub fn put(&self, entry: &Entry) -> bool {
-        self.write(|| self.disk.put(entry))
+        let put = self.write(|| self.disk.put(entry));
+        if put {
+            self.note_partition(&entry.parts.partition);
+        }
+        put
     }
 
     /// Records that `entry` is current, as the tier that had it does: a note beside the bundle,
@@ -262,11 +272,7 @@ impl Stack {
     /// when its holder dies.
     fn lock(&self, wait: Wait) -> Result<Option<File>> {
         let path = self.dir.join("lock");
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(&path).map_err(|cause| Error::io("open", &path, cause))?;
+        let file = files::open_lock(&path).map_err(|cause| Error::io("open", &path, cause))?;
         let locked = match wait {
             Wait::Yes => file.lock().map(|()| true),
             Wait::No => match file.try_lock() {

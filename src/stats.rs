@@ -35,6 +35,14 @@ pub struct Counts {
     pub hits: BTreeMap<String, u64>,
     /// Answers that GitHub confirmed with 304.
     pub revalidated: u64,
+    /// Answers whose bytes another partition had, or that were guessed, and that GitHub confirmed.
+    pub confirmed: u64,
+    /// Answers that another request's fetch brought.
+    pub collapsed: u64,
+    /// Answers whose entity tag the rule explained or predicted.
+    pub rule_held: u64,
+    /// Answers whose entity tag it did not.
+    pub rule_failed: u64,
     /// Answers that came from GitHub.
     pub fetched: u64,
     /// Stale answers by reason.
@@ -59,7 +67,7 @@ impl Counts {
 
     /// Requests that did not count against the primary limit: hits, free 304s and stale answers.
     pub fn calls_saved(&self) -> u64 {
-        self.all_hits() + self.revalidated + self.stale.values().sum::<u64>()
+        self.all_hits() + self.revalidated + self.confirmed + self.stale.values().sum::<u64>()
     }
 
     /// Share of requests that were answered without a charged request, in percent.
@@ -72,6 +80,10 @@ impl Counts {
         let sums = [
             (&mut self.asked, other.asked),
             (&mut self.revalidated, other.revalidated),
+            (&mut self.confirmed, other.confirmed),
+            (&mut self.collapsed, other.collapsed),
+            (&mut self.rule_held, other.rule_held),
+            (&mut self.rule_failed, other.rule_failed),
             (&mut self.fetched, other.fetched),
             (&mut self.failed, other.failed),
             (&mut self.upstream_requests, other.upstream_requests),
@@ -106,11 +118,15 @@ impl Stats {
             counts.asked += 1;
             counts.micros += micros;
             let (map, name) = match outcome {
-                Outcome::Hit => (Some(&mut counts.hits), tier.map_or("memory", TierName::as_str)),
+                Outcome::Hit(_) => (Some(&mut counts.hits), tier.map_or("memory", TierName::as_str)),
                 Outcome::Stale(reason) => (Some(&mut counts.stale), reason.as_str()),
                 Outcome::NotStored(reason) => (Some(&mut counts.not_stored), reason.as_str()),
                 Outcome::Revalidated => {
                     counts.revalidated += 1;
+                    (None, "")
+                }
+                Outcome::Confirmed => {
+                    counts.confirmed += 1;
                     (None, "")
                 }
                 Outcome::Fetched(_) => {
@@ -125,6 +141,18 @@ impl Stats {
                 counts.bytes_saved += body_bytes as u64;
             }
         });
+    }
+
+    /// Counts one answer that another request's fetch brought.
+    pub fn collapsed(&self) {
+        self.with(|counts| counts.collapsed += 1);
+    }
+
+    /// Counts whether the rule for entity tags held, where that could be told.
+    pub fn rule(&self, held: Option<bool>) {
+        if let Some(held) = held {
+            self.with(|counts| *(if held { &mut counts.rule_held } else { &mut counts.rule_failed }) += 1);
+        }
     }
 
     /// Counts one request without an answer.
@@ -193,14 +221,14 @@ impl Stats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Because;
+    use crate::outcome::{Because, Proof};
 
     #[test]
     fn sums_over_runs_with_broken_lines_between() {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..3 {
             let stats = Stats::default();
-            stats.answered(Outcome::Hit, Some(TierName::Disk), 100, 5);
+            stats.answered(Outcome::Hit(Proof::Lifetime), Some(TierName::Disk), 100, 5);
             stats.answered(Outcome::Fetched(Because::NotStored), None, 50, 7);
             stats.failed(1);
             stats.flush(dir.path(), 3);

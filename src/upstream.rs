@@ -5,11 +5,11 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::policy::Validators;
+use crate::policy::{Signer, Validators};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::units::Span;
@@ -17,27 +17,41 @@ use crate::units::Span;
 /// A future that a trait object can return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// How a request is to be sent.
+#[derive(Debug, Clone, Default)]
+pub struct Conditions {
+    /// Preconditions.
+    pub validators: Validators,
+    /// Whether a limit may be waited out; not where a stale answer can stand in.
+    pub may_wait: bool,
+}
+
 /// What answers when the cache cannot.
 pub trait Upstream: Send + Sync + std::fmt::Debug {
-    /// Asks once (retries included), conditionally where there are `validators`.
+    /// Asks once (retries included), conditionally where there are validators.
     ///
     /// Any complete answer that says something about the resource is `Ok`, 304, 403 and 404 too.
     /// Limits, 5xx and transport failures are errors (see
     /// [`Error::allows_stale`](crate::error::Error::allows_stale)).
-    fn fetch<'a>(&'a self, request: &'a Request, validators: &'a Validators) -> BoxFuture<'a, Result<Reply>>;
+    fn fetch<'a>(&'a self, request: &'a Request, conditions: &'a Conditions) -> BoxFuture<'a, Result<Reply>>;
 
-    /// The digest of the token that signs requests; `None` without one, empty while it is unknown.
-    fn token_digest(&self) -> Option<String>;
+    /// Who signs requests, as far as validators depend on it.
+    fn signer(&self) -> Signer;
 
     /// What the last answers said of the primary limit, for the bucket with the least left.
     fn rate_limit(&self) -> Option<RateLimit>;
+
+    /// Requests that may still be sent to where `request` is counted, as far as that is known: the
+    /// run's own bound, and what live answers said.
+    fn allowance(&self, request: &Request) -> Option<u64>;
 
     /// Requests that went out so far, retries included.
     fn sent(&self) -> u32;
 }
 
 /// A primary rate limit, as GitHub's headers told it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RateLimit {
     /// Bucket: `core`, `search`, `graphql` …
     pub resource: String,

@@ -21,8 +21,12 @@ mod attacks;
 mod binary;
 #[path = "it/flow.rs"]
 mod flow;
+#[path = "it/limits.rs"]
+mod limits;
 #[path = "it/recorded.rs"]
 mod recorded;
+#[path = "it/rotation.rs"]
+mod rotation;
 #[path = "it/run.rs"]
 mod run;
 #[path = "it/tools.rs"]

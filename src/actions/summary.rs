@@ -11,12 +11,11 @@ const MAX_ROWS: usize = 50;
 /// The summary of a run in Markdown; one line when there is little to say.
 pub fn summary(index: &Index) -> String {
     let totals = &index.totals;
-    let charged = totals.requests - totals.not_modified;
     let mut text = format!(
         "### octocache: {} of {} from the cache, {} requests charged, {} saved\n\n",
         totals.hits + totals.revalidated + totals.stale,
         totals.queries,
-        charged,
+        totals.charged,
         totals.saved
     );
     if let Some(limit) = &index.rate_limit {

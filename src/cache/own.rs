@@ -11,7 +11,7 @@ use crate::entry::{Entry, StoredHeaders};
 use crate::error::{Error, Kind, Result};
 use crate::key::KeyParts;
 use crate::outcome::Outcome;
-use crate::policy::{self, Before, Lifetime, Mode};
+use crate::policy::{self, Before, Lifetime, Mode, Signer, Terms};
 use crate::stack::Cleaned;
 use crate::tag::Scope;
 
@@ -36,6 +36,8 @@ impl Cache {
             ttl_secs,
             repeats: 0,
             token_digest: None,
+            etag_rule: None,
+            fields_cid: None,
             cid: Cid::of(&body),
             body,
         };
@@ -54,11 +56,17 @@ impl Cache {
         let parts = KeyParts::named(name, &self.partition);
         let key = parts.key();
         let found = self.stack.look_up(&key)?;
-        let lifetime =
-            Lifetime { class: "own", fresh_secs: ask.ttl_secs.unwrap_or(found.entry.ttl_secs), stale_secs: 0 };
+        let lifetime = Lifetime {
+            class: "own",
+            fresh_secs: ask.ttl_secs.unwrap_or(found.entry.ttl_secs),
+            stale_secs: 0,
+            private: true,
+        };
         let (cutoff, now) = (self.cutoff(&key, &parts, None), self.clock.now());
-        let outcome = match policy::before_request(Some(&found.entry), ask.mode, &lifetime, cutoff, None, now) {
-            Before::Fresh { .. } => Outcome::Hit,
+        let signer = Signer::default();
+        let terms = Terms { mode: ask.mode, lifetime: &lifetime, cutoff, signer: &signer, fields: ask.fields, now };
+        let outcome = match policy::before_request(Some(&found.entry), &terms) {
+            Before::Fresh { proof, .. } => Outcome::Hit(proof),
             Before::AnswerStale { reason, .. } => Outcome::Stale(reason),
             Before::Revalidate { .. } | Before::Fetch(_) | Before::NotCached => return None,
         };

@@ -5,10 +5,15 @@
 //! A listing is one fact spread over several answers: when one page must be asked again, an item
 //! may have moved to its neighbour. So the pages answer from the store only when all are fresh and
 //! were validated in one pass; else every page is revalidated, which is free where nothing changed.
+//!
+//! GitHub's entity tags are made of bodies alone: a last page that is full may go on being "not
+//! modified" when another page has come after it. So behind a full last page that was confirmed,
+//! the page after is asked for, with the tag of an empty list; that is free while there is none.
 
-use super::{Answer, Ask, Cache};
+use super::{Answer, Ask, Cache, Spent};
 use crate::error::{Error, Kind, Result};
 use crate::link;
+use crate::outcome::Outcome;
 use crate::policy::Mode;
 use crate::request::Request;
 
@@ -24,16 +29,15 @@ impl Cache {
         let started = self.now();
         match self.walk(first, ask).await? {
             Walk::OnePass(pages) => Ok(pages),
-            Walk::Mixed { requests, not_modified } => {
+            Walk::Mixed(spent) => {
                 // What was asked a moment ago counts as this pass; only older pages are asked.
                 let ask = Ask { validated_since: Some(started), ..*ask };
                 let mut pages = match self.walk(first, &ask).await? {
                     Walk::OnePass(pages) => pages,
-                    Walk::Mixed { .. } => return Err(Error::new(Kind::Internal, "a second pass over pages was mixed")),
+                    Walk::Mixed(_) => return Err(Error::new(Kind::Internal, "a second pass over pages was mixed")),
                 };
                 if let Some(page) = pages.first_mut() {
-                    page.requests += requests;
-                    page.not_modified += not_modified;
+                    page.add(spent);
                 }
                 Ok(pages)
             }
@@ -44,9 +48,15 @@ impl Cache {
         let may_restart = ask.mode == Mode::Default && ask.validated_since.is_none();
         let mut pages: Vec<Answer> = Vec::new();
         let mut request = first.clone();
+        // A listing may have no items at all; pages after the first are there for a reason.
+        let mut ask = Ask { maybe_empty: true, ..*ask };
         loop {
-            let page = self.get(&request, ask).await?;
+            let mut page = self.get(&request, &ask).await?;
+            ask.maybe_empty = false;
             let mixed = may_restart && pages.last().is_some_and(|before| !same_pass(before, &page));
+            if !mixed && let Some(after) = page_after(&request, &page) {
+                self.look_behind(&after, &mut page, &ask).await;
+            }
             let next = page
                 .entry
                 .headers
@@ -55,10 +65,11 @@ impl Cache {
                 .map(|next| request.follow(&self.api, next).ok_or_else(|| elsewhere(first)));
             pages.push(page);
             if mixed {
-                return Ok(Walk::Mixed {
-                    requests: pages.iter().map(|page| page.requests).sum(),
-                    not_modified: pages.iter().map(|page| page.not_modified).sum(),
-                });
+                let mut spent = Spent::default();
+                for page in &pages {
+                    spent.add(page.spent());
+                }
+                return Ok(Walk::Mixed(spent));
             }
             request = match next {
                 None => return Ok(Walk::OnePass(pages)),
@@ -70,13 +81,54 @@ impl Cache {
             }
         }
     }
+
+    /// Asks for the page after a full last one. If there is one by now, the link to it is added to
+    /// what is stored, so that later readers find it, too.
+    async fn look_behind(&self, after: &Request, last: &mut Answer, ask: &Ask) {
+        let behind = match self.get(after, &Ask { maybe_empty: true, ..*ask }).await {
+            Ok(behind) => behind,
+            Err(error) => {
+                tracing::debug!(%error, target = %after.target(), "whether there is one more page is not known");
+                return;
+            }
+        };
+        last.add(behind.spent());
+        if item_count(&behind.entry.body).is_some_and(|count| count > 0) {
+            let link = format!("<{}>; rel=\"next\"", self.api.url(after));
+            let links = last.entry.headers.get("link").map_or_else(|| link.clone(), |old| format!("{old}, {link}"));
+            last.entry.headers.set("link", links);
+            self.stack.put(&last.entry);
+        }
+    }
+}
+
+/// The request for the page after `page`, if it is full, has no successor, and was confirmed
+/// rather than sent anew; only of listings whose pages have numbers.
+fn page_after(request: &Request, page: &Answer) -> Option<Request> {
+    if !matches!(page.outcome, Outcome::Revalidated | Outcome::Confirmed)
+        || page.entry.headers.get("link").and_then(link::next).is_some()
+        || ["after", "before", "cursor", "since"].iter().any(|name| request.param(name).is_some())
+    {
+        return None;
+    }
+    let number = |name: &str, default: usize| request.param(name).map_or(Some(default), |text| text.parse().ok());
+    let full = item_count(&page.entry.body)? >= number("per_page", 30)?;
+    full.then(|| request.with_param("page", &(number("page", 1)? + 1).to_string())).flatten()
+}
+
+/// Items of a body that is a list.
+fn item_count(body: &[u8]) -> Option<usize> {
+    if !body.trim_ascii_start().starts_with(b"[") {
+        return None;
+    }
+    serde_json::from_slice::<Vec<serde::de::IgnoredAny>>(body).ok().map(|items| items.len())
 }
 
 enum Walk {
     /// All pages show one moment.
     OnePass(Vec<Answer>),
     /// Some do not; what it cost to find out.
-    Mixed { requests: u32, not_modified: u32 },
+    Mixed(Spent),
 }
 
 fn elsewhere(first: &Request) -> Error {

@@ -38,6 +38,14 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "NAME", env = "OCTOCACHE_PARTITION", help_heading = "Everywhere")]
     partition: Option<String>,
 
+    /// How often a failed request is tried again; 0 for never [default: 4]
+    #[arg(long, global = true, value_name = "N", env = "OCTOCACHE_RETRIES", help_heading = "Everywhere")]
+    retries: Option<u32>,
+
+    /// How long one request may wait for limits and retries, if there is no stale answer [default: 1m]
+    #[arg(long, global = true, value_name = "DURATION", env = "OCTOCACHE_MAX_WAIT", help_heading = "Everywhere")]
+    max_wait: Option<Span>,
+
     /// How log lines on stderr look
     #[arg(long, global = true, value_enum, default_value_t, env = "OCTOCACHE_LOG_FORMAT", help_heading = "Everywhere")]
     pub(crate) log_format: LogFormat,
@@ -74,6 +82,8 @@ impl Args {
             api_url: self.api_url.clone(),
             token_file: self.token_file.clone(),
             partition: self.partition.clone(),
+            retries: self.retries,
+            max_wait: self.max_wait,
             ..Flags::default()
         }
     }

@@ -78,6 +78,8 @@ fn stats(stack: &Stack, as_json: bool) -> Result<()> {
         ("requests", counts.asked.to_string()),
         ("hits", format!("{}{}", counts.all_hits(), by(&counts.hits))),
         ("revalidated", counts.revalidated.to_string()),
+        ("confirmed for another token", counts.confirmed.to_string()),
+        ("collapsed", counts.collapsed.to_string()),
         ("fetched", counts.fetched.to_string()),
         ("stale", format!("{}{}", counts.stale.values().sum::<u64>(), by(&counts.stale))),
         ("not stored", format!("{}{}", counts.not_stored.values().sum::<u64>(), by(&counts.not_stored))),
@@ -85,6 +87,7 @@ fn stats(stack: &Stack, as_json: bool) -> Result<()> {
         ("hit rate", format!("{:.1} %", counts.hit_rate())),
         ("API calls saved", counts.calls_saved().to_string()),
         ("bytes saved", Size(counts.bytes_saved).to_string()),
+        ("entity tags by the rule", format!("{} held, {} failed", counts.rule_held, counts.rule_failed)),
         ("mean time", format!("{mean} µs")),
     ];
     print::out(print::table(&rows.map(|(name, value)| vec![name.to_owned(), value])).as_bytes())

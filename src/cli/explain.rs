@@ -6,7 +6,7 @@ use super::args::ExplainArgs;
 use super::{Context, Exit, print, request_config};
 use crate::cache::Explained;
 use crate::error::Result;
-use crate::policy::Before;
+use crate::policy::{Before, Etag};
 use crate::request::Request;
 use crate::units::Span;
 
@@ -26,7 +26,7 @@ pub(super) fn main(context: &Context, args: &ExplainArgs) -> Result<Exit> {
 }
 
 fn as_text(explained: &Explained) -> String {
-    let Explained { key, parts, lifetime, found, cutoff, decision, now } = explained;
+    let Explained { key, parts, lifetime, found, candidate, cutoff, decision, signer, now } = explained;
     let mut rows = vec![
         ("key", key.to_string()),
         ("  method", parts.method.clone()),
@@ -55,27 +55,37 @@ fn as_text(explained: &Explained) -> String {
             ));
             rows.push(("etag", entry.headers.get("etag").unwrap_or("none").to_owned()));
             rows.push(("last-modified", entry.headers.get("last-modified").unwrap_or("none").to_owned()));
+            let by_rule = if entry.etag_rule.is_some() { "yes: it can be predicted for any token" } else { "no" };
+            rows.push(("etag by rule", by_rule.to_owned()));
+            if let Some(fields) = entry.fields_cid {
+                rows.push(("follows from", format!("fields of its parent item with digest {fields}")));
+            }
         }
+    }
+    if let Some(candidate) = candidate {
+        rows.push(("candidate", format!("the copy of {}, if GitHub confirms it", candidate.parts.partition)));
     }
     if let Some(at) = cutoff.revalidate {
         rows.push(("invalidated at", at.to_string()));
     }
-    rows.push(("decision", verdict(decision)));
+    rows.push(("decision", verdict(decision, signer.token_digest.is_some())));
     print::table(&rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>())
 }
 
-fn verdict(decision: &Before) -> String {
+fn verdict(decision: &Before, signed: bool) -> String {
     match decision {
-        Before::Fresh { age_secs } => format!("hit: it is {} old, so nothing is sent", Span(*age_secs)),
+        Before::Fresh { age_secs, .. } => format!("hit: it is {} old, so nothing is sent", Span(*age_secs)),
         Before::AnswerStale { age_secs, reason } => {
             format!("stale answer ({}): it is {} old", reason.as_str(), Span(*age_secs))
         }
         Before::Revalidate { because, validators } => {
-            let with = match (&validators.etag, &validators.last_modified) {
-                (Some(_), _) => "If-None-Match",
-                (None, _) => "If-Modified-Since",
+            let with = match &validators.etag {
+                Some(Etag::Stored(_)) => "If-None-Match",
+                Some(Etag::Predicted { .. }) => "an If-None-Match predicted for this token",
+                None => "If-Modified-Since",
             };
-            format!("revalidate ({}): ask with {with}; a 304 is free with a token", because.as_str())
+            let price = if signed { "a 304 is free" } else { "without a token, a 304 is charged as well" };
+            format!("revalidate ({}): ask with {with}; {price}", because.as_str())
         }
         Before::Fetch(because) => format!("fetch ({}): one request is charged", because.as_str()),
         Before::NotCached => "no answer: it is not stored, and nothing may be sent".into(),
@@ -85,7 +95,7 @@ fn verdict(decision: &Before) -> String {
 fn as_json(explained: &Explained) -> serde_json::Value {
     let Explained { key, parts, lifetime, found, cutoff, decision, .. } = explained;
     let decision = match decision {
-        Before::Fresh { age_secs } => json!({ "do": "hit", "age_secs": age_secs }),
+        Before::Fresh { age_secs, .. } => json!({ "do": "hit", "age_secs": age_secs }),
         Before::AnswerStale { age_secs, reason } => {
             json!({ "do": "stale", "age_secs": age_secs, "because": reason.as_str() })
         }
@@ -99,6 +109,7 @@ fn as_json(explained: &Explained) -> serde_json::Value {
         "stored": found.as_ref().map(|found| json!({
             "tier": found.tier, "status": found.entry.status, "fetched_at": found.entry.fetched_at,
             "validated_at": found.entry.validated_at, "bytes": found.entry.body.len(), "cid": found.entry.cid,
+            "etag_by_rule": found.entry.etag_rule.is_some(), "fields_cid": found.entry.fields_cid,
         })),
     })
 }

@@ -61,13 +61,12 @@ pub(crate) fn exit(finished: &Finished) -> Exit {
 
 /// The table at the end of a run.
 fn summary(index: &Index) -> String {
-    let Totals { queries, hits, revalidated, fetched, stale, failed, requests, not_modified, saved, .. } = index.totals;
+    let Totals { queries, hits, revalidated, fetched, stale, failed, requests, charged, saved, .. } = index.totals;
     let mut rows = vec![
         ["queries", "hit", "revalidated", "fetched", "stale", "failed", "requests", "charged", "saved"]
             .map(str::to_owned)
             .to_vec(),
     ];
-    let charged = requests - not_modified;
     let numbers =
         [queries, hits, revalidated, fetched, stale, failed, requests as usize, charged as usize, saved as usize];
     rows.push(numbers.map(|number| number.to_string()).to_vec());

@@ -24,6 +24,7 @@ pub static ACCEPTED: &[(&str, &str)] = &[
     ("GITHUB_NO_CACHE", "--no-cache, when true"),
     ("GITHUB_FORCE_REFRESH", "--force-refresh, when true"),
     ("GITHUB_CACHE_ENABLED", "--no-cache, when false"),
+    ("GITHUB_BACKOFF_ENABLED", "--retries 0, when false"),
     ("HTTPS_PROXY, ALL_PROXY, NO_PROXY", "the proxy to GitHub"),
 ];
 
@@ -60,7 +61,8 @@ impl Environment {
         self.get(name).is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
     }
 
-    fn is_false(&self, name: &str) -> bool {
+    /// Whether a switch is off.
+    pub fn is_false(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off"))
     }
 

@@ -3,8 +3,10 @@
 //! Knows: TLS, HTTP/1.1 and HTTP/2, proxies, time-outs, content coding, the bound of a body. Does
 //! not know: tokens, retries, redirects; nothing is resent or followed here.
 
+use std::fmt;
 use std::io::Read;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,9 +24,11 @@ use hyper_util::rt::TokioExecutor;
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
 use tower::Service;
 
-use super::Options;
+use super::wire::Wire;
+use super::{Identity, Options};
 use crate::error::{Error, Kind, Result};
 use crate::reply::Reply;
+use crate::upstream::BoxFuture;
 
 /// Answers larger than this are an error: nothing that is asked for here comes near.
 const MAX_BODY_BYTES: usize = 100 << 20;
@@ -38,8 +42,44 @@ pub struct Proxy {
     pub no_proxy: Option<String>,
 }
 
+/// HTTP, set up by the first message.
+pub(super) struct Http {
+    options: Options,
+    client: OnceLock<Octocrab>,
+}
+
+impl Http {
+    /// As `options` say; their identity is not looked at.
+    pub(super) fn new(options: &Options) -> Self {
+        Self { options: Options { identity: Identity::Public, ..options.clone() }, client: OnceLock::new() }
+    }
+
+    fn client(&self) -> Result<&Octocrab> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let built = connect(&self.options)?;
+        Ok(self.client.get_or_init(|| built))
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("api", &self.options.api.host()).finish_non_exhaustive()
+    }
+}
+
+impl Wire for Http {
+    fn exchange(&self, message: http::Request<Bytes>) -> BoxFuture<'_, Result<Reply>> {
+        Box::pin(async move {
+            let message = message.map(|body| if body.is_empty() { OctoBody::empty() } else { body.to_vec().into() });
+            exchange(self.client()?, message, self.options.read_timeout).await
+        })
+    }
+}
+
 /// Builds the client. No connection is made yet.
-pub(super) fn connect(options: &Options) -> Result<Octocrab> {
+fn connect(options: &Options) -> Result<Octocrab> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
@@ -132,12 +172,8 @@ where
 }
 
 /// Sends `message` exactly as it is and reads the whole answer.
-pub(super) async fn exchange(
-    client: &Octocrab,
-    message: http::Request<OctoBody>,
-    read_timeout: Duration,
-) -> Result<Reply> {
-    let silent = |_| Error::new(Kind::Transport, format!("GitHub said nothing for {read_timeout:?}"));
+async fn exchange(client: &Octocrab, message: http::Request<OctoBody>, read_timeout: Duration) -> Result<Reply> {
+    let silent = |_| Error::new(Kind::TimedOut, format!("GitHub said nothing for {read_timeout:?}"));
     let broken = |cause: octocrab::Error| {
         // octocrab's own words around the cause say nothing more.
         let cause = match cause {
@@ -162,7 +198,13 @@ pub(super) async fn exchange(
     let coding = headers.remove(CONTENT_ENCODING);
     headers.remove(CONTENT_LENGTH);
     headers.remove(TRANSFER_ENCODING);
-    Ok(Reply { status: parts.status, headers, body: decode(bytes.freeze(), coding.as_ref())?, attempts: 1 })
+    Ok(Reply {
+        status: parts.status,
+        headers,
+        body: decode(bytes.freeze(), coding.as_ref())?,
+        attempts: 1,
+        rule_held: None,
+    })
 }
 
 fn decode(bytes: Bytes, coding: Option<&HeaderValue>) -> Result<Bytes> {

@@ -35,7 +35,7 @@ pub struct QueryReport {
     pub item: Option<String>,
     /// The result's file below the output directory; `null` without an answer.
     pub file: Option<String>,
-    /// `hit`, `revalidated`, `fetched`, `not-stored`, `stale` or `failed`: the weakest of its pages.
+    /// `hit`, `revalidated`, `confirmed`, `fetched`, `not-stored`, `stale` or `failed`: the weakest of its pages.
     pub outcome: String,
     /// Why, where there is more to say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -50,6 +50,9 @@ pub struct QueryReport {
     pub requests: u32,
     /// How many of them were answered 304.
     pub not_modified: u32,
+    /// How many of them counted against the rate limit.
+    #[serde(default)]
+    pub charged: u32,
     /// Pages that it was made of.
     pub pages: usize,
     /// SHA-256 of the file.
@@ -73,7 +76,7 @@ pub struct Totals {
     pub queries: usize,
     /// Answered fresh from the cache.
     pub hits: usize,
-    /// Confirmed by GitHub with 304.
+    /// Confirmed by GitHub with 304, those of other partitions included.
     pub revalidated: usize,
     /// Answered by GitHub.
     pub fetched: usize,
@@ -87,6 +90,9 @@ pub struct Totals {
     pub requests: u32,
     /// How many of them were answered 304, free of the primary limit when authorised.
     pub not_modified: u32,
+    /// How many of them counted against the primary limit.
+    #[serde(default)]
+    pub charged: u32,
     /// Requests that a run without cache would have charged, and this one did not.
     pub saved: u64,
 }
@@ -98,7 +104,7 @@ impl Totals {
         for query in queries {
             *match query.outcome.as_str() {
                 "hit" => &mut totals.hits,
-                "revalidated" => &mut totals.revalidated,
+                "revalidated" | "confirmed" => &mut totals.revalidated,
                 "stale" => &mut totals.stale,
                 "failed" => &mut totals.failed,
                 _ => &mut totals.fetched,
@@ -106,8 +112,8 @@ impl Totals {
             totals.changed += usize::from(query.changed);
             totals.requests += query.requests;
             totals.not_modified += query.not_modified;
-            let charged = u64::from(query.requests.saturating_sub(query.not_modified));
-            totals.saved += (query.pages as u64).saturating_sub(charged);
+            totals.charged += query.charged;
+            totals.saved += (query.pages as u64).saturating_sub(u64::from(query.charged));
         }
         totals
     }

@@ -96,14 +96,13 @@ pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &d
     // In the plan's order, items in theirs.
     reports.sort_by_key(|(number, _)| *number);
     let queries: Vec<QueryReport> = reports.into_iter().map(|(_, report)| report).collect();
-    let index = Index {
-        v: 1,
-        plan: plan.name.clone(),
-        started_at,
-        totals: Totals { requests: cache.upstream().sent() - sent_before, ..Totals::of(&queries) },
-        queries,
-        rate_limit: cache.upstream().rate_limit(),
-    };
+    let mut totals = Totals::of(&queries);
+    // Requests of queries that failed belong to no answer; GitHub charged them all the same.
+    let sent = cache.upstream().sent() - sent_before;
+    totals.charged += sent.saturating_sub(totals.requests);
+    totals.requests = sent;
+    let index =
+        Index { v: 1, plan: plan.name.clone(), started_at, totals, queries, rate_limit: cache.upstream().rate_limit() };
     runner.workspace.write_index(&index)?;
     cache.flush();
     Ok(Finished { index, worst: runner.worst })
@@ -306,7 +305,9 @@ impl<'a> Runner<'a> {
 /// Adds one page's answer to the query's report: the weakest outcome, the oldest age, all requests.
 fn add(report: &mut QueryReport, answer: &Answer) {
     let weight = |outcome: &str| {
-        ["", "hit", "revalidated", "fetched", "not-stored", "stale"].iter().position(|word| *word == outcome)
+        ["", "hit", "revalidated", "confirmed", "fetched", "not-stored", "stale"]
+            .iter()
+            .position(|word| *word == outcome)
     };
     let outcome = answer.outcome.as_str();
     if weight(outcome) > weight(&report.outcome) {
@@ -321,6 +322,7 @@ fn add(report: &mut QueryReport, answer: &Answer) {
     report.status = Some(answer.entry.status);
     report.requests += answer.requests;
     report.not_modified += answer.not_modified;
+    report.charged += answer.charged;
     report.pages += 1;
 }
 

@@ -13,6 +13,9 @@ pub struct Class {
     pub fresh_secs: u64,
     /// Usable for so many seconds after that when GitHub cannot answer.
     pub stale_secs: u64,
+    /// Whether a body is never tried for another partition: what it holds is meant for few, and
+    /// seldom the same for two.
+    pub private: bool,
     /// What it is for, in the words of the docs table.
     pub about: &'static str,
 }
@@ -22,7 +25,11 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
 const fn class(name: &'static str, fresh_secs: u64, stale_secs: u64, about: &'static str) -> Class {
-    Class { name, fresh_secs, stale_secs, about }
+    Class { name, fresh_secs, stale_secs, private: false, about }
+}
+
+const fn private(class: Class) -> Class {
+    Class { private: true, ..class }
 }
 
 /// All classes; the last is for anything that no pattern knows.
@@ -31,7 +38,7 @@ pub static CLASSES: &[Class] = &[
     class("checks", MINUTE, DAY, "check runs, check suites and combined statuses"),
     class("queue-depth", MINUTE, 10 * MINUTE, "queued or running workflow runs and their jobs"),
     class("workflow-runs", 2 * MINUTE, HOUR, "workflow runs and jobs"),
-    class("runners", 5 * MINUTE, HOUR, "self-hosted runners and runner groups"),
+    private(class("runners", 5 * MINUTE, HOUR, "self-hosted runners and runner groups")),
     class("artifacts", 10 * MINUTE, DAY, "artifacts and Actions caches"),
     class("workflows", HOUR, DAY, "workflows, environments, variables"),
     class("issues", 5 * MINUTE, DAY, "issue and pull request lists"),
@@ -49,8 +56,8 @@ pub static CLASSES: &[Class] = &[
     class("user", DAY, 30 * DAY, "users and organisations"),
     class("members", HOUR, 30 * DAY, "teams, members, labels, milestones"),
     class("catalog", DAY, 30 * DAY, "licences, gitignore templates, emojis, meta"),
-    class("alerts", 5 * MINUTE, HOUR, "security alerts and audit log"),
-    class("events", MINUTE, HOUR, "events and notifications"),
+    private(class("alerts", 5 * MINUTE, HOUR, "security alerts and audit log")),
+    private(class("events", MINUTE, HOUR, "events and notifications")),
     class("graphql", 5 * MINUTE, DAY, "GraphQL queries"),
     class("other", DAY, DAY, "anything else"),
 ];

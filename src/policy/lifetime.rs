@@ -15,6 +15,8 @@ pub struct Lifetime {
     pub fresh_secs: u64,
     /// Usable for so many seconds more when GitHub cannot answer.
     pub stale_secs: u64,
+    /// Whether answers are for the asker's eyes only; see [`Class::private`].
+    pub private: bool,
 }
 
 /// The table of TTLs in force. Strongest first: `everything` (a flag), the query's own, `classes`,
@@ -34,7 +36,7 @@ pub struct TtlTable {
 impl TtlTable {
     /// The lifetime of answers to `path` and `query`; `own_*` are the query's.
     pub fn lifetime(&self, path: &str, query: &str, own_ttl: Option<u64>, own_stale: Option<u64>) -> Lifetime {
-        let Class { name, fresh_secs, stale_secs, .. } = *class::of(path, query);
+        let Class { name, fresh_secs, stale_secs, private, .. } = *class::of(path, query);
         let by_table = || {
             let by_default = self.default_secs.filter(|_| name == "other");
             self.classes.get(name).copied().or(by_default).unwrap_or(fresh_secs)
@@ -43,6 +45,7 @@ impl TtlTable {
             class: name,
             fresh_secs: self.everything_secs.or(own_ttl).unwrap_or_else(by_table),
             stale_secs: own_stale.or(self.stale_secs).unwrap_or(stale_secs),
+            private,
         }
     }
 }

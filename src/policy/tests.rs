@@ -3,10 +3,19 @@
 use super::*;
 use crate::entry::tests::entry;
 use crate::request::Api;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
-const HOUR: Lifetime = Lifetime { class: "repo", fresh_secs: 3_600, stale_secs: 86_400 };
+const HOUR: Lifetime = Lifetime { class: "repo", fresh_secs: 3_600, stale_secs: 86_400, private: false };
+const NOBODY: Signer = Signer { token_digest: None, predicts: true };
+
+fn terms(mode: Mode, cutoff: CutoffTimes) -> Terms<'static> {
+    Terms { mode, lifetime: &HOUR, cutoff, signer: &NOBODY, fields: None, now: NOW }
+}
+
+fn fresh(age_secs: u64) -> Before {
+    Before::Fresh { age_secs, proof: Proof::Lifetime }
+}
 
 fn aged(secs: u64) -> Entry {
     let mut entry = entry("/repos/o/r", b"{}");
@@ -16,7 +25,7 @@ fn aged(secs: u64) -> Entry {
 }
 
 fn before(entry: &Entry, mode: Mode, cutoff: CutoffTimes) -> Before {
-    before_request(Some(entry), mode, &HOUR, cutoff, None, NOW)
+    before_request(Some(entry), &terms(mode, cutoff))
 }
 
 fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
@@ -24,20 +33,21 @@ fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
     for (name, value) in headers {
         map.append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
     }
-    Reply { status: StatusCode::from_u16(status).unwrap(), headers: map, body: body.to_owned().into(), attempts: 1 }
+    let status = StatusCode::from_u16(status).unwrap();
+    Reply { status, headers: map, body: body.to_owned().into(), attempts: 1, rule_held: None }
 }
 
 fn after(stored: Option<Entry>, reply: Reply) -> After {
     let request = Request::get(&Api::github(), "/repos/o/r").unwrap();
     let parts = entry("/repos/o/r", b"").parts;
-    after_reply(stored, &request, &parts, reply, &HOUR, None, NOW)
+    after_reply(stored, &request, &parts, reply, &terms(Mode::Default, CutoffTimes::default()))
 }
 
 #[test]
 fn modes_decide_what_may_answer() {
     let (young, old) = (aged(10), aged(4_000));
     let none = CutoffTimes::default();
-    assert_eq!(before(&young, Mode::Default, none), Before::Fresh { age_secs: 10 });
+    assert_eq!(before(&young, Mode::Default, none), fresh(10));
     assert!(matches!(before(&old, Mode::Default, none), Before::Revalidate { because: Because::Stale, .. }));
     assert!(matches!(before(&young, Mode::NoCache, none), Before::Revalidate { because: Because::Mode, .. }));
     for mode in [Mode::Reload, Mode::NoStore] {
@@ -45,9 +55,9 @@ fn modes_decide_what_may_answer() {
     }
     for (mode, reason) in [(Mode::OnlyIfCached, StaleReason::Offline), (Mode::ForceCache, StaleReason::ForceCache)] {
         assert_eq!(before(&old, mode, none), Before::AnswerStale { age_secs: 4_000, reason });
-        assert_eq!(before(&young, mode, none), Before::Fresh { age_secs: 10 });
+        assert_eq!(before(&young, mode, none), fresh(10));
     }
-    let missing = |mode| before_request(None, mode, &HOUR, none, None, NOW);
+    let missing = |mode| before_request(None, &terms(mode, none));
     assert_eq!(missing(Mode::OnlyIfCached), Before::NotCached);
     assert_eq!(missing(Mode::ForceCache), Before::Fetch(Because::NotStored));
 }
@@ -69,7 +79,7 @@ fn a_cutoff_means_revalidate_and_gone_means_absent() {
 fn clocks_ahead_of_ours_and_directives() {
     let mut future = aged(0);
     future.validated_at = NOW.plus(1_000_000);
-    assert_eq!(before(&future, Mode::Default, CutoffTimes::default()), Before::Fresh { age_secs: 0 });
+    assert_eq!(before(&future, Mode::Default, CutoffTimes::default()), fresh(0));
     let mut headers = HeaderMap::new();
     headers.insert("cache-control", "private, no-cache".parse().unwrap());
     let directed = Entry { headers: StoredHeaders::of(&headers), ..aged(1) };
@@ -134,7 +144,8 @@ fn graphql_answers_with_errors_are_not_stored() {
     let request = Request::graphql(&Api::github(), "{}");
     let store = |body: &str| {
         let parts = entry("/x", b"").parts;
-        matches!(after_reply(None, &request, &parts, reply(200, &[], body), &HOUR, None, NOW), After::Replaced(_))
+        let terms = terms(Mode::Default, CutoffTimes::default());
+        matches!(after_reply(None, &request, &parts, reply(200, &[], body), &terms), After::Replaced(_))
     };
     assert!(store(r#"{"data":{"viewer":{"login":"x"}}}"#));
     assert!(!store(r#"{"data":null,"errors":[{"type":"RATE_LIMITED"}]}"#));
@@ -142,17 +153,46 @@ fn graphql_answers_with_errors_are_not_stored() {
 }
 
 #[test]
-fn a_validator_for_another_token_gives_way_to_the_date() {
-    let mut entry = aged(0);
-    entry.token_digest = Some("one".into());
-    let other = Validators::of(&entry, Some("two"));
-    assert!(other.etag.is_some(), "without a date it is the only one");
-    let mut headers = HeaderMap::new();
-    headers.insert("etag", "\"x\"".parse().unwrap());
-    headers.insert("last-modified", "Mon, 01 Jan 2024 00:00:00 GMT".parse().unwrap());
-    entry.headers = StoredHeaders::of(&headers);
-    assert_eq!(Validators::of(&entry, Some("two")).etag, None);
-    assert!(Validators::of(&entry, Some("one")).etag.is_some());
+fn unchanged_fields_of_the_parent_outlive_any_lifetime_and_changed_ones_end_it() {
+    let (one, two) = (Cid::of(b"one"), Cid::of(b"two"));
+    let before = |age, entry_fields, fields, cutoff| {
+        let entry = Entry { fields_cid: entry_fields, ..aged(age) };
+        before_request(Some(&entry), &Terms { fields, ..terms(Mode::Default, cutoff) })
+    };
+    let none = CutoffTimes::default();
+    assert_eq!(before(900_000, Some(one), Some(one), none), Before::Fresh { age_secs: 900_000, proof: Proof::Fields });
+    let changed = before(10, Some(one), Some(two), none);
+    assert!(matches!(changed, Before::Revalidate { because: Because::FieldsChanged, .. }));
+    // Without a statement on either side, the lifetime decides.
+    assert_eq!(before(10, None, Some(one), none), fresh(10));
+    assert_eq!(before(10, Some(one), None, none), fresh(10));
+    assert!(matches!(before(4_000, None, Some(one), none), Before::Revalidate { because: Because::Stale, .. }));
+    let cutoff = CutoffTimes { revalidate: Some(NOW), gone: None };
+    assert!(matches!(
+        before(10, Some(one), Some(one), cutoff),
+        Before::Revalidate { because: Because::Invalidated, .. }
+    ));
+}
+
+#[test]
+fn only_explained_bodies_are_tried_for_others_and_never_offline() {
+    let explained = Entry { etag_rule: Some(EtagRule::Github), ..aged(10) };
+    let none = CutoffTimes::default();
+    for mode in [Mode::Default, Mode::NoCache, Mode::ForceCache] {
+        assert!(may_try(&explained, &terms(mode, none)).is_some(), "{mode:?}");
+    }
+    for mode in [Mode::OnlyIfCached, Mode::Reload, Mode::NoStore] {
+        assert_eq!(may_try(&explained, &terms(mode, none)), None, "{mode:?}");
+    }
+    let private = Lifetime { private: true, ..HOUR };
+    let silent = Signer { predicts: false, ..NOBODY };
+    let gone = CutoffTimes { revalidate: None, gone: Some(NOW) };
+    let default = terms(Mode::Default, none);
+    assert_eq!(may_try(&explained, &Terms { lifetime: &private, ..default }), None);
+    assert_eq!(may_try(&explained, &Terms { signer: &silent, ..default }), None);
+    assert_eq!(may_try(&explained, &Terms { cutoff: gone, ..default }), None);
+    assert_eq!(may_try(&Entry { status: 404, ..explained.clone() }, &default), None);
+    assert_eq!(may_try(&Entry { etag_rule: None, ..explained }, &default), None);
 }
 
 #[test]

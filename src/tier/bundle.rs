@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use sha2::{Digest, Sha256};
 
@@ -35,7 +35,8 @@ pub struct BundleTier {
     path: PathBuf,
     log: PathBuf,
     bundle: OnceLock<Option<Bundle>>,
-    freshened: OnceLock<Freshened>,
+    /// The log as far as it was read: its length, and what it says.
+    freshened: Mutex<Option<(u64, Freshened)>>,
 }
 
 /// What 304s said since the last save, by the first half of a key.
@@ -53,7 +54,7 @@ struct Note {
 impl BundleTier {
     /// The tier of the bundle at `path` with its log at `log`; opened when first asked.
     pub fn new(path: PathBuf, log: PathBuf) -> Self {
-        Self { path, log, bundle: OnceLock::new(), freshened: OnceLock::new() }
+        Self { path, log, bundle: OnceLock::new(), freshened: Mutex::default() }
     }
 
     /// The open bundle; `None` when there is none or it is not usable, which is said once.
@@ -91,30 +92,47 @@ impl BundleTier {
             return Ok(false);
         }
         log.write_all(&note.encode(&key)).map_err(failed)?;
+        if let (Some((_, known)), Some(lead)) = (&mut *self.known(), key.as_bytes().first_chunk()) {
+            known.add(*lead, note);
+        }
         Ok(true)
     }
 
-    fn freshened(&self) -> &Freshened {
-        self.freshened.get_or_init(|| Freshened::read(&self.log))
+    /// Looks whether other processes have noted more since.
+    pub fn look_again(&self) {
+        let len = std::fs::metadata(&self.log).map_or(0, |meta| meta.len());
+        let mut known = self.known();
+        if known.as_ref().is_some_and(|(read, _)| *read != len) {
+            *known = None;
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<(u64, Freshened)>> {
+        self.freshened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Freshened {
     /// Reads a log; what is torn or foreign is passed over.
     pub fn read(path: &Path) -> Self {
+        Self::read_with_length(path).1
+    }
+
+    fn read_with_length(path: &Path) -> (u64, Self) {
         let bytes = files::read_bounded(path, MAX_LOG_BYTES * 2).ok().flatten().unwrap_or_default();
-        let mut notes = HashMap::new();
+        let mut notes = Self::default();
         for (key, note) in bytes.chunks_exact(RECORD_BYTES).filter_map(Note::decode) {
-            notes
-                .entry(key)
-                .and_modify(|old: &mut Note| {
-                    if note.validated_at > old.validated_at {
-                        *old = note;
-                    }
-                })
-                .or_insert(note);
+            notes.add(key, note);
         }
-        Self(notes)
+        (bytes.len() as u64, notes)
+    }
+
+    /// The later of two notes counts.
+    fn add(&mut self, key: [u8; 16], note: Note) {
+        let old = self.0.entry(key).or_insert(note);
+        if note.validated_at > old.validated_at {
+            *old = note;
+        }
     }
 
     /// Whether nothing was noted.
@@ -167,7 +185,8 @@ impl Tier for BundleTier {
         let Some(bundle) = self.bundle() else { return Ok(None) };
         let mut entry = bundle.look_up(key)?;
         if let Some(entry) = &mut entry {
-            self.freshened().apply(key, entry);
+            let mut known = self.known();
+            known.get_or_insert_with(|| Freshened::read_with_length(&self.log)).1.apply(key, entry);
         }
         Ok(entry)
     }

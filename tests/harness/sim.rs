@@ -4,6 +4,8 @@
 //! Facts are those of GitHub's documentation and of recorded exchanges; what is asserted on is
 //! the log: how many requests came, and how many were charged.
 
+mod graphql;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use octocache::clock::{Clock, Timestamp};
+use octocache::reply::Reply;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -59,6 +62,8 @@ pub enum Fault {
     Status(u16),
     /// The connection is closed without an answer.
     Drop,
+    /// No answer ever comes.
+    Hang,
     /// The body ends early.
     Truncate,
     /// A secondary limit, with this `Retry-After`.
@@ -74,6 +79,8 @@ pub struct Logged {
     pub body: Bytes,
     pub status: u16,
     pub charged: bool,
+    /// What it cost of its bucket: requests, or points of GraphQL.
+    pub points: u64,
 }
 
 #[derive(Debug)]
@@ -86,7 +93,17 @@ pub struct State {
     pub clock: Clock,
     /// Token text to account; unknown tokens are 401.
     pub tokens: HashMap<String, String>,
-    used: HashMap<String, (Timestamp, u64)>,
+    /// Paths that only some accounts may see; others get 404.
+    pub visible_to: HashMap<String, Vec<String>>,
+    /// Goes into entity tags: not empty, the rule by which they are made is another one.
+    pub tag_salt: String,
+    /// By how much GitHub's clock, as it shows in headers, is ahead of `clock`.
+    pub clock_ahead_secs: i64,
+    /// Aliases that time out when a document has more of them.
+    pub graphql_max_aliases: usize,
+    /// The same, for `RESOURCE_LIMITS_EXCEEDED` with partial data.
+    pub graphql_max_nodes_aliases: usize,
+    used: HashMap<(String, &'static str), (Timestamp, u64)>,
 }
 
 /// A running simulation; it ends with the value.
@@ -108,6 +125,11 @@ impl Sim {
             limit: 1_000,
             clock,
             tokens: HashMap::new(),
+            visible_to: HashMap::new(),
+            tag_salt: String::new(),
+            clock_ahead_secs: 0,
+            graphql_max_aliases: usize::MAX,
+            graphql_max_nodes_aliases: usize::MAX,
             used: HashMap::new(),
         }));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -126,6 +148,11 @@ impl Sim {
             });
         });
         Self { address, state, _running: running }
+    }
+
+    /// A way to it without sockets, for tests whose time stands still between answers.
+    pub fn wire(&self) -> Arc<dyn octocache::github::Wire> {
+        Arc::new(SimWire(self.state.clone()))
     }
 
     pub fn url(&self) -> String {
@@ -164,6 +191,36 @@ impl Sim {
     }
 }
 
+#[derive(Debug)]
+struct SimWire(Arc<Mutex<State>>);
+
+impl octocache::github::Wire for SimWire {
+    fn exchange(
+        &self,
+        mut message: Request<Bytes>,
+    ) -> octocache::upstream::BoxFuture<'_, octocache::error::Result<Reply>> {
+        let host = message.uri().authority().map(|host| host.as_str().parse().unwrap());
+        message.headers_mut().insert("host", host.unwrap());
+        message.headers_mut().remove(ACCEPT_ENCODING);
+        let handled = self.0.lock().unwrap().handle(&message);
+        Box::pin(async move {
+            // Others get a turn, as they would while an answer is on its way.
+            tokio::task::yield_now().await;
+            match handled {
+                Handled::Answer(answer) => {
+                    let (parts, body) = answer.into_parts();
+                    let (status, headers) = (parts.status, parts.headers);
+                    Ok(Reply { status, headers, body: whole(body), attempts: 1, rule_held: None })
+                }
+                Handled::Hanging => std::future::pending().await,
+                Handled::Dropped | Handled::Truncated(_) => {
+                    Err(octocache::error::Error::new(octocache::error::Kind::Transport, "no answer from GitHub"))
+                }
+            }
+        })
+    }
+}
+
 async fn serve(listener: tokio::net::TcpListener, state: Arc<Mutex<State>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let _best_effort = stream.set_nodelay(true);
@@ -176,7 +233,7 @@ async fn serve(listener: tokio::net::TcpListener, state: Arc<Mutex<State>>) {
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<Full<Bytes>>;
 
 async fn answer(
     state: Arc<Mutex<State>>,
@@ -184,66 +241,107 @@ async fn answer(
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
-    let mut state = state.lock().unwrap();
-    let fault = if state.faults.is_empty() { None } else { Some(state.faults.remove(0)) };
-    let target = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-    let mut logged = Logged {
-        method: parts.method.to_string(),
-        target,
-        headers: parts.headers.clone(),
-        body,
-        status: 0,
-        charged: true,
-    };
-    let mut seen = parts.headers.clone();
-    if matches!(fault, Some(Fault::Truncate)) {
-        seen.remove(IF_NONE_MATCH);
-        seen.remove(IF_MODIFIED_SINCE);
-    }
-    let mut answer = state.respond(parts.uri.path(), parts.uri.query().unwrap_or(""), &seen);
-    match fault {
-        Some(Fault::Status(status)) => {
-            answer = plain(status, &json!({ "message": "Server Error" }));
+    let handled = state.lock().unwrap().handle(&Request::from_parts(parts, body));
+    match handled {
+        Handled::Answer(answer) => Ok(answer),
+        Handled::Dropped => Err("dropped".into()),
+        Handled::Hanging => std::future::pending().await,
+        Handled::Truncated(answer) => {
+            // Half of a compressed body: the connection ends in the middle of it.
+            let (mut head, body) = answer.into_parts();
+            let bytes = whole(body);
+            head.headers.insert("content-encoding", "gzip".parse()?);
+            Ok(Response::from_parts(head, Full::new(bytes.slice(..bytes.len() / 2))))
         }
-        Some(Fault::Drop) => {
-            logged.charged = false;
-            state.log.push(logged);
-            return Err("dropped".into());
-        }
-        Some(Fault::Secondary(retry_after)) => {
-            answer = plain(
-                403,
-                &json!({
-                    "message": "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
-                    "documentation_url": "https://docs.github.com/rest/overview/rate-limits-for-the-rest-api#about-secondary-rate-limits",
-                }),
-            );
-            answer.headers_mut().insert("x-ratelimit-remaining", "100".parse().unwrap());
-            if let Some(secs) = retry_after {
-                answer.headers_mut().insert("retry-after", secs.into());
-            }
-        }
-        Some(Fault::Truncate) | None => {}
     }
-    let account = state.account(&parts.headers);
-    let authorised = parts.headers.contains_key(AUTHORIZATION);
-    logged.status = answer.status().as_u16();
-    logged.charged = !(answer.status() == StatusCode::NOT_MODIFIED && authorised);
-    if let (Ok(account), None) = (&account, &fault) {
-        state.charge(account, logged.charged, &mut answer);
-    }
-    state.log.push(logged);
-    if matches!(fault, Some(Fault::Truncate)) {
-        // A length that the body does not have: the connection ends in the middle of it.
-        let (mut head, body) = answer.into_parts();
-        let bytes = whole(body);
-        head.headers.insert("content-encoding", "gzip".parse()?);
-        return Ok(Response::from_parts(head, Full::new(bytes.slice(..bytes.len() / 2))));
-    }
-    Ok(answer)
 }
 
-fn plain(status: u16, body: &Value) -> Answer {
+/// What becomes of a request.
+pub enum Handled {
+    Answer(Answer),
+    /// No answer.
+    Dropped,
+    /// None, and the connection stays.
+    Hanging,
+    /// Only the beginning of this one.
+    Truncated(Answer),
+}
+
+impl State {
+    /// One request, one answer, one line in the log.
+    pub fn handle(&mut self, request: &Request<Bytes>) -> Handled {
+        let fault = if self.faults.is_empty() { None } else { Some(self.faults.remove(0)) };
+        let headers = request.headers();
+        let target = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
+        let mut logged = Logged {
+            method: request.method().to_string(),
+            target,
+            headers: headers.clone(),
+            body: request.body().clone(),
+            status: 0,
+            charged: true,
+            points: 0,
+        };
+        if matches!(fault, Some(Fault::Drop | Fault::Hang)) {
+            logged.charged = false;
+            self.log.push(logged);
+            return if matches!(fault, Some(Fault::Drop)) { Handled::Dropped } else { Handled::Hanging };
+        }
+        let mut seen = headers.clone();
+        if matches!(fault, Some(Fault::Truncate)) {
+            seen.remove(IF_NONE_MATCH);
+            seen.remove(IF_MODIFIED_SINCE);
+        }
+        // A document put there by hand stands in for the executor.
+        let graphql = request.uri().path() == "/graphql" && !self.docs.contains_key("/graphql");
+        let (mut answer, cost) = match &fault {
+            Some(Fault::Status(status)) => (plain(*status, &json!({ "message": "Server Error" })), 0),
+            Some(Fault::Secondary(retry_after)) => (secondary(*retry_after), 0),
+            _ if graphql => self.graphql(&seen, request.body()),
+            _ => (self.respond(request.uri().path(), request.uri().query().unwrap_or(""), &seen), 1),
+        };
+        let authorised = headers.contains_key(AUTHORIZATION);
+        logged.status = answer.status().as_u16();
+        logged.charged = !(answer.status() == StatusCode::NOT_MODIFIED && authorised);
+        logged.points = if graphql { cost } else { u64::from(logged.charged) };
+        if let (Ok(account), false) =
+            (self.account(headers), matches!(fault, Some(Fault::Status(_) | Fault::Secondary(_))))
+        {
+            let bucket = bucket(request.uri().path());
+            self.charge(&account, bucket, logged.points, &mut answer);
+        }
+        let date = self.clock.now().secs() + self.clock_ahead_secs;
+        let date = chrono::DateTime::from_timestamp(date, 0).unwrap().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        answer.headers_mut().insert("date", date.parse().unwrap());
+        self.log.push(logged);
+        if matches!(fault, Some(Fault::Truncate)) { Handled::Truncated(answer) } else { Handled::Answer(answer) }
+    }
+}
+
+fn secondary(retry_after: Option<u64>) -> Answer {
+    let mut answer = plain(
+        403,
+        &json!({
+            "message": "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
+            "documentation_url": "https://docs.github.com/rest/overview/rate-limits-for-the-rest-api#about-secondary-rate-limits",
+        }),
+    );
+    answer.headers_mut().insert("x-ratelimit-remaining", "100".parse().unwrap());
+    if let Some(secs) = retry_after {
+        answer.headers_mut().insert("retry-after", secs.into());
+    }
+    answer
+}
+
+fn bucket(path: &str) -> &'static str {
+    match path {
+        "/graphql" => "graphql",
+        path if path.starts_with("/search/") => "search",
+        _ => "core",
+    }
+}
+
+pub(super) fn plain(status: u16, body: &Value) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body.to_string())));
     *answer.status_mut() = StatusCode::from_u16(status).unwrap();
     answer.headers_mut().insert("content-type", "application/json; charset=utf-8".parse().unwrap());
@@ -251,7 +349,7 @@ fn plain(status: u16, body: &Value) -> Answer {
 }
 
 impl State {
-    fn account(&self, headers: &HeaderMap) -> Result<String, ()> {
+    pub(super) fn account(&self, headers: &HeaderMap) -> Result<String, ()> {
         let Some(value) = headers.get(AUTHORIZATION) else { return Ok("anonymous".into()) };
         let text = value.to_str().unwrap_or_default();
         let token = text.strip_prefix("Bearer ").or_else(|| text.strip_prefix("token ")).unwrap_or(text);
@@ -262,29 +360,36 @@ impl State {
         self.tokens.get(token).cloned().ok_or(())
     }
 
-    fn used(&mut self, account: &str) -> (u64, u64, Timestamp) {
+    /// The bound of a bucket, what is used of it, and when it is filled again.
+    pub(super) fn used(&mut self, account: &str, bucket: &'static str) -> (u64, u64, Timestamp) {
         let now = self.clock.now();
-        let limit = if account == "anonymous" { 60.min(self.limit) } else { self.limit };
-        let entry = self.used.entry(account.to_owned()).or_insert((now.plus(3_600), 0));
+        let limit = match (account, bucket) {
+            ("anonymous", "graphql") => 0,
+            ("anonymous", _) => 60.min(self.limit),
+            (_, "search") => 30,
+            _ => self.limit,
+        };
+        let window = if bucket == "search" { 60 } else { 3_600 };
+        let entry = self.used.entry((account.to_owned(), bucket)).or_insert((now.plus(window), 0));
         if entry.0 <= now {
-            *entry = (now.plus(3_600), 0);
+            *entry = (now.plus(window), 0);
         }
         (limit, entry.1, entry.0)
     }
 
     /// Books the request and writes the rate-limit headers.
-    fn charge(&mut self, account: &str, charged: bool, answer: &mut Answer) {
-        let (limit, used, reset) = self.used(account);
-        let used = used + u64::from(charged && used < limit);
-        if let Some(entry) = self.used.get_mut(account) {
+    fn charge(&mut self, account: &str, bucket: &'static str, points: u64, answer: &mut Answer) {
+        let (limit, used, reset) = self.used(account, bucket);
+        let used = (used + points).min(limit);
+        if let Some(entry) = self.used.get_mut(&(account.to_owned(), bucket)) {
             entry.1 = used;
         }
         let headers = answer.headers_mut();
         headers.insert("x-ratelimit-limit", limit.into());
         headers.insert("x-ratelimit-remaining", (limit - used).into());
         headers.insert("x-ratelimit-used", used.into());
-        headers.insert("x-ratelimit-reset", reset.secs().into());
-        headers.insert("x-ratelimit-resource", "core".parse().unwrap());
+        headers.insert("x-ratelimit-reset", (reset.secs() + self.clock_ahead_secs).into());
+        headers.insert("x-ratelimit-resource", bucket.parse().unwrap());
     }
 
     fn respond(&mut self, path: &str, query: &str, headers: &HeaderMap) -> Answer {
@@ -294,14 +399,18 @@ impl State {
         if headers.get("user-agent").is_none() {
             return plain(403, &json!({ "message": "Request forbidden by administrative rules." }));
         }
-        let (limit, used, _) = self.used(&account);
+        let (limit, used, _) = self.used(&account, bucket(path));
         if used >= limit {
             return plain(403, &json!({ "message": format!("API rate limit exceeded for {account}.") }));
         }
         let not_found =
             || plain(404, &json!({ "message": "Not Found", "documentation_url": "https://docs.github.com/rest" }));
         let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
-        let Some(doc) = self.docs.get_mut(path) else { return conditional(not_found(), headers, None) };
+        let salt = self.tag_salt.clone();
+        if self.visible_to.get(path).is_some_and(|accounts| !accounts.contains(&account)) {
+            return conditional(not_found(), headers, None, &salt);
+        }
+        let Some(doc) = self.docs.get_mut(path) else { return conditional(not_found(), headers, None, &salt) };
         let mut modified = None;
         let answer = match doc {
             Doc::Json { body, last_modified } => {
@@ -344,16 +453,17 @@ impl State {
                 answer
             }
         };
-        conditional(answer, headers, modified)
+        conditional(answer, headers, modified, &salt)
     }
 }
 
 /// Adds validators and answers preconditions. GitHub's `ETag` is the SHA-256 of the values of
 /// `Accept` and `Authorization`, each followed by a colon, and of the body.
-fn conditional(answer: Answer, headers: &HeaderMap, modified: Option<String>) -> Answer {
+fn conditional(answer: Answer, headers: &HeaderMap, modified: Option<String>, salt: &str) -> Answer {
     let (mut head, body) = answer.into_parts();
     let bytes = whole(body);
     let mut hash = Sha256::new();
+    hash.update(salt);
     for name in [ACCEPT, AUTHORIZATION] {
         for value in headers.get_all(&name) {
             hash.update(value.as_bytes());
@@ -403,7 +513,7 @@ fn conditional(answer: Answer, headers: &HeaderMap, modified: Option<String>) ->
 }
 
 /// The bytes of a body that holds them all.
-fn whole(body: Full<Bytes>) -> Bytes {
+pub(super) fn whole(body: Full<Bytes>) -> Bytes {
     futures_util::FutureExt::now_or_never(body.collect())
         .and_then(Result::ok)
         .map(http_body_util::Collected::to_bytes)

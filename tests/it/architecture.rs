@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["error", "clock", "units"],
     &["token", "partition", "request", "key", "cid", "reply", "link", "outcome", "entry", "policy", "tag", "files"],
-    &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats"],
+    &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats", "collapse"],
     &["cache"],
     &["plan", "actions"],
     &["config", "cli", "main", "lib"],
@@ -28,6 +28,7 @@ const EDGES: &[(&str, &str)] = &[
     ("policy", "outcome"),
     ("policy", "reply"),
     ("policy", "request"),
+    ("policy", "token"),
     ("tag", "key"),
     ("tag", "policy"),
     ("tier", "bundle"),

@@ -351,6 +351,8 @@ fn sound(dir: &Path) -> (PathBuf, Vec<(String, String)>) {
             ttl_secs: 3_600,
             repeats: 0,
             token_digest: None,
+            etag_rule: None,
+            fields_cid: None,
             cid: Cid::of(body.as_bytes()),
             body: body.clone().into(),
         };

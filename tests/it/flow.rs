@@ -5,8 +5,8 @@ use std::sync::Arc;
 use octocache::cache::{Ask, Cache};
 use octocache::clock::{Clock, Timestamp};
 use octocache::error::Kind;
-use octocache::github::{GitHub, Options};
-use octocache::outcome::{NoStore, Outcome, StaleReason};
+use octocache::github::{Backoff, GitHub, Options};
+use octocache::outcome::{NoStore, Outcome, Proof, StaleReason};
 use octocache::partition::Partition;
 use octocache::policy::{Mode, TtlTable};
 use octocache::request::{Api, Request};
@@ -17,6 +17,9 @@ use serde_json::json;
 
 use crate::harness::sim::{Doc, Fault, Sim};
 use crate::harness::world;
+
+/// Fresh by its lifetime.
+pub(crate) const HIT: Outcome = Outcome::Hit(Proof::Lifetime);
 
 pub(crate) struct Fixture {
     pub sim: Sim,
@@ -44,22 +47,19 @@ impl Fixture {
     pub fn cache_of(&self, token: Option<&str>, partition: Partition) -> Cache {
         let api = Api::parse(&self.sim.url()).unwrap();
         let mut options = Options::new(api.clone(), token.map(|token| Token::new(token).unwrap()));
-        options
-            .retry_pauses
-            .iter_mut()
-            .chain(&mut options.not_ready_pauses)
-            .for_each(|pause| *pause = std::time::Duration::ZERO);
+        options.backoff = Backoff { base: std::time::Duration::ZERO, retries: 2, ..Backoff::default() };
+        options.not_ready_pauses.iter_mut().for_each(|pause| *pause = std::time::Duration::ZERO);
         let upstream = Arc::new(GitHub::new(options, self.clock.clone()));
         let stack = Stack::new(self.dir.path().join("store"), self.clock.clone());
         Cache::new(api, partition, stack, upstream, TtlTable::default(), self.clock.clone())
     }
 
-    fn request(&self, path: &str) -> Request {
+    pub fn request(&self, path: &str) -> Request {
         Request::get(&Api::parse(&self.sim.url()).unwrap(), path).unwrap()
     }
 }
 
-fn ask(mode: Mode) -> Ask {
+pub(crate) fn ask(mode: Mode) -> Ask {
     Ask::default().mode(mode)
 }
 
@@ -72,7 +72,7 @@ async fn cold_fresh_stale_changed() {
     let first = cache.get(&request, &Ask::default()).await.unwrap();
     assert!(matches!(first.outcome, Outcome::Fetched(_)));
     let second = cache.get(&request, &Ask::default()).await.unwrap();
-    assert_eq!((second.outcome, second.tier), (Outcome::Hit, Some(TierName::Disk)));
+    assert_eq!((second.outcome, second.tier), (HIT, Some(TierName::Disk)));
     assert_eq!(second.entry.body, first.entry.body);
     assert_eq!(fx.sim.take_counts(), (1, 1));
     fx.clock.advance(3_601);
@@ -80,7 +80,7 @@ async fn cold_fresh_stale_changed() {
     assert_eq!((third.outcome, third.not_modified), (Outcome::Revalidated, 1));
     assert_eq!(fx.sim.take_counts(), (1, 0), "an authorised 304 is free");
     fx.sim.put("/repos/acme/repo-0001", Doc::dated(json!({ "changed": true })));
-    assert_eq!(cache.get(&request, &Ask::default()).await.unwrap().outcome, Outcome::Hit);
+    assert_eq!(cache.get(&request, &Ask::default()).await.unwrap().outcome, HIT);
     fx.clock.advance(3_601);
     // The date did not change but the body did: the ETag decides.
     let fourth = cache.get(&request, &Ask::default()).await.unwrap();
@@ -140,7 +140,7 @@ async fn bodies_are_kept_byte_for_byte() {
         let request = fx.request(path);
         assert_eq!(cache.get(&request, &Ask::default()).await.unwrap().entry.body, body);
         let hit = cache.get(&request, &Ask::default()).await.unwrap();
-        assert_eq!((hit.outcome, &hit.entry.body), (Outcome::Hit, &body));
+        assert_eq!((hit.outcome, &hit.entry.body), (HIT, &body));
         cache.stack().pack(&Narrow::default(), false).unwrap();
         let bundled = fx.cache(None).get(&request, &Ask::default()).await.unwrap();
         assert_eq!((bundled.tier, &bundled.entry.body), (Some(TierName::Bundle), &body));
@@ -183,7 +183,7 @@ async fn renamed_repositories_are_followed_and_remembered() {
     let answer = cache.get(&fx.request("/repos/old/name"), &Ask::default()).await.unwrap();
     assert_eq!((answer.entry.status, answer.requests), (200, 2));
     let again = cache.get(&fx.request("/repos/old/name"), &Ask::default()).await.unwrap();
-    assert_eq!((again.outcome, again.requests), (Outcome::Hit, 0));
+    assert_eq!((again.outcome, again.requests), (HIT, 0));
     assert_eq!(fx.sim.take_counts().0, 2);
     // A redirect to another host is an answer, never followed: our token is not for that host.
     fx.sim.put("/archive", Doc::Elsewhere("https://elsewhere.example/x".into()));
@@ -217,6 +217,7 @@ async fn errors_never_replace_an_entry() {
         let stale = cache.get(&request, &ask(Mode::NoCache)).await.unwrap();
         assert_eq!((stale.outcome, stale.entry.body.clone()), (Outcome::Stale(reason), good.entry.body.clone()));
         assert_eq!(fx.sim.take_counts().0, 3, "three attempts, then the stale answer");
+        assert_eq!(cache.get(&request, &ask(Mode::NoCache)).await.unwrap().outcome, Outcome::Revalidated);
     }
     // One failure is made good by the second attempt.
     fx.sim.fail_next(&[Fault::Status(500)]);
@@ -244,17 +245,17 @@ async fn refusals_are_answers_and_not_stored() {
     assert_eq!(refused.outcome, Outcome::NotStored(NoStore::Status(403)));
     let empty = cache.get(&fx.request("/empty"), &Ask::default()).await.unwrap();
     assert_eq!((empty.entry.status, empty.entry.body.len()), (204, 0));
-    assert_eq!(cache.get(&fx.request("/empty"), &Ask::default()).await.unwrap().outcome, Outcome::Hit);
+    assert_eq!(cache.get(&fx.request("/empty"), &Ask::default()).await.unwrap().outcome, HIT);
     // What is not there is remembered for a minute, then longer.
     fx.sim.take_counts();
     let missing = fx.request("/repos/no/where");
     assert_eq!(cache.get(&missing, &Ask::default()).await.unwrap().entry.status, 404);
-    assert_eq!(cache.get(&missing, &Ask::default()).await.unwrap().outcome, Outcome::Hit);
+    assert_eq!(cache.get(&missing, &Ask::default()).await.unwrap().outcome, HIT);
     assert_eq!(fx.sim.take_counts().0, 1);
     fx.clock.advance(61);
     cache.get(&missing, &Ask::default()).await.unwrap();
     fx.clock.advance(61);
-    assert_eq!(cache.get(&missing, &Ask::default()).await.unwrap().outcome, Outcome::Hit);
+    assert_eq!(cache.get(&missing, &Ask::default()).await.unwrap().outcome, HIT);
     let unknown = fx.cache(Some("ghp_wrong")).get(&fx.request("/user"), &Ask::default()).await.unwrap();
     assert_eq!(unknown.entry.status, 401);
 }
@@ -325,7 +326,7 @@ async fn an_entry_that_vanished_meanwhile_is_asked_again_without_conditions() {
     std::fs::write(cache.stack().disk().path(&first.entry.key()), b"garbage").unwrap();
     let healed = cache.get(&request, &Ask::default()).await.unwrap();
     assert!(matches!(healed.outcome, Outcome::Fetched(_)));
-    assert_eq!(cache.get(&request, &Ask::default()).await.unwrap().outcome, Outcome::Hit);
+    assert_eq!(cache.get(&request, &Ask::default()).await.unwrap().outcome, HIT);
 }
 
 #[tokio::test]
@@ -391,10 +392,10 @@ async fn a_stale_loose_entry_gives_way_to_a_newer_bundle() {
     fx.sim.take_counts();
     let reader = fx.cache(Some("ghp_one"));
     let answer = reader.get(&request, &Ask::default()).await.unwrap();
-    assert_eq!((answer.outcome, answer.tier), (Outcome::Hit, Some(TierName::Bundle)));
+    assert_eq!((answer.outcome, answer.tier), (HIT, Some(TierName::Bundle)));
     assert_eq!(fx.sim.take_counts().0, 0);
     // Nor does the next save let the old one win.
     reader.stack().pack(&Narrow::default(), false).unwrap();
     assert!(!loose.exists());
-    assert_eq!(fx.cache(Some("ghp_one")).get(&request, &Ask::default()).await.unwrap().outcome, Outcome::Hit);
+    assert_eq!(fx.cache(Some("ghp_one")).get(&request, &Ask::default()).await.unwrap().outcome, HIT);
 }

@@ -37,6 +37,8 @@ fn put(stack: &Stack, n: usize, round: usize) {
         ttl_secs: 3_600,
         repeats: 0,
         token_digest: None,
+        etag_rule: None,
+        fields_cid: None,
         cid: Cid::of(body.as_bytes()),
         body: body.into(),
     };

@@ -1,0 +1,65 @@
+//! Bodies that are not the asker's own, but may be tried (A20): another partition's copy, or a guess.
+//!
+//! Knows: where to find one. Does not know: whether it may answer; only GitHub's 304 to the very
+//! token that asks says that.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, VARY};
+
+use super::{Ask, Cache};
+use crate::cid::Cid;
+use crate::entry::{Entry, EtagRule, StoredHeaders};
+use crate::key::KeyParts;
+use crate::policy::{self, Terms, Validators};
+use crate::request::{Method, Request};
+
+impl Cache {
+    /// The body to try for a request that has none of its own.
+    pub(super) fn candidate(
+        &self,
+        request: &Request,
+        parts: &KeyParts,
+        ask: &Ask,
+        terms: &Terms<'_>,
+    ) -> Option<(Entry, Validators)> {
+        if request.method != Method::Get {
+            return None;
+        }
+        let others = self.stack.others(&self.partition).into_iter().filter_map(|partition| {
+            let key = KeyParts { partition, ..parts.clone() }.key();
+            Some(self.stack.look_up(&key)?.entry)
+        });
+        let newest =
+            others.filter(|entry| policy::may_try(entry, terms).is_some()).max_by_key(|entry| entry.validated_at);
+        let guess = || ask.maybe_empty.then(|| empty_list(parts, terms));
+        let candidate = newest.or_else(guess)?;
+        let validators = policy::may_try(&candidate, terms)?;
+        Some((candidate, validators))
+    }
+}
+
+/// A listing without items, as GitHub would answer it.
+fn empty_list(parts: &KeyParts, terms: &Terms<'_>) -> Entry {
+    let vary = if terms.signer.token_digest.is_some() { "Accept, Authorization" } else { "Accept" };
+    let body = Bytes::from_static(b"[]");
+    let mut headers = http::HeaderMap::new();
+    headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(VARY, http::HeaderValue::from_static(vary));
+    Entry {
+        // Not the asker's parts: what GitHub confirms becomes the asker's only then.
+        parts: KeyParts { method: "GUESS".into(), ..parts.clone() },
+        listing: None,
+        status: 200,
+        headers: StoredHeaders::of(&headers),
+        fetched_at: terms.now,
+        validated_at: terms.now,
+        class: terms.lifetime.class.into(),
+        ttl_secs: terms.lifetime.fresh_secs,
+        repeats: 0,
+        token_digest: None,
+        etag_rule: Some(EtagRule::Github),
+        fields_cid: None,
+        cid: Cid::of(&body),
+        body,
+    }
+}

@@ -1,0 +1,95 @@
+//! Waiting for a place: what the budget says, what other processes do, what is under way.
+//!
+//! Knows: how to wait for each of them. Does not know: what is sent, or how.
+
+use std::fs::File;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::budget::Admit;
+use super::{GitHub, MAX_CONCURRENCY, limit_error, lock, luck};
+use crate::error::{Error, Kind, Result};
+
+/// What other processes do is looked at this often.
+const SYNC_EVERY: Duration = Duration::from_millis(250);
+
+/// While every place for a request is taken by other processes, they are tried this often.
+const SLOT_PAUSE: Duration = Duration::from_millis(20);
+
+/// A request under way; its place is free again when this is dropped.
+pub(super) struct UnderWay<'a> {
+    github: &'a GitHub,
+    bucket: &'static str,
+    /// Its place among those of all processes.
+    slot: Option<File>,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        drop(self.slot.take());
+        lock(&self.github.budget).ended(self.bucket);
+        self.github.ended.notify_waiters();
+    }
+}
+
+impl GitHub {
+    /// Waits for a place for a request to `bucket`. While a limit holds there is none.
+    pub(super) async fn admitted(&self, bucket: &'static str) -> Result<UnderWay<'_>> {
+        loop {
+            lock(&self.outage).check(Instant::now())?;
+            self.sync(false);
+            let another_ended = self.ended.notified();
+            let now = self.clock.now();
+            let admit = lock(&self.budget).admit(bucket, self.options.reserve, now, Instant::now());
+            match admit {
+                Admit::Go => {
+                    let mut under_way = UnderWay { github: self, bucket, slot: None };
+                    under_way.slot = self.slot().await;
+                    return Ok(under_way);
+                }
+                // The second is for the case that what ended did so before we began to listen.
+                Admit::AfterAnother => {
+                    let _either = tokio::time::timeout(Duration::from_secs(1), another_ended).await;
+                }
+                Admit::After(pause) => tokio::time::sleep(pause).await,
+                Admit::Limited(until) => return Err(limit_error(Some(until), self.is_anonymous())),
+                Admit::Reserved(until) => {
+                    let text = format!("what is left of the rate limit until {until} is reserved for others");
+                    return Err(Error::new(Kind::Limited { until: Some(until) }, text));
+                }
+            }
+        }
+    }
+
+    /// A place among those of all processes of this machine; none where they cannot be counted.
+    async fn slot(&self) -> Option<File> {
+        let shared = self.shared.as_ref()?;
+        loop {
+            match shared.slot((luck() * MAX_CONCURRENCY as f64) as usize) {
+                Ok(Some(file)) => return Some(file),
+                Ok(None) => tokio::time::sleep(SLOT_PAUSE).await,
+                Err(error) => {
+                    tracing::debug!(%error, "requests of other processes cannot be counted");
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Tells other processes what we know and learns what they know, if it is time, or at once.
+    pub(super) fn sync(&self, at_once: bool) {
+        let Some(shared) = &self.shared else { return };
+        let at = Instant::now();
+        let mut synced = lock(&self.synced);
+        if !at_once && synced.is_some_and(|last| at.duration_since(last) < SYNC_EVERY) {
+            return;
+        }
+        *synced = Some(at);
+        let mut budget = lock(&self.budget);
+        let points = budget.points(at);
+        if let Err(error) = shared.sync(&mut budget, points, self.clock.now()) {
+            tracing::debug!(%error, "limits cannot be shared with other processes");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The partitions that this store has seen, so that one's bodies can be tried for another (A20).
+//!
+//! Knows: a short list of names. Does not know: who may see what; GitHub says that.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+
+use super::{Stack, lock};
+use crate::files;
+use crate::partition::Partition;
+
+/// The largest list that is read.
+const MAX_LIST_BYTES: u64 = 64 << 10;
+
+/// Partitions that are tried for another: the ones that came last.
+const MAX_OTHERS: usize = 16;
+
+impl Stack {
+    /// Other partitions of this store, the latest first.
+    pub fn others(&self, partition: &Partition) -> Vec<Partition> {
+        let all = self.read_partitions();
+        all.into_iter().rev().filter(|other| other != partition).take(MAX_OTHERS).collect()
+    }
+
+    /// Notes that `partition` has entries here. Best effort.
+    pub(super) fn note_partition(&self, partition: &Partition) {
+        let mut noted = lock(&self.noted);
+        if noted.contains(partition) {
+            return;
+        }
+        noted.push(partition.clone());
+        if self.read_partitions().contains(partition) {
+            return;
+        }
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let line = format!("{partition}\n");
+        let _best_effort = options.open(self.partitions_path()).and_then(|mut list| {
+            if list.metadata()?.len() < MAX_LIST_BYTES { list.write_all(line.as_bytes()) } else { Ok(()) }
+        });
+    }
+
+    fn read_partitions(&self) -> Vec<Partition> {
+        let bytes = files::read_bounded(&self.partitions_path(), MAX_LIST_BYTES * 2).ok().flatten().unwrap_or_default();
+        let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+        lines.filter_map(Partition::read_back).collect()
+    }
+
+    fn partitions_path(&self) -> std::path::PathBuf {
+        self.dir.join("partitions.log")
+    }
+}

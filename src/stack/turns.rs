@@ -1,0 +1,51 @@
+//! Turns between processes: who fetches a key holds a lock, so that others wait for what it brings.
+//!
+//! Knows: a few hundred lock files, which the kernel releases when their holder dies. Does not
+//! know: what is fetched. Two keys may share a lock; then they only take turns.
+
+use std::fs::File;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Stack;
+use crate::files;
+use crate::key::CacheKey;
+
+/// Nobody waits longer for another process, which may itself be waiting for a limit.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
+/// A taken turn is asked for again after so long, doubling up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+impl Stack {
+    /// Waits for the turn to fetch `key`; it ends when the file is dropped. `None` where there are
+    /// no turns: the store cannot be written, or the one before takes too long. Whose turn it is
+    /// looks again: what others stored meanwhile is to be seen by then.
+    pub async fn turn(&self, key: &CacheKey) -> Option<File> {
+        if !*self.prepared.get_or_init(|| self.said(self.prepare())) {
+            return None;
+        }
+        let dir = self.dir.join("turns");
+        let path = dir.join(format!("{:02x}", key.as_bytes()[0]));
+        let open = || files::open_lock(&path);
+        let file = open().or_else(|_| files::create_private_dir(&dir).and_then(|()| open())).ok()?;
+        let started = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => {
+                    self.bundle.look_again();
+                    return Some(file);
+                }
+                Err(std::fs::TryLockError::WouldBlock) if started.elapsed() < LONGEST_WAIT => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+}
