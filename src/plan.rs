@@ -7,6 +7,7 @@ pub mod document;
 pub mod expand;
 pub mod filter;
 mod graph;
+pub mod lineage;
 pub mod output;
 pub mod recipe;
 pub(crate) mod redact;
@@ -29,9 +30,10 @@ use crate::policy::TtlTable;
 use crate::policy::class;
 use crate::stack::Narrow;
 use filter::Filter;
+use lineage::Lineage;
 use recipe::Recipe;
 pub use redact::Redaction;
-use spec::{PlanSpec, QuerySpec, Site};
+use spec::{FreshWhileSpec, PlanSpec, QuerySpec, Site};
 use template::Template;
 
 /// The largest plan that is read.
@@ -121,6 +123,8 @@ pub enum ForEach {
         query: String,
         /// What of its result.
         items: Rc<Filter>,
+        /// Which fields of the items prove unchanged what follows from them.
+        fresh_while: Option<Rc<Lineage>>,
     },
 }
 
@@ -285,7 +289,6 @@ impl Checker<'_> {
         {
             return Err(self.fault(site, at("a name has 1 to 100 letters, digits and -_.".into())));
         }
-        let for_each = spec.for_each.as_ref().map(|site| self.for_each(site)).transpose()?;
         let source = match (&spec.get, &spec.recipe, &spec.graphql) {
             (Some(path), None, None) => Source::Get(self.template(path)?),
             (None, Some(recipe), None) => Source::Recipe(recipe::by_name(&recipe.value).ok_or_else(|| {
@@ -295,6 +298,8 @@ impl Checker<'_> {
             (None, None, Some(file)) => self.graphql(file, spec)?,
             _ => return Err(self.fault(site, at("exactly one of `get`, `recipe` and `graphql` is needed".into()))),
         };
+        let recipe = if let Source::Recipe(recipe) = &source { Some(*recipe) } else { None };
+        let for_each = spec.for_each.as_ref().map(|site| self.for_each(site, recipe)).transpose()?;
         let mut own = BTreeMap::new();
         for (param, value) in spec.params() {
             let Source::Recipe(recipe) = &source else {
@@ -353,15 +358,35 @@ impl Checker<'_> {
         Ok(query)
     }
 
-    fn for_each(&mut self, site: &Site<spec::ForEachSpec>) -> Result<ForEach> {
+    fn for_each(&mut self, site: &Site<spec::ForEachSpec>, recipe: Option<&Recipe>) -> Result<ForEach> {
         match &site.value {
             spec::ForEachSpec::List(list) => Ok(ForEach::List(list.clone())),
-            spec::ForEachSpec::Query { query, items } => {
-                let items = match items {
-                    Some(items) => self.filter(items)?,
-                    None => self.filter(&Site::at(".[]".to_owned(), 0))?,
+            spec::ForEachSpec::Query { query, items, fresh_while } => {
+                let items = items.clone().unwrap_or_else(|| Site::at(".[]".to_owned(), 0));
+                let fields: Vec<Site<String>> = match fresh_while {
+                    None => Vec::new(),
+                    Some(FreshWhileSpec::Fields(fields)) if fields.is_empty() => {
+                        return Err(self.fault(site, "`fresh-while` names no field".into()).hint("leave it out"));
+                    }
+                    Some(FreshWhileSpec::Fields(fields)) => fields.clone(),
+                    Some(FreshWhileSpec::Usual(usual)) if !usual.value => Vec::new(),
+                    Some(FreshWhileSpec::Usual(_)) => {
+                        let known = recipe.map_or(&[][..], |recipe| recipe.fresh_while);
+                        if known.is_empty() {
+                            let text = "no field of an item is known to prove this unchanged".into();
+                            return Err(self.fault(site, text).hint("name fields: `fresh-while: [.updated_at]`"));
+                        }
+                        known.iter().map(|field| Site::at((*field).to_owned(), 0)).collect()
+                    }
                 };
-                Ok(ForEach::Query { query: query.clone(), items })
+                for field in &fields {
+                    self.filter(field)?;
+                }
+                let filter = self.filter(&items)?;
+                let fields: Vec<&str> = fields.iter().map(|field| field.value.as_str()).collect();
+                let lineage = if fields.is_empty() { None } else { Some(Lineage::new(&items.value, &fields)) };
+                let fresh_while = lineage.transpose().map_err(|why| self.fault(&items, why))?.map(Rc::new);
+                Ok(ForEach::Query { query: query.clone(), items: filter, fresh_while })
             }
         }
     }

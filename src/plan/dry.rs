@@ -62,7 +62,7 @@ pub fn forecast(plan: &Plan, cache: &Cache, vars: &BTreeMap<String, String>, ask
             charged: 0,
             note: Some(note),
         };
-        let items = match expand::items(query, &results) {
+        let items = match expand::items(query, &results, cache.now()) {
             Ok(items) => items,
             Err(error) => {
                 queries.push(unknown(None, error.to_string()));
@@ -72,15 +72,16 @@ pub fn forecast(plan: &Plan, cache: &Cache, vars: &BTreeMap<String, String>, ask
         let ask = Ask { ttl_secs: query.ttl_secs, stale_secs: query.stale_secs, ..ask };
         for (number, item) in items.iter().enumerate() {
             match expand::unit(query, item.as_ref(), &vars, cache.api()) {
-                Err(error) => queries.push(unknown(item.as_ref().map(ToString::to_string), error.to_string())),
+                Err(error) => queries.push(unknown(item.as_ref().map(|item| item.value.to_string()), error.to_string())),
                 Ok(unit) => {
+                    let ask = Ask { fields: unit.fields, ..ask };
                     let (forecast, document) = unit_forecast(&unit, cache, &ask);
                     let filtered = match (document, &query.filter) {
                         (Some(document), Some(filter)) => filter.run_to_one(&document).ok().map(Bytes::from),
                         (document, _) => document,
                     };
                     if let Some(document) = filtered {
-                        results.add(query, number, document);
+                        results.add(query, number, document, false);
                     }
                     queries.push(forecast);
                 }

@@ -8,9 +8,12 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::lineage::Item;
 use super::output;
 use super::template::{Escape, Template};
 use super::{ForEach, Query, Source};
+use crate::cid::Cid;
+use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::request::{Api, Request};
 
@@ -28,6 +31,8 @@ pub struct Unit<'a> {
     pub requests: Vec<Request>,
     /// The result's file below the output directory.
     pub file: PathBuf,
+    /// Proof that the answer is unchanged, from the item's fields.
+    pub fields: Option<Cid>,
 }
 
 /// Results that other queries take their items from.
@@ -37,15 +42,22 @@ pub struct Results(HashMap<String, Found>);
 #[derive(Debug, Default)]
 struct Found {
     per_item: bool,
+    /// Whether any of them is older than it should be: its fields prove nothing then.
+    stale: bool,
     documents: BTreeMap<usize, Bytes>,
 }
 
 impl Results {
     /// Keeps a document of `query`; `number` is its place among the query's items.
-    pub fn add(&mut self, query: &Query, number: usize, document: Bytes) {
+    pub fn add(&mut self, query: &Query, number: usize, document: Bytes, stale: bool) {
         let found = self.0.entry(query.name.clone()).or_default();
         found.per_item = query.for_each.is_some();
+        found.stale |= stale;
         found.documents.insert(number, document);
+    }
+
+    fn is_stale(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|found| found.stale)
     }
 
     /// The result of the query called so: its document, or, where it ran once per item, the array
@@ -61,11 +73,13 @@ impl Results {
 }
 
 /// The items of a query: one empty one without `for-each`.
-pub fn items(query: &Query, results: &Results) -> Result<Vec<Option<Value>>> {
-    let items: Vec<Value> = match &query.for_each {
+pub fn items(query: &Query, results: &Results, now: Timestamp) -> Result<Vec<Option<Item>>> {
+    let items: Vec<Item> = match &query.for_each {
         None => return Ok(vec![None]),
-        Some(ForEach::List(list)) => list.iter().map(|text| Value::String(text.clone())).collect(),
-        Some(ForEach::Query { query: other, items }) => {
+        Some(ForEach::List(list)) => {
+            list.iter().map(|text| Item { value: Value::String(text.clone()), fields: None }).collect()
+        }
+        Some(ForEach::Query { query: other, items, fresh_while }) => {
             let failed = |why: String| Error::usage(format!("query `{}`: {why}", query.name));
             let json = results.get(other).ok_or_else(|| {
                 Error::new(
@@ -73,11 +87,17 @@ pub fn items(query: &Query, results: &Results) -> Result<Vec<Option<Value>>> {
                     format!("query `{}`: `{other}` has no result to take items from", query.name),
                 )
             })?;
-            let outputs = items.run(&json).map_err(failed)?;
-            outputs
-                .iter()
-                .map(|json| serde_json::from_slice(json).map_err(|cause| failed(cause.to_string())))
-                .collect::<Result<_>>()?
+            let lineage = fresh_while.as_ref().filter(|_| !results.is_stale(other));
+            match lineage {
+                Some(lineage) => lineage.items(&json, items, now).map_err(failed)?,
+                None => items
+                    .run(&json)
+                    .map_err(failed)?
+                    .iter()
+                    .map(|json| serde_json::from_slice(json).map(|value| Item { value, fields: None }))
+                    .collect::<Result<_, _>>()
+                    .map_err(|cause| failed(cause.to_string()))?,
+            }
         }
     };
     if items.len() > MAX_ITEMS {
@@ -89,10 +109,12 @@ pub fn items(query: &Query, results: &Results) -> Result<Vec<Option<Value>>> {
 /// What to ask for one item of a query.
 pub fn unit<'a>(
     query: &'a Query,
-    item: Option<&Value>,
+    item: Option<&Item>,
     vars: &BTreeMap<String, String>,
     api: &Api,
 ) -> Result<Unit<'a>> {
+    let fields = item.and_then(|item| item.fields);
+    let item = item.map(|item| &item.value);
     let values = Values { query, item, vars };
     let fail = |name: String| {
         let hint = match name.as_str() {
@@ -135,7 +157,7 @@ pub fn unit<'a>(
         Value::String(text) => text.clone(),
         other => other.to_string(),
     });
-    Ok(Unit { query, item, requests, file })
+    Ok(Unit { query, item, requests, file, fields })
 }
 
 fn get(api: &Api, path: &Template, values: &Values<'_>, fail: impl Fn(String) -> Error) -> Result<Request> {

@@ -22,6 +22,9 @@ pub struct Recipe {
     pub paginate: bool,
     /// What is made of the answer.
     pub jq: Option<&'static str>,
+    /// Fields of a repository in a list that prove this unchanged (`fresh-while: true`): `pushed_at`
+    /// covers what follows from code, `updated_at` the settings; neither covers issues.
+    pub fresh_while: &'static [&'static str],
 }
 
 impl Recipe {
@@ -34,7 +37,7 @@ impl Recipe {
 const REPO: &str = "/repos/{owner}/{name}";
 
 const fn list(name: &'static str, about: &'static str, paths: &'static [&'static str]) -> Recipe {
-    Recipe { name, about, paths, needs: &["repo"], has: &[], item_is: "repo", paginate: true, jq: None }
+    Recipe { name, about, paths, needs: &["repo"], has: &[], item_is: "repo", paginate: true, jq: None, fresh_while: &[] }
 }
 
 const fn one(
@@ -43,12 +46,12 @@ const fn one(
     paths: &'static [&'static str],
     needs: &'static [&'static str],
 ) -> Recipe {
-    Recipe { name, about, paths, needs, has: &[], item_is: "repo", paginate: false, jq: None }
+    Recipe { name, about, paths, needs, has: &[], item_is: "repo", paginate: false, jq: None, fresh_while: &[] }
 }
 
 /// All recipes.
 pub static RECIPES: &[Recipe] = &[
-    one("repo", "a repository", &[REPO], &["repo"]),
+    Recipe { fresh_while: &[".pushed_at", ".updated_at"], ..one("repo", "a repository", &[REPO], &["repo"]) },
     list("releases", "all releases of a repository", &["/repos/{owner}/{name}/releases"]),
     one("latest-release", "the latest release of a repository", &["/repos/{owner}/{name}/releases/latest"], &["repo"]),
     Recipe {
@@ -64,13 +67,19 @@ pub static RECIPES: &[Recipe] = &[
         item_is: "number",
         ..one("pull-request", "a pull request", &["/repos/{owner}/{name}/pulls/{number}"], &["repo", "number"])
     },
-    one(
-        "compare",
-        "the commits between two refs",
-        &["/repos/{owner}/{name}/compare/{base}...{head}"],
-        &["repo", "base", "head"],
-    ),
-    one("languages", "the languages of a repository", &["/repos/{owner}/{name}/languages"], &["repo"]),
+    Recipe {
+        fresh_while: &[".pushed_at"],
+        ..one(
+            "compare",
+            "the commits between two refs",
+            &["/repos/{owner}/{name}/compare/{base}...{head}"],
+            &["repo", "base", "head"],
+        )
+    },
+    Recipe {
+        fresh_while: &[".pushed_at"],
+        ..one("languages", "the languages of a repository", &["/repos/{owner}/{name}/languages"], &["repo"])
+    },
     Recipe {
         has: &[("state", "open")],
         ..list(

@@ -88,7 +88,8 @@ pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &d
                 runner.note(kind);
             }
             if let Some(result) = finished.result {
-                runner.results.add(query, number, result);
+                let stale = finished.report.stale_reason.is_some();
+                runner.results.add(query, number, result, stale);
             }
             reports.push((number, finished.report));
         }
@@ -169,7 +170,7 @@ impl<'a> Runner<'a> {
                 progress.done(&report);
                 (number(at), report)
             };
-            let items = match expand::items(query, &self.results) {
+            let items = match expand::items(query, &self.results, self.cache.now()) {
                 Ok(items) => items,
                 Err(error) => {
                     reports.push(fail(0, None, &error));
@@ -193,7 +194,7 @@ impl<'a> Runner<'a> {
                 match made {
                     Ok(unit) => units.push((number(at), unit)),
                     Err(error) => {
-                        reports.push(fail(at, item.as_ref().map(ToString::to_string), &error));
+                        reports.push(fail(at, item.as_ref().map(|item| item.value.to_string()), &error));
                         self.note(error.kind());
                     }
                 }
@@ -240,7 +241,8 @@ impl<'a> Runner<'a> {
 
     /// The query's answer as one document, before filters.
     async fn ask(&self, unit: &Unit<'_>, report: &mut QueryReport) -> Result<Bytes> {
-        let ask = Ask { ttl_secs: unit.query.ttl_secs, stale_secs: unit.query.stale_secs, ..self.options.ask };
+        let (ttl_secs, stale_secs) = (unit.query.ttl_secs, unit.query.stale_secs);
+        let ask = Ask { ttl_secs, stale_secs, fields: unit.fields, ..self.options.ask };
         let mut documents = Vec::with_capacity(unit.requests.len());
         for request in &unit.requests {
             let answers = if unit.query.paginate {

@@ -299,7 +299,46 @@ pub enum ForEachSpec {
         query: String,
         /// A jq filter that gives the items; default: `.[]`.
         items: Option<Site<String>>,
+        /// Which fields of the item prove the answer unchanged.
+        fresh_while: Option<FreshWhileSpec>,
     },
+}
+
+/// Which fields of a parent item prove what follows from it unchanged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FreshWhileSpec {
+    /// `true`: those that the recipe's table names; `false`: none.
+    Usual(Site<bool>),
+    /// These paths.
+    Fields(Vec<Site<String>>),
+}
+
+impl<'de> Deserialize<'de> for FreshWhileSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = FreshWhileSpec;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list of paths such as [.pushed_at], or true")
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, usual: bool) -> Result<Self::Value, E> {
+                Ok(FreshWhileSpec::Usual(Site::at(usual, 0)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = seq.next_element()? {
+                    fields.push(field);
+                }
+                Ok(FreshWhileSpec::Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 impl<'de> Deserialize<'de> for ForEachSpec {
@@ -322,16 +361,17 @@ impl<'de> Deserialize<'de> for ForEachSpec {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let (mut query, mut items) = (None, None);
+                let (mut query, mut items, mut fresh_while) = (None, None, None);
                 while let Some(key) = map.next_key::<String>()? {
                     match key.as_str() {
                         "query" => query = Some(map.next_value()?),
                         "items" => items = Some(map.next_value()?),
-                        other => return Err(A::Error::unknown_field(other, &["query", "items"])),
+                        "fresh-while" => fresh_while = Some(map.next_value()?),
+                        other => return Err(A::Error::unknown_field(other, &["query", "items", "fresh-while"])),
                     }
                 }
                 let query = query.ok_or_else(|| A::Error::missing_field("query"))?;
-                Ok(ForEachSpec::Query { query, items })
+                Ok(ForEachSpec::Query { query, items, fresh_while })
             }
         }
 
@@ -353,7 +393,14 @@ impl JsonSchema for ForEachSpec {
                     "type": "object",
                     "properties": {
                         "query": { "type": "string", "description": "The other query's name." },
-                        "items": { "type": "string", "description": "A jq filter that gives the items; default: .[]" }
+                        "items": { "type": "string", "description": "A jq filter that gives the items; default: .[]" },
+                        "fresh-while": {
+                            "description": "Answers stay fresh, whatever their TTL, while these fields of the item they follow from are unchanged, and are revalidated when they have changed. true: the fields that the recipe knows to suffice.",
+                            "oneOf": [
+                                { "type": "array", "minItems": 1, "items": { "type": "string" }, "examples": [[".pushed_at"]] },
+                                { "type": "boolean" }
+                            ]
+                        }
                     },
                     "required": ["query"],
                     "additionalProperties": false

@@ -95,26 +95,22 @@ impl State {
             let value = match field.name.as_str() {
                 "rateLimit" => json!({ "cost": cost, "remaining": limit - used - cost, "limit": limit }),
                 "viewer" => json!({ "login": account }),
-                "repository" => {
-                    let full = format!("{}/{}", text_arg(field, "owner"), text_arg(field, "name"));
-                    match self.repository(&full, &account) {
-                        Some(node) => select(&node, &field.selection_set, &fragments, field),
-                        None => {
-                            let message = format!("Could not resolve to a Repository with the name '{full}'.");
-                            problems.push(Problem { kind: "NOT_FOUND", path, message });
-                            Value::Null
-                        }
-                    }
-                }
-                "organization" => {
-                    let login = text_arg(field, "login");
-                    match self.organization(&login, &account) {
-                        Some(node) => select(&node, &field.selection_set, &fragments, field),
-                        None => {
-                            let message = format!("Could not resolve to an Organization with the login of '{login}'.");
-                            problems.push(Problem { kind: "NOT_FOUND", path, message });
-                            Value::Null
-                        }
+                "repository" | "organization" => {
+                    let (what, full, node) = if field.name == "repository" {
+                        let full = format!("{}/{}", text_arg(field, "owner"), text_arg(field, "name"));
+                        let node = self.repository(&full, &account);
+                        ("a Repository with the name", full, node)
+                    } else {
+                        let login = text_arg(field, "login");
+                        let node = self.organization(&login, &account);
+                        ("an Organization with the login of", login, node)
+                    };
+                    if let Some(node) = node {
+                        select(&node, &field.selection_set, &fragments, field)
+                    } else {
+                        let message = format!("Could not resolve to {what} '{full}'.");
+                        problems.push(Problem { kind: "NOT_FOUND", path, message });
+                        Value::Null
                     }
                 }
                 other => panic!("the simulation has no field {other}"),
@@ -122,7 +118,7 @@ impl State {
             data.insert(name.clone(), value);
         }
         if aliases > self.graphql_max_nodes_aliases {
-            let last = data.keys().last().cloned().unwrap_or_default();
+            let last = data.keys().next_back().cloned().unwrap_or_default();
             data.insert(last.clone(), Value::Null);
             let message = "Resource limits for this query exceeded.".to_owned();
             problems.push(Problem { kind: "RESOURCE_LIMITS_EXCEEDED", path: vec![json!(last)], message });

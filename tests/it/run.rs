@@ -254,3 +254,59 @@ async fn items_come_from_results_of_results() {
     let forecast = dry::forecast(&plan, &fx.cache(Some("ghp_one")), &vars, Ask::default());
     assert_eq!((forecast.queries.len(), forecast.requests), (6, 0));
 }
+
+#[tokio::test]
+async fn children_stay_fresh_while_the_fields_of_their_item_are_unchanged() {
+    let fx = Fixture::new();
+    world::organisation(&fx.sim, 12);
+    let plan = plan(
+        "queries:
+  repos: { recipe: org-repos, org: acme }
+  languages:
+    recipe: languages
+    via: rest
+    for-each: { query: repos, items: '.[].full_name', fresh-while: [.pushed_at] }
+",
+    );
+    let cold = fx.run(&plan, Mode::Default).await;
+    assert!(cold.worst.is_none(), "{:?}", cold.index);
+    assert_eq!(fx.sim.take_counts(), (13, 13));
+    // Months later, every lifetime is over; the listing is asked, and proves the rest.
+    fx.clock.advance(90 * 86_400);
+    let later = fx.run(&plan, Mode::Default).await;
+    assert_eq!(fx.sim.take_counts(), (1, 0));
+    let query = &later.index.queries[5];
+    assert_eq!((query.outcome.as_str(), query.reason.as_deref()), ("hit", Some("fields-unchanged")));
+    // One is pushed to: it is looked at at once, inside its lifetime, and once more when the push
+    // has settled.
+    let pushed = |fx: &Fixture| {
+        let now = fx.clock.now().to_string();
+        fx.sim.with(|state| {
+            let Some(Doc::List { items, .. }) = state.docs.get_mut("/orgs/acme/repos") else { panic!() };
+            items[4]["pushed_at"] = json!(now);
+        });
+    };
+    fx.clock.advance(3_600);
+    pushed(&fx);
+    let changed = fx.run(&plan, Mode::Default).await;
+    assert_eq!(fx.sim.take_counts(), (2, 1), "the listing's page is charged, the 304 of the languages is not");
+    assert_eq!(changed.index.totals.hits, 11);
+    fx.clock.advance(3_600);
+    fx.sim.put("/repos/acme/repo-0004/languages", Doc::json(json!({ "Zig": 9 })));
+    fx.run(&plan, Mode::Default).await;
+    assert_eq!((fx.sim.take_counts(), fx.json("languages/acme/repo-0004.json")), ((2, 1), json!({ "Zig": 9 })));
+    fx.clock.advance(90 * 86_400);
+    fx.run(&plan, Mode::Default).await;
+    assert_eq!(fx.sim.take_counts(), (1, 0));
+    // A listing that is itself stale proves nothing: lifetimes decide.
+    fx.clock.advance(3_600);
+    fx.sim.fail_next(&[Fault::Secondary(Some(3_600))]);
+    let limited = fx.run(&plan, Mode::Default).await;
+    assert!(limited.index.queries.iter().all(|query| query.stale_reason.is_some()), "{:?}", limited.index.queries[3]);
+    // And an invalidation is stronger than any proof.
+    fx.clock.advance(3_601);
+    fx.cache(Some("ghp_one")).invalidate("family:languages".parse().unwrap()).unwrap();
+    fx.sim.take_counts();
+    fx.run(&plan, Mode::Default).await;
+    assert_eq!(fx.sim.take_counts(), (13, 0));
+}
