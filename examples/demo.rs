@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use harness::sim::{Doc, Sim};
 use harness::world;
+use octocache::cache::batch::Batching;
 use octocache::cache::{Ask, Cache};
 use octocache::clock::{Clock, Timestamp};
 use octocache::github::{GitHub, Options};
@@ -67,7 +68,12 @@ impl Demo {
         let partition = Partition::repository("acme/repo-0003").unwrap();
         let cache = Cache::new(api, partition, stack, upstream, TtlTable::default(), self.clock.clone());
         let out = self.dir.path().join("out");
-        let options = run::Options { output_dir: &out, vars: BTreeMap::new(), ask: Ask::default(), concurrency: 8 };
+        let options = run::Options {
+            output_dir: &out,
+            vars: BTreeMap::new(),
+            ask: Ask::default(),
+            batching: Batching::default(),
+        };
         let finished = run(&self.plan, &cache, &options, &Silent).await.unwrap();
         cache.stack().pack(&Narrow::default(), false).unwrap();
         let totals = &finished.index.totals;

@@ -13,9 +13,10 @@
 //! 7 store      stack.put / stack.freshen, best effort
 //! ```
 
+pub mod batch;
 mod candidate;
 mod own;
-mod pages;
+pub mod pages;
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use crate::collapse::{Collapse, Role};
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::key::{CacheKey, KeyParts};
-use crate::outcome::{Because, NoStore, Outcome, StaleReason};
+use crate::outcome::{Because, NoStore, Outcome, Proof, StaleReason};
 use crate::partition::Partition;
 use crate::policy::{self, After, Before, CutoffTimes, Lifetime, Mode, Signer, Terms, TtlTable, Validators};
 use crate::reply::Reply;
@@ -213,18 +214,24 @@ impl Cache {
         let started = Instant::now();
         let result = self.answer(request, ask).await;
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        match &result {
+        self.count(&result, micros);
+        result
+    }
+
+    fn count(&self, result: &Result<Answer>, micros: u64) {
+        match result {
             Ok(answer) => self.stats.answered(answer.outcome, answer.tier, answer.entry.body.len(), micros),
             Err(_) => self.stats.failed(micros),
         }
-        result
     }
 
     async fn answer(&self, request: &Request, ask: &Ask) -> Result<Answer> {
         let explained = self.explain(request, ask);
         let Explained { key, lifetime, cutoff, now, .. } = explained;
         match explained.decision {
-            Before::Fresh { proof, .. } => return stored(explained.found, Outcome::Hit(proof), &lifetime, now),
+            Before::Fresh { proof, .. } => {
+                return stored(explained.found, Outcome::Hit(proof), &lifetime, now).map(|answer| self.proven(answer));
+            }
             Before::AnswerStale { reason, .. } => {
                 return stored(explained.found, Outcome::Stale(reason), &lifetime, now);
             }
@@ -322,6 +329,19 @@ impl Cache {
             Kind::Transport,
             format!("GitHub answers 304 to an unconditional request for {}", request.target()),
         ))
+    }
+
+    /// An answer that unchanged fields prove current beyond its lifetime was as good as validated:
+    /// that is noted, once per lifetime.
+    fn proven(&self, mut answer: Answer) -> Answer {
+        if let (Outcome::Hit(Proof::Fields), Some(tier)) = (answer.outcome, answer.tier)
+            && answer.age_secs >= answer.ttl_secs
+        {
+            answer.entry.validated_at = self.clock.now();
+            answer.age_secs = 0;
+            self.stack.freshen(&answer.entry, tier);
+        }
+        answer
     }
 
     fn cutoff(&self, key: &CacheKey, parts: &KeyParts, listing: Option<&str>) -> CutoffTimes {

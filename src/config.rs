@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::Cache;
+use crate::cache::batch::Batching;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::github::{App, Backoff, GitHub, Identity, Options, Proxy};
@@ -44,6 +45,12 @@ pub struct Flags {
     pub stale_if_error: Option<Span>,
     /// `--max-requests`.
     pub max_requests: Option<u32>,
+    /// `--concurrency`.
+    pub concurrency: Option<usize>,
+    /// `--rest-only`.
+    pub rest_only: bool,
+    /// `--graphql-only`.
+    pub graphql_only: bool,
     /// `--retries`.
     pub retries: Option<u32>,
     /// `--max-wait`.
@@ -69,6 +76,8 @@ pub struct Config {
     pub ttls: TtlTable,
     /// Whether the environment turns the cache off or asks for fresh answers only.
     pub mode: Option<crate::policy::Mode>,
+    /// Which APIs batches may ask, and how much at once.
+    pub batching: Batching,
     environment: Environment,
 }
 
@@ -124,7 +133,13 @@ impl Config {
         };
         let ttls = environment.ttls(flags, default_ttl_secs)?;
         let mode = environment.mode();
-        Ok(Self { api, token, partition, cache_dir, plan_path, options, ttls, mode, environment })
+        options.concurrency = flags.concurrency.unwrap_or(options.concurrency);
+        let batching = Batching {
+            graphql: !flags.rest_only && (flags.graphql_only || !environment.is_false("GITHUB_GRAPHQL_ENABLED")),
+            rest: !flags.graphql_only && (flags.rest_only || !environment.is_false("GITHUB_REST_FALLBACK_ENABLED")),
+            concurrency: options.concurrency,
+        };
+        Ok(Self { api, token, partition, cache_dir, plan_path, options, ttls, mode, batching, environment })
     }
 
     /// The plan that `--plan` names or that was found upward from here.

@@ -241,6 +241,7 @@ impl GitHub {
         let body = match &request.method {
             Method::Graphql(json) => json.clone(),
             Method::Get | Method::Head => Bytes::new(),
+            Method::Projected => return Err(Error::new(Kind::Internal, "what a batch gives is not asked for singly")),
         };
         let mut message = http::Request::builder()
             .method(method)
@@ -420,11 +421,12 @@ impl Upstream for GitHub {
     }
 
     fn rate_limit(&self) -> Option<RateLimit> {
-        lock(&self.budget).scarcest()
+        // What others told is no news of this run's.
+        if self.sent() == 0 { None } else { lock(&self.budget).scarcest() }
     }
 
     fn allowance(&self, request: &Request) -> Option<u64> {
-        self.sync(false);
+        self.peek();
         let own = self.options.max_requests.map(|max| u64::from(max.saturating_sub(self.sent())));
         let left = lock(&self.budget).remaining(bucket_of(request), self.clock.now());
         match (own, left) {

@@ -15,7 +15,7 @@ use crate::request::{Method, Request};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyParts {
-    /// `GET`, `HEAD`, `POST` (GraphQL), or `NAME` for a library caller's own key.
+    /// `GET`, `HEAD`, `POST` (GraphQL), `GRAPHQL` (from a batch), or `NAME` for a library caller's own key.
     pub method: String,
     /// Host and port of the API; empty for own keys.
     pub host: String,
@@ -46,7 +46,7 @@ impl KeyParts {
             api_version: request.api_version.clone(),
             body_sha256: match &request.method {
                 Method::Graphql(body) => Some(HEXLOWER.encode(&Sha256::digest(body))),
-                Method::Get | Method::Head => None,
+                Method::Get | Method::Head | Method::Projected => None,
             },
             partition: partition.clone(),
         }

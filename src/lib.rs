@@ -56,6 +56,7 @@ pub mod units;
 pub mod cid;
 pub mod entry;
 pub mod files;
+pub mod graphql;
 pub mod key;
 pub mod link;
 pub mod outcome;

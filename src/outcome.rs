@@ -99,6 +99,19 @@ impl Outcome {
         }
     }
 
+    /// How far an answer made of several is from being simply there: the greatest counts.
+    pub fn weight(self) -> u8 {
+        match self {
+            Outcome::Hit(Proof::Lifetime) => 0,
+            Outcome::Hit(Proof::Fields) => 1,
+            Outcome::Revalidated => 2,
+            Outcome::Confirmed => 3,
+            Outcome::Fetched(_) => 4,
+            Outcome::NotStored(_) => 5,
+            Outcome::Stale(_) => 6,
+        }
+    }
+
     /// The reason behind the word, where there is one.
     pub fn reason(self) -> Option<&'static str> {
         match self {

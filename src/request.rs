@@ -68,6 +68,11 @@ impl Api {
         &self.origin
     }
 
+    /// What REST addresses in answers begin with.
+    pub fn rest_base(&self) -> String {
+        format!("{}{}", self.origin, self.prefix)
+    }
+
     /// Whether the connection is plain HTTP.
     pub fn is_plaintext(&self) -> bool {
         self.origin.starts_with("http://")
@@ -107,6 +112,9 @@ pub enum Method {
     Head,
     /// A GraphQL query: `POST` with this JSON text.
     Graphql(Bytes),
+    /// The resource of a `GET` as a GraphQL batch gives it, in the fields that both APIs have. It
+    /// names an entry; it is never sent as it is.
+    Projected,
 }
 
 impl Method {
@@ -116,6 +124,7 @@ impl Method {
             Method::Get => "GET",
             Method::Head => "HEAD",
             Method::Graphql(_) => "POST",
+            Method::Projected => "GRAPHQL",
         }
     }
 }
@@ -185,6 +194,13 @@ impl Request {
             api_version: API_VERSION.into(),
             listing: None,
         }
+    }
+
+    /// What a GraphQL batch gives of the same resource: all pages of it as one.
+    #[must_use]
+    pub fn projected(&self) -> Self {
+        let pairs: Vec<&str> = self.query.split('&').filter(|pair| !pair.starts_with("per_page=")).collect();
+        Self { method: Method::Projected, query: pairs.join("&"), ..self.clone() }
     }
 
     /// The same request for another representation.

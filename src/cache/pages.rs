@@ -11,6 +11,7 @@
 //! the page after is asked for, with the tag of an empty list; that is free while there is none.
 
 use super::{Answer, Ask, Cache, Spent};
+use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::link;
 use crate::outcome::Outcome;
@@ -102,17 +103,22 @@ impl Cache {
     }
 }
 
-/// The request for the page after `page`, if it is full, has no successor, and was confirmed
-/// rather than sent anew; only of listings whose pages have numbers.
+/// The request for the page after `page`, if it was confirmed rather than sent anew.
 fn page_after(request: &Request, page: &Answer) -> Option<Request> {
-    if !matches!(page.outcome, Outcome::Revalidated | Outcome::Confirmed)
-        || page.entry.headers.get("link").and_then(link::next).is_some()
+    let confirmed = matches!(page.outcome, Outcome::Revalidated | Outcome::Confirmed);
+    if confirmed { request_behind(request, &page.entry) } else { None }
+}
+
+/// The request for the page after the one that `entry` is, if that is full and has no successor;
+/// only of listings whose pages have numbers.
+pub fn request_behind(request: &Request, entry: &Entry) -> Option<Request> {
+    if entry.headers.get("link").and_then(link::next).is_some()
         || ["after", "before", "cursor", "since"].iter().any(|name| request.param(name).is_some())
     {
         return None;
     }
     let number = |name: &str, default: usize| request.param(name).map_or(Some(default), |text| text.parse().ok());
-    let full = item_count(&page.entry.body)? >= number("per_page", 30)?;
+    let full = item_count(&entry.body)? >= number("per_page", 30)?;
     full.then(|| request.with_param("page", &(number("page", 1)? + 1).to_string())).flatten()
 }
 

@@ -112,7 +112,7 @@ impl Step<'_> {
             self.inputs.output_dir.clone().or_else(|| plan.output_dir.clone()).unwrap_or_else(|| OUTPUT_DIR.into());
         let ask = Ask::default().mode(self.inputs.mode);
         let options =
-            Options { output_dir: &output_dir, vars: config.repository_vars(), ask, concurrency: run::CONCURRENCY };
+            Options { output_dir: &output_dir, vars: config.repository_vars(), ask, batching: config.batching };
         let shown = Shown::new(self.context.quiet);
         let finished = block_on(run::run(&plan, &cache, &options, &shown))??;
         let index = &finished.index;

@@ -206,8 +206,14 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", env = "OCTOCACHE_MAX_REQUESTS")]
     pub(crate) max_requests: Option<u32>,
     /// Requests under way at once
-    #[arg(long, value_name = "N", default_value_t = crate::plan::run::CONCURRENCY as u32, value_parser = clap::value_parser!(u32).range(1..=100), env = "OCTOCACHE_CONCURRENCY")]
+    #[arg(long, value_name = "N", default_value_t = crate::github::CONCURRENCY as u32, value_parser = clap::value_parser!(u32).range(1..=100), env = "OCTOCACHE_CONCURRENCY")]
     pub(crate) concurrency: u32,
+    /// Ask no GraphQL batches; each resource by REST
+    #[arg(long, env = "OCTOCACHE_REST_ONLY", conflicts_with = "graphql_only")]
+    pub(crate) rest_only: bool,
+    /// Ask GraphQL alone for what it can give in batches; no REST where it fails
+    #[arg(long, env = "OCTOCACHE_GRAPHQL_ONLY")]
+    pub(crate) graphql_only: bool,
     /// Print the report as JSON
     #[arg(long)]
     pub(crate) json: bool,

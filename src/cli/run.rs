@@ -15,6 +15,9 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> Result<Exit> {
     let mut flags = context.flags.clone();
     flags.plan.clone_from(&args.plan);
     flags.max_requests = args.max_requests;
+    flags.concurrency = Some(args.concurrency as usize);
+    flags.rest_only = args.rest_only;
+    flags.graphql_only = args.graphql_only;
     args.mode.lower_into(&mut flags);
     let config = plan_config(&flags)?;
     let plan = if args.query.is_empty() { config.load_plan()? } else { Plan::inline(&args.query.join("\n"))? };
@@ -23,7 +26,7 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> Result<Exit> {
     let ask = args.mode.ask(config.mode);
     let vars = config.repository_vars();
     if args.dry_run {
-        let forecast = dry::forecast(&plan, &cache, &vars, ask);
+        let forecast = dry::forecast(&plan, &cache, &vars, ask, &config.batching);
         if args.json {
             print::json(&forecast)?;
         } else {
@@ -32,7 +35,7 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let output_dir = args.output_dir.clone().or_else(|| plan.output_dir.clone()).unwrap_or_else(|| OUTPUT_DIR.into());
-    let options = Options { output_dir: &output_dir, vars, ask, concurrency: args.concurrency as usize };
+    let options = Options { output_dir: &output_dir, vars, ask, batching: config.batching };
     let quiet = context.quiet || args.quiet;
     let shown = Shown::new(quiet || args.json);
     let finished = block_on(run::run(&plan, &cache, &options, &shown))?;
@@ -81,11 +84,15 @@ fn forecast_table(forecast: &dry::Forecast) -> String {
     let mut rows = vec![["query", "outcome", "requests", "charged", ""].map(str::to_owned).to_vec()];
     for query in &forecast.queries {
         let name = query.item.as_ref().map_or_else(|| query.name.clone(), |item| format!("{} {item}", query.name));
-        let note = query.note.clone().unwrap_or_default();
+        let note = query.note.clone().or_else(|| query.reason.map(str::to_owned)).unwrap_or_default();
         rows.push(vec![name, query.outcome.to_owned(), query.requests.to_string(), query.charged.to_string(), note]);
     }
+    let points = match forecast.points {
+        0 => String::new(),
+        points => format!(" Batches would cost {points} points of GraphQL's own limit."),
+    };
     let sums = format!(
-        "{} requests would be sent; {} of them would be charged if nothing has changed. Nothing was sent or written.\n",
+        "{} requests would be sent; {} of them would be charged if nothing has changed.{points} Nothing was sent or written.\n",
         forecast.requests, forecast.charged
     );
     print::table(&rows) + &sums

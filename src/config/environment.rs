@@ -24,6 +24,8 @@ pub static ACCEPTED: &[(&str, &str)] = &[
     ("GITHUB_NO_CACHE", "--no-cache, when true"),
     ("GITHUB_FORCE_REFRESH", "--force-refresh, when true"),
     ("GITHUB_CACHE_ENABLED", "--no-cache, when false"),
+    ("GITHUB_GRAPHQL_ENABLED", "--rest-only, when false"),
+    ("GITHUB_REST_FALLBACK_ENABLED", "--graphql-only, when false"),
     ("GITHUB_BACKOFF_ENABLED", "--retries 0, when false"),
     ("HTTPS_PROXY, ALL_PROXY, NO_PROXY", "the proxy to GitHub"),
 ];

@@ -77,6 +77,14 @@ impl GitHub {
         }
     }
 
+    /// Learns what other processes told, once, and tells nothing: who is answered from the cache
+    /// writes nothing.
+    pub(super) fn peek(&self) {
+        if let (Some(shared), None) = (&self.shared, *lock(&self.synced)) {
+            shared.peek(&mut lock(&self.budget), self.clock.now());
+        }
+    }
+
     /// Tells other processes what we know and learns what they know, if it is time, or at once.
     pub(super) fn sync(&self, at_once: bool) {
         let Some(shared) = &self.shared else { return };

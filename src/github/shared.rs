@@ -66,19 +66,29 @@ impl Shared {
         files::create_private_dir(&self.dir).map_err(|cause| Error::io("create", &self.dir, cause))?;
         let lock = open(&self.dir.join("lock"))?;
         lock.lock().map_err(|cause| Error::io("lock", &self.dir, cause))?;
-        let path = self.dir.join("limits.json");
-        let read = files::read_bounded(&path, MAX_BYTES).ok().flatten().unwrap_or_default();
-        // A newer or broken file is as good as none: it is about the next hour at most.
-        let mut state: State = serde_json::from_slice(&read).unwrap_or_default();
-        if state.v != VERSION {
-            state = State { v: VERSION, ..State::default() };
-        }
+        let mut state = self.read();
         self.take_over(&mut state, budget, now);
         let (buckets, empty_until, stopped_until) = budget.limits(now);
         state.processes.insert(self.process.clone(), Report { at: now, rest: points.0, graphql: points.1 });
         let state = State { buckets, empty_until, stopped_until, ..state };
         let bytes = serde_json::to_vec(&state).unwrap_or_default();
-        files::write_atomic(&path, &self.dir, &bytes, Durability::Rename)
+        files::write_atomic(&self.path(), &self.dir, &bytes, Durability::Rename)
+    }
+
+    /// Takes over what others told, and tells nothing.
+    pub(super) fn peek(&self, budget: &mut Budget, now: Timestamp) {
+        self.take_over(&mut self.read(), budget, now);
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join("limits.json")
+    }
+
+    fn read(&self) -> State {
+        let read = files::read_bounded(&self.path(), MAX_BYTES).ok().flatten().unwrap_or_default();
+        // A newer or broken file is as good as none: it is about the next hour at most.
+        let state: State = serde_json::from_slice(&read).unwrap_or_default();
+        if state.v == VERSION { state } else { State { v: VERSION, ..State::default() } }
     }
 
     fn take_over(&self, state: &mut State, budget: &mut Budget, now: Timestamp) {

@@ -9,9 +9,13 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::expand::{self, Results};
-use super::{Plan, document, run};
+use super::{ForEach, Plan, Query, document, run};
+use crate::cache::batch::{Batching, ForeseenWay, Wanted};
+use crate::cache::pages::request_behind;
 use crate::cache::{Ask, Cache};
+use crate::graphql;
 use crate::link;
+use crate::outcome::Outcome;
 use crate::policy::Before;
 use crate::request::Request;
 
@@ -27,6 +31,8 @@ pub struct Forecast {
     pub requests: u32,
     /// How many of them would be charged if nothing has changed.
     pub charged: u32,
+    /// Points of GraphQL's own limit that batches would cost.
+    pub points: u64,
 }
 
 /// What would become of one query.
@@ -37,76 +43,135 @@ pub struct QueryForecast {
     /// The item, for one of a `for-each`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub item: Option<String>,
-    /// `hit`, `revalidate`, `miss`, `stale` (the mode says so), `unavailable` (offline), `unknown`.
+    /// `hit`, `revalidate`, `miss`, `batch` (one of many in a GraphQL request, which is counted with
+    /// the first of them), `stale` (the mode says so), `unavailable` (offline), `unknown`.
     pub outcome: &'static str,
     /// Requests that it would send, at least.
     pub requests: u32,
     /// How many of them would be charged if nothing has changed.
     pub charged: u32,
+    /// Why a hit is one, where that is not its lifetime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
     /// What there is to say besides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
 /// Forecasts a run of `plan`.
-pub fn forecast(plan: &Plan, cache: &Cache, vars: &BTreeMap<String, String>, ask: Ask) -> Forecast {
+pub fn forecast(plan: &Plan, cache: &Cache, vars: &BTreeMap<String, String>, ask: Ask, how: &Batching) -> Forecast {
     let vars = run::merged(vars, &plan.vars);
     let mut results = Results::default();
-    let mut queries = Vec::new();
-    for query in &plan.queries {
-        let unknown = |item: Option<String>, note: String| QueryForecast {
-            name: query.name.clone(),
-            item,
-            outcome: "unknown",
-            requests: 0,
-            charged: 0,
-            note: Some(note),
-        };
-        let items = match expand::items(query, &results, cache.now()) {
-            Ok(items) => items,
-            Err(error) => {
-                queries.push(unknown(None, error.to_string()));
-                continue;
-            }
-        };
-        let ask = Ask { ttl_secs: query.ttl_secs, stale_secs: query.stale_secs, ..ask };
-        for (number, item) in items.iter().enumerate() {
-            match expand::unit(query, item.as_ref(), &vars, cache.api()) {
-                Err(error) => queries.push(unknown(item.as_ref().map(|item| item.value.to_string()), error.to_string())),
-                Ok(unit) => {
-                    let ask = Ask { fields: unit.fields, ..ask };
-                    let (forecast, document) = unit_forecast(&unit, cache, &ask);
-                    let filtered = match (document, &query.filter) {
-                        (Some(document), Some(filter)) => filter.run_to_one(&document).ok().map(Bytes::from),
-                        (document, _) => document,
-                    };
-                    if let Some(document) = filtered {
-                        results.add(query, number, document, false);
+    let mut forecast = Forecast { queries: Vec::new(), requests: 0, charged: 0, points: 0 };
+    let mut at = 0;
+    while at < plan.queries.len() {
+        // Queries of one wave share batches, as in a run.
+        let wave = plan.queries[at..].iter().take_while(|query| !waits_for(query, &plan.queries[at..])).count().max(1);
+        let queries = &plan.queries[at..at + wave];
+        at += wave;
+        let mut units: Vec<(usize, expand::Unit<'_>)> = Vec::new();
+        for query in queries {
+            let unknown = |item: Option<String>, note: String| QueryForecast {
+                name: query.name.clone(),
+                item,
+                outcome: "unknown",
+                requests: 0,
+                charged: 0,
+                reason: None,
+                note: Some(note),
+            };
+            match expand::items(query, &results, cache.now()) {
+                Err(error) => forecast.queries.push(unknown(None, error.to_string())),
+                Ok(items) => {
+                    for (number, item) in items.iter().enumerate() {
+                        match expand::unit(query, item.as_ref(), &vars, cache.api()) {
+                            Ok(unit) => units.push((number, unit)),
+                            Err(error) => {
+                                let item = item.as_ref().map(|item| item.value.to_string());
+                                forecast.queries.push(unknown(item, error.to_string()));
+                            }
+                        }
                     }
-                    queries.push(forecast);
                 }
             }
         }
+        forecast_wave(&units, cache, &ask, how, &mut results, &mut forecast);
     }
-    Forecast {
-        requests: queries.iter().map(|query| query.requests).sum(),
-        charged: queries.iter().map(|query| query.charged).sum(),
-        queries,
+    forecast.requests = forecast.queries.iter().map(|query| query.requests).sum();
+    forecast.charged = forecast.queries.iter().map(|query| query.charged).sum();
+    forecast
+}
+
+fn waits_for(query: &Query, others: &[Query]) -> bool {
+    matches!(&query.for_each, Some(ForEach::Query { query: needed, .. }) if others.iter().any(|other| other.name == *needed))
+}
+
+fn forecast_wave(
+    units: &[(usize, expand::Unit<'_>)],
+    cache: &Cache,
+    ask: &Ask,
+    how: &Batching,
+    results: &mut Results,
+    forecast: &mut Forecast,
+) {
+    let wanted: Vec<Wanted> = units.iter().filter_map(|(_, unit)| unit.wanted(ask)).collect();
+    let foreseen = cache.foresee_batch(&wanted, how);
+    forecast.points += foreseen.points;
+    let mut documents = foreseen.documents;
+    let mut ways = foreseen.ways.into_iter();
+    for (number, unit) in units {
+        let way = if unit.is_batched() { ways.next() } else { None };
+        let (mut query, document) = match way {
+            Some(ForeseenWay::Stored(answer)) => {
+                let outcome = answer.as_ref().map(|answer| answer.outcome);
+                let mut query = blank(unit, if matches!(outcome, Ok(Outcome::Hit(_))) { "hit" } else { "stale" });
+                query.reason = outcome.ok().and_then(Outcome::reason);
+                (query, answer.ok().map(|answer| answer.entry.body))
+            }
+            Some(ForeseenWay::Batch) => {
+                let mut query = blank(unit, "batch");
+                // All documents stand with the first that needs one.
+                (query.requests, query.charged) = (documents, documents);
+                documents = 0;
+                (query, None)
+            }
+            Some(ForeseenWay::Rest) | None => unit_forecast(unit, cache, &unit.ask(ask)),
+        };
+        if unit.query.paginate && query.outcome == "miss" {
+            query.note = Some("at least; the number of pages is not known".into());
+        }
+        let filtered = match (document, &unit.query.filter) {
+            (Some(document), Some(filter)) => filter.run_to_one(&document).ok().map(Bytes::from),
+            (document, _) => document,
+        };
+        if let Some(document) = filtered {
+            results.add(unit.query, *number, document, false);
+        }
+        forecast.queries.push(query);
+    }
+}
+
+fn blank(unit: &expand::Unit<'_>, outcome: &'static str) -> QueryForecast {
+    QueryForecast {
+        name: unit.query.name.clone(),
+        item: unit.item.clone(),
+        outcome,
+        requests: 0,
+        charged: 0,
+        reason: None,
+        note: None,
     }
 }
 
 fn unit_forecast(unit: &expand::Unit<'_>, cache: &Cache, ask: &Ask) -> (QueryForecast, Option<Bytes>) {
-    let mut forecast = QueryForecast {
-        name: unit.query.name.clone(),
-        item: unit.item.clone(),
-        outcome: "hit",
-        requests: 0,
-        charged: 0,
-        note: None,
-    };
+    let mut forecast = blank(unit, "hit");
+    let signed = cache.upstream().signer().token_digest.is_some();
+    let paginate = unit.query.paginate
+        || unit.is_batched() && graphql::Item::of(&unit.requests[0]).is_some_and(|item| item.is_list());
     let mut documents = Vec::new();
     for request in &unit.requests {
-        let pages = pages(request, cache, ask, unit.query.paginate);
+        let request = if paginate { request.clone().with_default_param("per_page", "100") } else { request.clone() };
+        let pages = pages(&request, cache, ask, paginate);
         let hits = pages.iter().all(|page| page.step == Step::Hit);
         for page in &pages {
             // Once one page must be asked, all are: they belong together.
@@ -114,14 +179,17 @@ fn unit_forecast(unit: &expand::Unit<'_>, cache: &Cache, ask: &Ask) -> (QueryFor
             if step > step_of(forecast.outcome) {
                 forecast.outcome = step.as_str();
             }
-            forecast.requests += u32::from(matches!(step, Step::Revalidate | Step::Miss));
-            forecast.charged += u32::from(step == Step::Miss);
+            if step == Step::Hit {
+                forecast.reason = forecast.reason.or(page.reason);
+            }
+            let asked = u32::from(matches!(step, Step::Revalidate | Step::Miss));
+            // Behind a full last page, the next one is looked for.
+            let behind = u32::from(step == Step::Revalidate && page.full_and_last);
+            forecast.requests += asked + behind;
+            forecast.charged += if signed && step == Step::Revalidate { 0 } else { asked + behind };
         }
         let bodies: Option<Vec<Bytes>> = pages.into_iter().map(|page| page.body).collect();
         documents.push(bodies.and_then(|bodies| document::join(&bodies).ok()));
-    }
-    if unit.query.paginate && forecast.outcome == "miss" {
-        forecast.note = Some("at least; the number of pages is not known".into());
     }
     let document = if documents.len() == 1 { documents.remove(0) } else { None };
     (forecast, document)
@@ -157,6 +225,8 @@ fn step_of(word: &str) -> Step {
 
 struct Page {
     step: Step,
+    reason: Option<&'static str>,
+    full_and_last: bool,
     body: Option<Bytes>,
 }
 
@@ -165,14 +235,19 @@ fn pages(first: &Request, cache: &Cache, ask: &Ask, paginate: bool) -> Vec<Page>
     let mut next = Some(first.clone());
     while let Some(request) = next.take() {
         let explained = cache.explain(&request, ask);
+        let mut reason = None;
         let step = match explained.decision {
-            Before::Fresh { .. } => Step::Hit,
+            Before::Fresh { proof, .. } => {
+                reason = Outcome::Hit(proof).reason();
+                Step::Hit
+            }
             Before::AnswerStale { .. } => Step::Stale,
             Before::Revalidate { .. } => Step::Revalidate,
             Before::Fetch(_) => Step::Miss,
             Before::NotCached => Step::Unavailable,
         };
         let entry = explained.found.map(|found| found.entry);
+        let behind = entry.as_ref().filter(|_| paginate).and_then(|entry| request_behind(&request, entry));
         // A stored redirect leads on to where the answer is, as in a run.
         let redirect = entry
             .as_ref()
@@ -181,8 +256,12 @@ fn pages(first: &Request, cache: &Cache, ask: &Ask, paginate: bool) -> Vec<Page>
         let onward = redirect.or_else(|| entry.as_ref().filter(|_| paginate)?.headers.get("link").and_then(link::next));
         next = onward.filter(|_| pages.len() < MAX_PAGES).and_then(|to| request.follow(cache.api(), to));
         let body = if redirect.is_some() { Some(Bytes::new()) } else { entry.map(|entry| entry.body) };
-        pages.push(Page { step, body });
+        pages.push(Page { step, reason, full_and_last: behind.is_some(), body });
     }
     pages.retain(|page| page.body.as_ref().is_none_or(|body| !body.is_empty()) || page.step != Step::Hit);
-    if pages.is_empty() { vec![Page { step: Step::Hit, body: Some(Bytes::new()) }] } else { pages }
+    if pages.is_empty() {
+        vec![Page { step: Step::Hit, reason: None, full_and_last: false, body: Some(Bytes::new()) }]
+    } else {
+        pages
+    }
 }

@@ -10,11 +10,16 @@ use serde_json::Value;
 
 use super::lineage::Item;
 use super::output;
+use super::report::QueryReport;
+use super::spec::Via;
 use super::template::{Escape, Template};
 use super::{ForEach, Query, Source};
+use crate::cache::Ask;
+use crate::cache::batch::Wanted;
 use crate::cid::Cid;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
+use crate::graphql;
 use crate::request::{Api, Request};
 
 /// Items that one `for-each` may have.
@@ -33,6 +38,30 @@ pub struct Unit<'a> {
     pub file: PathBuf,
     /// Proof that the answer is unchanged, from the item's fields.
     pub fields: Option<Cid>,
+}
+
+impl Unit<'_> {
+    /// Whether a batch may answer it.
+    pub fn is_batched(&self) -> bool {
+        self.query.via != Via::Rest
+    }
+
+    /// How its requests are to be answered, where everything is asked for as `base` says.
+    pub fn ask(&self, base: &Ask) -> Ask {
+        let Query { ttl_secs, stale_secs, .. } = *self.query;
+        Ask { ttl_secs, stale_secs, fields: self.fields, ..*base }
+    }
+
+    /// What a batch is to answer, if it may.
+    pub fn wanted(&self, base: &Ask) -> Option<Wanted> {
+        let request = self.requests.first().filter(|_| self.is_batched())?.clone();
+        Some(Wanted { request, ask: self.ask(base), rest_if_free: self.query.via == Via::Auto })
+    }
+
+    /// The beginning of its report.
+    pub fn report(&self) -> QueryReport {
+        QueryReport { name: self.query.name.clone(), item: self.item.clone(), ..QueryReport::default() }
+    }
 }
 
 /// Results that other queries take their items from.
@@ -107,12 +136,7 @@ pub fn items(query: &Query, results: &Results, now: Timestamp) -> Result<Vec<Opt
 }
 
 /// What to ask for one item of a query.
-pub fn unit<'a>(
-    query: &'a Query,
-    item: Option<&Item>,
-    vars: &BTreeMap<String, String>,
-    api: &Api,
-) -> Result<Unit<'a>> {
+pub fn unit<'a>(query: &'a Query, item: Option<&Item>, vars: &BTreeMap<String, String>, api: &Api) -> Result<Unit<'a>> {
     let fields = item.and_then(|item| item.fields);
     let item = item.map(|item| &item.value);
     let values = Values { query, item, vars };
@@ -152,6 +176,12 @@ pub fn unit<'a>(
         if query.paginate {
             *request = request.clone().with_default_param("per_page", "100");
         }
+    }
+    if query.via != Via::Rest
+        && let Some(request) = requests.iter().find(|request| graphql::Item::of(request).is_none())
+    {
+        return Err(Error::usage(format!("query `{}`: GraphQL cannot give {}", query.name, request.target()))
+            .hint("use `via: rest`"));
     }
     let item = item.map(|item| match item {
         Value::String(text) => text.clone(),

@@ -60,14 +60,17 @@ impl Lineage {
                 .iter()
                 .map(|value| match self.of_item.run(value).ok().and_then(|mut fields| fields.pop()) {
                     Some(fields) => item(value, Some(&fields)),
-                    None => Err("`fresh-while` finds no fields: the items are neither parts of lists nor objects".into()),
+                    None => {
+                        Err("`fresh-while` finds no fields: the items are neither parts of lists nor objects".into())
+                    }
                 })
                 .collect();
         };
         pairs
             .iter()
             .map(|pair| {
-                let [value, fields]: [&RawValue; 2] = serde_json::from_slice(pair).map_err(|error| error.to_string())?;
+                let [value, fields]: [&RawValue; 2] =
+                    serde_json::from_slice(pair).map_err(|error| error.to_string())?;
                 item(value.get().as_bytes(), Some(fields.get().as_bytes()))
             })
             .collect()

@@ -25,6 +25,19 @@ pub struct Recipe {
     /// Fields of a repository in a list that prove this unchanged (`fresh-while: true`): `pushed_at`
     /// covers what follows from code, `updated_at` the settings; neither covers issues.
     pub fresh_while: &'static [&'static str],
+    /// Whether GraphQL has the same, so that many are asked in a batch.
+    pub batch: Batch,
+}
+
+/// Whether GraphQL can be asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batch {
+    /// It has no such thing.
+    Never,
+    /// It can, but REST's pages are as few and can be validated for nothing.
+    OnDemand,
+    /// Many at once are better asked so.
+    Prefer,
 }
 
 impl Recipe {
@@ -37,7 +50,18 @@ impl Recipe {
 const REPO: &str = "/repos/{owner}/{name}";
 
 const fn list(name: &'static str, about: &'static str, paths: &'static [&'static str]) -> Recipe {
-    Recipe { name, about, paths, needs: &["repo"], has: &[], item_is: "repo", paginate: true, jq: None, fresh_while: &[] }
+    Recipe {
+        name,
+        about,
+        paths,
+        needs: &["repo"],
+        has: &[],
+        item_is: "repo",
+        paginate: true,
+        jq: None,
+        fresh_while: &[],
+        batch: Batch::Never,
+    }
 }
 
 const fn one(
@@ -46,12 +70,27 @@ const fn one(
     paths: &'static [&'static str],
     needs: &'static [&'static str],
 ) -> Recipe {
-    Recipe { name, about, paths, needs, has: &[], item_is: "repo", paginate: false, jq: None, fresh_while: &[] }
+    Recipe {
+        name,
+        about,
+        paths,
+        needs,
+        has: &[],
+        item_is: "repo",
+        paginate: false,
+        jq: None,
+        fresh_while: &[],
+        batch: Batch::Never,
+    }
 }
 
 /// All recipes.
 pub static RECIPES: &[Recipe] = &[
-    Recipe { fresh_while: &[".pushed_at", ".updated_at"], ..one("repo", "a repository", &[REPO], &["repo"]) },
+    Recipe {
+        fresh_while: &[".pushed_at", ".updated_at"],
+        batch: Batch::Prefer,
+        ..one("repo", "a repository", &[REPO], &["repo"])
+    },
     list("releases", "all releases of a repository", &["/repos/{owner}/{name}/releases"]),
     one("latest-release", "the latest release of a repository", &["/repos/{owner}/{name}/releases/latest"], &["repo"]),
     Recipe {
@@ -78,10 +117,12 @@ pub static RECIPES: &[Recipe] = &[
     },
     Recipe {
         fresh_while: &[".pushed_at"],
+        batch: Batch::Prefer,
         ..one("languages", "the languages of a repository", &["/repos/{owner}/{name}/languages"], &["repo"])
     },
     Recipe {
         has: &[("state", "open")],
+        batch: Batch::Prefer,
         ..list(
             "issues",
             "the issues (and pull requests) of a repository",
@@ -91,6 +132,7 @@ pub static RECIPES: &[Recipe] = &[
     Recipe {
         needs: &["org"],
         item_is: "org",
+        batch: Batch::OnDemand,
         ..list("org-repos", "all repositories of an organisation", &["/orgs/{org}/repos"])
     },
     one(

@@ -37,6 +37,9 @@ pub struct QueryReport {
     pub file: Option<String>,
     /// `hit`, `revalidated`, `confirmed`, `fetched`, `not-stored`, `stale` or `failed`: the weakest of its pages.
     pub outcome: String,
+    /// [`Outcome::weight`](crate::outcome::Outcome::weight) of that.
+    #[serde(skip)]
+    pub weight: Option<u8>,
     /// Why, where there is more to say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,

@@ -14,13 +14,11 @@ use sha2::{Digest, Sha256};
 use super::expand::{self, Results, Unit};
 use super::report::{Index, QueryReport, Totals};
 use super::workspace::Workspace;
-use super::{ForEach, Plan, Query, document};
+use super::{ForEach, Plan, Query, document, triage};
+use crate::cache::batch::{Batching, Wanted};
 use crate::cache::{Answer, Ask, Cache};
 use crate::error::{Error, Kind, Result};
 use crate::outcome::{NoStore, Outcome};
-
-/// Requests under way at once, unless told otherwise; GitHub asks for few.
-pub const CONCURRENCY: usize = 8;
 
 /// How a plan is run.
 #[derive(Debug)]
@@ -31,8 +29,8 @@ pub struct Options<'a> {
     pub vars: BTreeMap<String, String>,
     /// The mode.
     pub ask: Ask,
-    /// Requests under way at once.
-    pub concurrency: usize,
+    /// Requests under way at once, and which APIs batches may ask.
+    pub batching: Batching,
 }
 
 /// Somebody who watches a run.
@@ -201,27 +199,49 @@ impl<'a> Runner<'a> {
             }
         }
         units.sort_by_cached_key(|(_, unit)| unit.requests.first().map(|request| self.cache.place(request)));
+        triage::order(&mut units, self.cache, &self.options.ask, &self.options.batching);
         progress.more(units.len());
         units
     }
 
     async fn wave(&self, units: Vec<(usize, Unit<'a>)>, progress: &dyn Progress) -> Vec<(usize, &'a Query, UnitDone)> {
-        futures_util::stream::iter(units)
+        let (batched, single): (Vec<_>, Vec<_>) = units.into_iter().partition(|(_, unit)| unit.is_batched());
+        let mut done = self.batch(batched, progress).await;
+        let singles = futures_util::stream::iter(single)
             .map(|(number, unit)| async move {
-                let done = self.unit(number, &unit).await;
+                let mut report = unit.report();
+                let raw = self.ask(&unit, &mut report).await;
+                let done = self.finish(number, &unit, report, raw);
                 progress.done(&done.report);
                 (number, unit.query, done)
             })
-            .buffer_unordered(self.options.concurrency.max(1))
-            .collect()
-            .await
+            .buffer_unordered(self.options.batching.concurrency.max(1));
+        done.extend(singles.collect::<Vec<_>>().await);
+        done
     }
 
-    async fn unit(&self, number: usize, unit: &Unit<'_>) -> UnitDone {
+    /// Units that GraphQL can answer many of at once.
+    async fn batch(&self, units: Vec<(usize, Unit<'a>)>, progress: &dyn Progress) -> Vec<(usize, &'a Query, UnitDone)> {
+        let wanted: Vec<Wanted> = units.iter().filter_map(|(_, unit)| unit.wanted(&self.options.ask)).collect();
+        let answers =
+            if wanted.is_empty() { Vec::new() } else { self.cache.get_batch(&wanted, &self.options.batching).await };
+        let finished = units.into_iter().zip(answers).map(|((number, unit), answer)| {
+            let mut report = unit.report();
+            let raw = answer.and_then(|answer| {
+                add(&mut report, &answer);
+                check(&answer)?;
+                Ok(answer.entry.body)
+            });
+            let done = self.finish(number, &unit, report, raw);
+            progress.done(&done.report);
+            (number, unit.query, done)
+        });
+        finished.collect()
+    }
+
+    fn finish(&self, number: usize, unit: &Unit<'_>, mut report: QueryReport, raw: Result<Bytes>) -> UnitDone {
         let file = unit.file.to_string_lossy().into_owned();
-        let mut report =
-            QueryReport { name: unit.query.name.clone(), item: unit.item.clone(), ..QueryReport::default() };
-        let outcome = match self.ask(unit, &mut report).await {
+        let outcome = match raw {
             Ok(raw) => self.write(number, unit, &file, &raw, &mut report),
             Err(error) => Err(error),
         };
@@ -241,8 +261,7 @@ impl<'a> Runner<'a> {
 
     /// The query's answer as one document, before filters.
     async fn ask(&self, unit: &Unit<'_>, report: &mut QueryReport) -> Result<Bytes> {
-        let (ttl_secs, stale_secs) = (unit.query.ttl_secs, unit.query.stale_secs);
-        let ask = Ask { ttl_secs, stale_secs, fields: unit.fields, ..self.options.ask };
+        let ask = unit.ask(&self.options.ask);
         let mut documents = Vec::with_capacity(unit.requests.len());
         for request in &unit.requests {
             let answers = if unit.query.paginate {

@@ -221,6 +221,10 @@ pub struct QuerySpec {
     /// Runs the query once per item.
     #[serde(default)]
     pub for_each: Option<Site<ForEachSpec>>,
+    /// Which API is asked. Default: auto for a repository, its languages or issues with `for-each`,
+    /// else rest.
+    #[serde(default)]
+    pub via: Option<Site<Via>>,
     /// Whether all pages are fetched and joined.
     #[serde(default)]
     pub paginate: Option<bool>,
@@ -266,6 +270,18 @@ pub struct QuerySpec {
     /// Recipe: open, closed or all.
     #[serde(default)]
     pub state: Option<Site<Text>>,
+}
+
+/// Which of GitHub's APIs is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// REST, one request each: everything that REST has, validated for nothing.
+    Rest,
+    /// GraphQL, many in one request; the fields that both APIs have.
+    Graphql,
+    /// Whichever costs least; the fields that both APIs have.
+    Auto,
 }
 
 impl QuerySpec {

@@ -168,6 +168,28 @@ impl Sim {
         self.with(|state| state.docs.insert(path.to_owned(), doc));
     }
 
+    /// Puts the simulation's own address in place of `base` in all documents.
+    pub fn rebase(&self, base: &str) {
+        fn rebase(value: &mut Value, base: &str, url: &str) {
+            match value {
+                Value::String(text) if text.starts_with(base) => *text = text.replacen(base, url, 1),
+                Value::Array(items) => items.iter_mut().for_each(|item| rebase(item, base, url)),
+                Value::Object(fields) => fields.values_mut().for_each(|field| rebase(field, base, url)),
+                _ => {}
+            }
+        }
+        let url = self.url();
+        self.with(|state| {
+            for doc in state.docs.values_mut() {
+                match doc {
+                    Doc::Json { body, .. } => rebase(body, base, &url),
+                    Doc::List { items, .. } => items.iter_mut().for_each(|item| rebase(item, base, &url)),
+                    _ => {}
+                }
+            }
+        });
+    }
+
     /// A token of an account.
     pub fn token(&self, token: &str, account: &str) {
         self.with(|state| state.tokens.insert(token.to_owned(), account.to_owned()));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use octocache::cache::Ask;
+use octocache::cache::batch::Batching;
 use octocache::error::Kind;
 use octocache::plan::report::{Index, QueryReport};
 use octocache::plan::run::{Finished, Options, Progress, run};
@@ -31,7 +32,7 @@ impl Fixture {
         let cache = self.cache(Some("ghp_one"));
         let out = self.dir.path().join("out");
         let vars = BTreeMap::from([("owner".into(), "acme".into()), ("repo".into(), "repo-0004".into())]);
-        let options = Options { output_dir: &out, vars, ask: Ask::default().mode(mode), concurrency: 8 };
+        let options = Options { output_dir: &out, vars, ask: Ask::default().mode(mode), batching: Batching::default() };
         run(plan, &cache, &options, &Silent).await.unwrap()
     }
 
@@ -44,7 +45,7 @@ const PLAN: &str = "queries:
   releases: { recipe: releases }
   latest: { get: '/repos/{owner}/{repo}/releases/latest', jq: '{tag: .tag_name}', output: a/latest.json }
   repos: { recipe: org-repos, org: acme }
-  languages: { recipe: languages, for-each: { query: repos, items: '.[].full_name' } }
+  languages: { recipe: languages, via: rest, for-each: { query: repos, items: '.[].full_name' } }
   issues: { recipe: issues, repo: acme/repo-0005 }
   runs: { recipe: workflow-runs }
   user: { recipe: user, user: octocat }
@@ -90,7 +91,8 @@ async fn a_dry_run_sends_nothing_and_predicts_what_a_run_sends() {
     world::organisation(&fx.sim, 6);
     let plan = plan(PLAN);
     let vars = BTreeMap::from([("owner".into(), "acme".into()), ("repo".into(), "repo-0004".into())]);
-    let forecast = |mode| dry::forecast(&plan, &fx.cache(Some("ghp_one")), &vars, Ask::default().mode(mode));
+    let forecast =
+        |mode| dry::forecast(&plan, &fx.cache(Some("ghp_one")), &vars, Ask::default().mode(mode), &Batching::default());
     let cold = forecast(Mode::Default);
     assert_eq!(fx.sim.take_counts().0, 0);
     assert!(!fx.dir.path().join("store").exists() && !fx.dir.path().join("out").exists());
@@ -196,7 +198,8 @@ async fn an_output_directory_that_cannot_be_written_is_told_before_any_request()
     std::fs::write(fx.dir.path().join("out"), "a file").unwrap();
     let cache = fx.cache(None);
     let out = fx.dir.path().join("out");
-    let options = Options { output_dir: &out, vars: BTreeMap::new(), ask: Ask::default(), concurrency: 8 };
+    let options =
+        Options { output_dir: &out, vars: BTreeMap::new(), ask: Ask::default(), batching: Batching::default() };
     let error = run(&plan("queries:\n  x: { get: /x }\n"), &cache, &options, &Silent).await.unwrap_err();
     assert!(error.to_string().contains("--output-dir"), "{error}");
     assert_eq!(fx.sim.take_counts().0, 0);
@@ -251,7 +254,7 @@ async fn items_come_from_results_of_results() {
     assert_eq!(items("tags"), ["a", "b/c", "d"]);
     assert_eq!(finished.index.totals.failed, 0, "{:?}", finished.index);
     let vars = BTreeMap::new();
-    let forecast = dry::forecast(&plan, &fx.cache(Some("ghp_one")), &vars, Ask::default());
+    let forecast = dry::forecast(&plan, &fx.cache(Some("ghp_one")), &vars, Ask::default(), &Batching::default());
     assert_eq!((forecast.queries.len(), forecast.requests), (6, 0));
 }
 
@@ -299,7 +302,12 @@ async fn children_stay_fresh_while_the_fields_of_their_item_are_unchanged() {
     fx.run(&plan, Mode::Default).await;
     assert_eq!(fx.sim.take_counts(), (1, 0));
     // A listing that is itself stale proves nothing: lifetimes decide.
-    fx.clock.advance(3_600);
+    fx.clock.advance(20 * 3_600);
+    fx.sim.fail_next(&[Fault::Secondary(Some(3_600))]);
+    let limited = fx.run(&plan, Mode::Default).await;
+    let languages = &limited.index.queries[3];
+    assert_eq!((languages.outcome.as_str(), languages.reason.as_ref()), ("hit", None));
+    fx.clock.advance(4 * 3_600 + 300);
     fx.sim.fail_next(&[Fault::Secondary(Some(3_600))]);
     let limited = fx.run(&plan, Mode::Default).await;
     assert!(limited.index.queries.iter().all(|query| query.stale_reason.is_some()), "{:?}", limited.index.queries[3]);
