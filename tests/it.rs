@@ -17,6 +17,8 @@ mod action;
 mod architecture;
 #[path = "it/attacks.rs"]
 mod attacks;
+#[path = "it/batch.rs"]
+mod batch;
 #[path = "it/binary.rs"]
 mod binary;
 #[path = "it/flow.rs"]

@@ -80,7 +80,7 @@ pub struct Foreseen {
 #[derive(Debug)]
 pub enum ForeseenWay {
     /// As it is stored.
-    Stored(Result<Box<Answer>>),
+    Stored(Box<Result<Answer>>),
     /// By a batch.
     Batch,
     /// By REST.
@@ -111,7 +111,7 @@ impl Cache {
         let (mut flights, mut by_rest) = (VecDeque::new(), Vec::new());
         for (at, one) in wanted.iter().enumerate() {
             match self.way(at, one, how) {
-                Way::Answer(answer) => answers[at] = Some(answer.map(|answer| self.proven(answer))),
+                Way::Answer(answer) => answers[at] = Some((*answer).map(|answer| self.proven(answer))),
                 Way::Rest => by_rest.push((at, None)),
                 Way::Batch(flight) => flights.push_back(*flight),
             }
@@ -123,7 +123,7 @@ impl Cache {
             let mut rest = VecDeque::new();
             for flight in flights {
                 match self.way(flight.at, &wanted[flight.at], how) {
-                    Way::Answer(answer) => answers[flight.at] = Some(answer),
+                    Way::Answer(answer) => answers[flight.at] = Some(*answer),
                     _ => rest.push_back(flight),
                 }
             }
@@ -149,7 +149,7 @@ impl Cache {
         let (mut ways, mut flights) = (Vec::with_capacity(wanted.len()), VecDeque::new());
         for (at, one) in wanted.iter().enumerate() {
             ways.push(match self.way(at, one, how) {
-                Way::Answer(answer) => ForeseenWay::Stored(answer.map(Box::new)),
+                Way::Answer(answer) => ForeseenWay::Stored(answer),
                 Way::Rest => ForeseenWay::Rest,
                 Way::Batch(flight) => {
                     flights.push_back(*flight);
@@ -174,9 +174,11 @@ impl Cache {
         let Some(item) = Item::of(&wanted.request) else { return Way::Rest };
         let Explained { found, decision, lifetime, now, .. } = self.explain(&wanted.request.projected(), &wanted.ask);
         let because = match decision {
-            Before::Fresh { proof, .. } => return Way::Answer(stored(found, Outcome::Hit(proof), &lifetime, now)),
+            Before::Fresh { proof, .. } => {
+                return Way::Answer(Box::new(stored(found, Outcome::Hit(proof), &lifetime, now)));
+            }
             Before::AnswerStale { reason, .. } => {
-                return Way::Answer(stored(found, Outcome::Stale(reason), &lifetime, now));
+                return Way::Answer(Box::new(stored(found, Outcome::Stale(reason), &lifetime, now)));
             }
             Before::NotCached => return Way::Rest,
             Before::Fetch(because) | Before::Revalidate { because, .. } => because,
@@ -336,7 +338,7 @@ impl Cache {
                 .hint("GraphQL needs a token; leave out --graphql-only"));
         }
         match self.by_rest(wanted).await {
-            Err(error) => stale(&error).map_or(Err(error), Ok),
+            Err(error) => stale(&error).ok_or(error),
             answer => answer,
         }
     }
@@ -345,9 +347,10 @@ impl Cache {
     async fn by_rest(&self, wanted: &Wanted) -> Result<Answer> {
         let item = Item::of(&wanted.request).ok_or_else(|| Error::new(Kind::Internal, "no batch can hold this"))?;
         let request = first_page(&wanted.request, &item);
-        let pages = match item.is_list() {
-            true => self.get_pages(&request, &wanted.ask).await?,
-            false => vec![self.get(&request, &wanted.ask).await?],
+        let pages = if item.is_list() {
+            self.get_pages(&request, &wanted.ask).await?
+        } else {
+            vec![self.get(&request, &wanted.ask).await?]
         };
         let weakest = pages.iter().map(|page| page.outcome).max_by_key(|outcome| outcome.weight());
         let mut pages = pages.into_iter();
@@ -371,7 +374,7 @@ impl Cache {
 }
 
 enum Way {
-    Answer(Result<Answer>),
+    Answer(Box<Result<Answer>>),
     Rest,
     Batch(Box<Flight>),
 }

@@ -136,7 +136,7 @@ impl Projector<'_> {
         let html = text(&node["url"]);
         let people = |connection: &Value| nodes(connection).map(|actor| self.user(actor)).collect::<Vec<Value>>();
         let assignees = people(&node["assignees"]);
-        let labels: Vec<Value> = nodes(&node["labels"]).map(|label| self.label(label, &repository)).collect();
+        let labels: Vec<Value> = nodes(&node["labels"]).map(|label| Self::label(label, &repository)).collect();
         let id: Value = text(&node["fullDatabaseId"]).parse::<u64>().map_or(Value::Null, Into::into);
         // To REST a merged pull request is closed.
         let state = if text(&node["state"]) == "OPEN" { "open" } else { "closed" };
@@ -157,7 +157,7 @@ impl Projector<'_> {
             "locked": node["locked"],
             "assignee": assignees.first().cloned().unwrap_or_default(),
             "assignees": assignees,
-            "milestone": self.milestone(&node["milestone"], &repository),
+            "milestone": Self::milestone(&node["milestone"], &repository),
             "comments": node["comments"]["totalCount"],
             "created_at": node["createdAt"],
             "updated_at": node["updatedAt"],
@@ -181,7 +181,7 @@ impl Projector<'_> {
         issue
     }
 
-    fn label(self, label: &Value, repository: &str) -> Value {
+    fn label(label: &Value, repository: &str) -> Value {
         let name = text(&label["name"]);
         let encoded: String = name.bytes().fold(String::new(), |mut out, byte| {
             if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -201,7 +201,7 @@ impl Projector<'_> {
         })
     }
 
-    fn milestone(self, milestone: &Value, repository: &str) -> Value {
+    fn milestone(milestone: &Value, repository: &str) -> Value {
         if milestone.is_null() {
             return Value::Null;
         }

@@ -123,10 +123,11 @@ fn forecast_wave(
         let way = if unit.is_batched() { ways.next() } else { None };
         let (mut query, document) = match way {
             Some(ForeseenWay::Stored(answer)) => {
+                let answer = answer.ok();
                 let outcome = answer.as_ref().map(|answer| answer.outcome);
-                let mut query = blank(unit, if matches!(outcome, Ok(Outcome::Hit(_))) { "hit" } else { "stale" });
-                query.reason = outcome.ok().and_then(Outcome::reason);
-                (query, answer.ok().map(|answer| answer.entry.body))
+                let mut query = blank(unit, if matches!(outcome, Some(Outcome::Hit(_))) { "hit" } else { "stale" });
+                query.reason = outcome.and_then(Outcome::reason);
+                (query, answer.map(|answer| answer.entry.body))
             }
             Some(ForeseenWay::Batch) => {
                 let mut query = blank(unit, "batch");

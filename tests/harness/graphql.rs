@@ -345,7 +345,8 @@ fn fields<'a>(set: &'a SelectionSet, fragments: &Fragments<'a>, kind: &str) -> V
             }
             Selection::InlineFragment(inline) => {
                 let on = inline.type_condition.as_ref().map(|TypeCondition::On(name)| name.as_str());
-                if on.is_none_or(|on| on == kind) {
+                // Interfaces that every actor here is of.
+                if on.is_none_or(|on| on == kind || on == "Actor") {
                     found.extend(fields(&inline.selection_set, fragments, kind));
                 }
             }

@@ -52,7 +52,7 @@ pub const BASE: &str = "http://BASE";
 fn repository(n: usize) -> Value {
     let (name, full) = (format!("repo-{n:04}"), format!("acme/repo-{n:04}"));
     let html = format!("https://github.com/{full}");
-    let license = (n % 3 > 0).then(|| {
+    let license = (!n.is_multiple_of(3)).then(|| {
         let key = if n % 3 == 1 { "mit" } else { "other" };
         let url = (key == "mit").then(|| format!("{BASE}/licenses/mit"));
         json!({ "key": key, "name": "A licence", "spdx_id": "X", "url": url, "node_id": "L" })
@@ -61,17 +61,17 @@ fn repository(n: usize) -> Value {
     let mut repository = json!({
         "id": n, "node_id": format!("R_{n}"), "name": name, "full_name": full, "private": false,
         "owner": user("acme", 1), "html_url": html,
-        "description": if n % 4 == 0 { Value::Null } else { json!(format!("The repository number {n} of a made-up organisation")) },
-        "fork": n % 5 == 0, "url": format!("{BASE}/repos/{full}"), "keys_url": format!("{BASE}/repos/{full}/keys{{/key_id}}"),
+        "description": if n.is_multiple_of(4) { Value::Null } else { json!(format!("The repository number {n} of a made-up organisation")) },
+        "fork": n.is_multiple_of(5), "url": format!("{BASE}/repos/{full}"), "keys_url": format!("{BASE}/repos/{full}/keys{{/key_id}}"),
         "created_at": "2020-01-01T00:00:00Z", "updated_at": "2026-11-02T00:00:00Z", "pushed_at": "2026-11-01T00:00:00Z",
     });
     let rest = json!({
         "git_url": format!("git://github.com/{full}.git"), "ssh_url": format!("git@github.com:{full}.git"),
         "clone_url": format!("{html}.git"), "svn_url": html, "homepage": null, "size": n * 3,
         "stargazers_count": n * 7 % 1_000, "watchers_count": n * 7 % 1_000,
-        "language": if n % 6 == 0 { Value::Null } else { json!("Rust") },
-        "has_issues": true, "has_projects": false, "has_downloads": true, "has_wiki": n % 2 == 0, "has_pages": false,
-        "has_discussions": false, "forks_count": n % 9, "mirror_url": null, "archived": n % 7 == 0, "disabled": false,
+        "language": if n.is_multiple_of(6) { Value::Null } else { json!("Rust") },
+        "has_issues": true, "has_projects": false, "has_downloads": true, "has_wiki": n.is_multiple_of(2), "has_pages": false,
+        "has_discussions": false, "forks_count": n % 9, "mirror_url": null, "archived": n.is_multiple_of(7), "disabled": false,
         "open_issues_count": open, "license": license, "allow_forking": true, "is_template": false,
         "web_commit_signoff_required": false, "topics": ["a", "b"], "visibility": "public", "forks": n % 9,
         "open_issues": open, "watchers": n * 7 % 1_000, "default_branch": "main", "permissions": { "pull": true },
@@ -98,7 +98,7 @@ fn issues(name: &str, n: usize) -> Doc {
 fn issue(name: &str, n: usize, number: usize) -> Value {
     let (repository, html) = (format!("{BASE}/repos/{name}"), format!("https://github.com/{name}"));
     let url = format!("{repository}/issues/{number}");
-    let is_pull = number % 4 == 0;
+    let is_pull = number.is_multiple_of(4);
     let html = format!("{html}/{}/{number}", if is_pull { "pull" } else { "issues" });
     let label = json!({
         "id": 77, "node_id": "LA_1", "url": format!("{repository}/labels/help%20wanted"), "name": "help wanted",
@@ -109,16 +109,16 @@ fn issue(name: &str, n: usize, number: usize) -> Value {
         "node_id": "MI_1", "number": 1, "title": "1.0", "description": "soon", "state": "open", "open_issues": 4,
         "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-02T00:00:00Z", "closed_at": null, "due_on": null,
     });
-    let author = if number % 5 == 0 { user("robot[bot]", 99) } else { user("octocat", 583_231) };
+    let author = if number.is_multiple_of(5) { user("robot[bot]", 99) } else { user("octocat", 583_231) };
     let mut issue = json!({
         "url": url, "repository_url": repository, "labels_url": format!("{url}/labels{{/name}}"),
         "comments_url": format!("{url}/comments"), "events_url": format!("{url}/events"), "html_url": html,
         "id": 5_000_000_000_u64 + (n * 1_000 + number) as u64, "node_id": format!("I_{n}_{number}"), "number": number,
         "title": format!("{name}: issue {number}"), "user": author,
-        "labels": if number % 3 == 0 { vec![label] } else { vec![] }, "state": "open", "locked": number % 8 == 1,
-        "assignee": if number % 6 == 0 { user("octocat", 583_231) } else { Value::Null },
-        "assignees": if number % 6 == 0 { vec![user("octocat", 583_231)] } else { vec![] },
-        "milestone": if number % 7 == 0 { milestone } else { Value::Null }, "comments": number % 11,
+        "labels": if number.is_multiple_of(3) { vec![label] } else { vec![] }, "state": "open", "locked": number % 8 == 1,
+        "assignee": if number.is_multiple_of(6) { user("octocat", 583_231) } else { Value::Null },
+        "assignees": if number.is_multiple_of(6) { vec![user("octocat", 583_231)] } else { vec![] },
+        "milestone": if number.is_multiple_of(7) { milestone } else { Value::Null }, "comments": number % 11,
         "created_at": format!("2026-{:02}-{:02}T00:00:00Z", 1 + number / 28, 1 + number % 28),
         "updated_at": "2026-11-01T00:00:00Z", "closed_at": null, "author_association": "MEMBER",
         "active_lock_reason": if number % 8 == 1 { json!("too heated") } else { Value::Null },
