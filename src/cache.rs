@@ -60,6 +60,9 @@ pub struct Ask {
     /// Whether an empty list is a likely answer: a first request then asks "is it still `[]`?",
     /// which costs nothing if so.
     pub maybe_empty: bool,
+    /// Whether to send nothing because the budget is needed for what is more urgent: as if a limit
+    /// held.
+    pub held_back: bool,
 }
 
 /// An answer and how it came about.
@@ -243,6 +246,12 @@ impl Cache {
             let now = self.clock.now();
             fallback.as_ref().is_some_and(|found| policy::may_answer_stale(&found.entry, &lifetime, cutoff, now))
         };
+        if ask.held_back {
+            if may_stand_in() {
+                return stored(fallback, Outcome::Stale(StaleReason::Limited), &lifetime, now);
+            }
+            return Err(held_back(request));
+        }
         // Only who has nothing to show waits for a limit to end.
         let may_wait = !may_stand_in();
         let shared = match ask.mode {
@@ -449,6 +458,11 @@ fn is_redirect(entry: &Entry) -> bool {
 
 fn not_cached(request: &Request) -> Error {
     Error::new(Kind::NotCached, format!("{} is not in the cache", request.target())).hint("run once without --offline")
+}
+
+fn held_back(request: &Request) -> Error {
+    let text = format!("{} is not asked for: the budget is needed for what is more urgent", request.target());
+    Error::new(Kind::Limited { until: None }, text).hint("raise max-requests, or run again when the limit is reset")
 }
 
 fn stale_reason(error: &Error) -> StaleReason {

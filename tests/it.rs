@@ -21,6 +21,8 @@ mod attacks;
 mod batch;
 #[path = "it/binary.rs"]
 mod binary;
+#[path = "it/cost.rs"]
+mod cost;
 #[path = "it/flow.rs"]
 mod flow;
 #[path = "it/limits.rs"]

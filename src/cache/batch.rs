@@ -113,6 +113,7 @@ impl Cache {
             match self.way(at, one, how) {
                 Way::Answer(answer) => answers[at] = Some((*answer).map(|answer| self.proven(answer))),
                 Way::Rest => by_rest.push((at, None)),
+                Way::HeldBack => by_rest.push((at, Some(super::held_back(&one.request)))),
                 Way::Batch(flight) => flights.push_back(*flight),
             }
         }
@@ -150,7 +151,7 @@ impl Cache {
         for (at, one) in wanted.iter().enumerate() {
             ways.push(match self.way(at, one, how) {
                 Way::Answer(answer) => ForeseenWay::Stored(answer),
-                Way::Rest => ForeseenWay::Rest,
+                Way::Rest | Way::HeldBack => ForeseenWay::Rest,
                 Way::Batch(flight) => {
                     flights.push_back(*flight);
                     ForeseenWay::Batch
@@ -183,6 +184,9 @@ impl Cache {
             Before::NotCached => return Way::Rest,
             Before::Fetch(because) | Before::Revalidate { because, .. } => because,
         };
+        if wanted.ask.held_back {
+            return Way::HeldBack;
+        }
         let can_batch = how.graphql && self.upstream.signer().token_digest.is_some();
         let rest_is_free = || {
             let Explained { found, decision, .. } = self.explain(&first_page(&wanted.request, &item), &wanted.ask);
@@ -329,7 +333,7 @@ impl Cache {
             if let Some(answer) = stale(&error) {
                 return Ok(answer);
             }
-            if !how.rest {
+            if !how.rest || wanted.ask.held_back {
                 return Err(error);
             }
             tracing::debug!(%error, target = %wanted.request.target(), "asking by REST instead");
@@ -377,6 +381,7 @@ enum Way {
     Answer(Box<Result<Answer>>),
     Rest,
     Batch(Box<Flight>),
+    HeldBack,
 }
 
 fn first_page(request: &Request, item: &Item) -> Request {

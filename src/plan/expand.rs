@@ -38,6 +38,8 @@ pub struct Unit<'a> {
     pub file: PathBuf,
     /// Proof that the answer is unchanged, from the item's fields.
     pub fields: Option<Cid>,
+    /// Whether the budget is needed for what is more urgent.
+    pub held_back: bool,
 }
 
 impl Unit<'_> {
@@ -49,7 +51,7 @@ impl Unit<'_> {
     /// How its requests are to be answered, where everything is asked for as `base` says.
     pub fn ask(&self, base: &Ask) -> Ask {
         let Query { ttl_secs, stale_secs, .. } = *self.query;
-        Ask { ttl_secs, stale_secs, fields: self.fields, ..*base }
+        Ask { ttl_secs, stale_secs, fields: self.fields, held_back: self.held_back, ..*base }
     }
 
     /// What a batch is to answer, if it may.
@@ -187,7 +189,7 @@ pub fn unit<'a>(query: &'a Query, item: Option<&Item>, vars: &BTreeMap<String, S
         Value::String(text) => text.clone(),
         other => other.to_string(),
     });
-    Ok(Unit { query, item, requests, file, fields })
+    Ok(Unit { query, item, requests, file, fields, held_back: false })
 }
 
 fn get(api: &Api, path: &Template, values: &Values<'_>, fail: impl Fn(String) -> Error) -> Result<Request> {

@@ -1,7 +1,7 @@
 //! The order of a run whose budget does not cover it (B3): by what the user loses.
 //!
-//! Knows: what is missing, and how long the rest is overdue. Does not know: sending; where the
-//! budget ends, what comes later is answered stale, or not at all.
+//! Knows: what is missing, and how long the rest is overdue. Does not know: sending; what does not
+//! fit is held back, and answered stale, or not at all.
 
 use super::expand::Unit;
 use crate::cache::batch::{Batching, ForeseenWay, Wanted};
@@ -54,7 +54,19 @@ pub(super) fn order(units: &mut Vec<(usize, Unit<'_>)>, cache: &Cache, base: &As
     );
     let mut ranked: Vec<_> = std::mem::take(units).into_iter().zip(needs).collect();
     ranked.sort_by(|(_, a), (_, b)| a.rank().partial_cmp(&b.rank()).unwrap_or(std::cmp::Ordering::Equal));
-    units.extend(ranked.into_iter().map(|(unit, _)| unit));
+    // What does not fit is held back, so that it cannot get ahead of what is more urgent.
+    let share = documents as f64 / (batched.len() as f64).max(1.0);
+    let mut left = allowance as f64;
+    units.extend(ranked.into_iter().map(|((number, mut unit), need)| {
+        let cost = match need {
+            Need::None => 0.0,
+            _ if unit.is_batched() => share,
+            _ => unit.requests.len() as f64,
+        };
+        unit.held_back = cost > left;
+        left -= if unit.held_back { 0.0 } else { cost };
+        (number, unit)
+    }));
 }
 
 fn need(unit: &Unit<'_>, cache: &Cache, base: &Ask, batching: &Batching) -> Need {
