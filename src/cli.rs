@@ -8,6 +8,7 @@ mod args;
 mod bundle;
 mod cache;
 mod config;
+mod event;
 mod explain;
 mod print;
 mod progress;

@@ -71,6 +71,7 @@ pub mod token;
 pub mod bundle;
 pub mod collapse;
 pub mod cutoff;
+pub mod event;
 pub mod github;
 pub mod stack;
 pub mod stats;

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::args::{ActionArgs, ActionStep};
 use super::progress::Shown;
 use super::run::OUTPUT_DIR;
-use super::{Context, Exit, block_on, plan_config};
+use super::{Context, Exit, block_on, event, plan_config};
 use crate::actions::{Commands, FailOn, Inputs, annotation, key_prefix, summary};
 use crate::cache::Ask;
 use crate::config::{Config, Environment, Flags};
@@ -108,6 +108,9 @@ impl Step<'_> {
         let config = self.config()?;
         let plan = self.load(&config)?;
         let cache = config.cache(Some(&plan), &self.context.clock);
+        event::outdate(&self.environment, &cache).unwrap_or_else(|error| {
+            println!("{}", annotation("warning", "octocache", &format!("the event outdates nothing: {error}")));
+        });
         let output_dir =
             self.inputs.output_dir.clone().or_else(|| plan.output_dir.clone()).unwrap_or_else(|| OUTPUT_DIR.into());
         let ask = Ask::default().mode(self.inputs.mode);

@@ -2,7 +2,7 @@
 
 use super::args::RunArgs;
 use super::progress::Shown;
-use super::{Context, Exit, block_on, plan_config, print};
+use super::{Context, Exit, block_on, event, plan_config, print};
 use crate::error::{Kind, Result};
 use crate::plan::report::{Index, Totals};
 use crate::plan::run::{Finished, Options};
@@ -34,6 +34,7 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> Result<Exit> {
         }
         return Ok(Exit::Done);
     }
+    event::outdate(config.environment(), &cache)?;
     let output_dir = args.output_dir.clone().or_else(|| plan.output_dir.clone()).unwrap_or_else(|| OUTPUT_DIR.into());
     let options = Options { output_dir: &output_dir, vars, ask, batching: config.batching };
     let quiet = context.quiet || args.quiet;

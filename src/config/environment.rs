@@ -27,6 +27,7 @@ pub static ACCEPTED: &[(&str, &str)] = &[
     ("GITHUB_GRAPHQL_ENABLED", "--rest-only, when false"),
     ("GITHUB_REST_FALLBACK_ENABLED", "--graphql-only, when false"),
     ("GITHUB_BACKOFF_ENABLED", "--retries 0, when false"),
+    ("GITHUB_EVENT_NAME, GITHUB_EVENT_PATH", "the event that started a workflow; what it touched is validated anew"),
     ("HTTPS_PROXY, ALL_PROXY, NO_PROXY", "the proxy to GitHub"),
 ];
 

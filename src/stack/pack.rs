@@ -100,7 +100,10 @@ impl Stack {
         for list in [&mut cutoffs, &mut old_cutoffs] {
             list.forget_before(oldest);
         }
-        let unchanged = loose.is_empty() && freshened.is_empty() && cutoffs == old_cutoffs && !full;
+        let mut unchanged = loose.is_empty() && freshened.is_empty() && !full;
+        if unchanged && cutoffs != old_cutoffs {
+            unchanged = !base.as_ref().is_some_and(|base| touches(base, &cutoffs, &old_cutoffs));
+        }
         if unchanged && base.is_some() || (base.is_none() && loose.is_empty()) {
             return Ok(Saved::Unchanged);
         }
@@ -287,6 +290,22 @@ fn drop_absorbed(loose: &[Loose]) {
             let _best_effort = fs::remove_file(&one.path);
         }
     }
+}
+
+/// Whether invalidations say of any bundled entry what those before did not. This reads all of
+/// them, but only when nothing else has changed; a bundle that is saved in vain costs more.
+fn touches(base: &Bundle, cutoffs: &Cutoffs, old: &Cutoffs) -> bool {
+    let mut touched = false;
+    let read = base.for_each(|record, entry| {
+        let key = entry.key();
+        let subject = Subject { key: &key, parts: &entry.parts, listing: entry.listing.as_deref() };
+        let (new, old) = (cutoffs.times(subject), old.times(subject));
+        let stale = |at: Option<Timestamp>| at.is_some_and(|at| record.validated_at() <= at);
+        let gone = |at: Option<Timestamp>| at.is_some_and(|at| entry.fetched_at <= at);
+        touched |= (stale(new.revalidate) && !stale(old.revalidate)) || (gone(new.gone) && !gone(old.gone));
+    });
+    // What cannot be read is best written anew.
+    touched || read.is_err()
 }
 
 /// Whether dead bytes or appends are too many.

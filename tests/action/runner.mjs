@@ -16,6 +16,7 @@ import { parse } from "yaml";
 const scenario = JSON.parse(fs.readFileSync(process.argv[2], "utf8"));
 const action = parse(fs.readFileSync(path.join(scenario.action, "action.yml"), "utf8"));
 const temp = fs.mkdtempSync(path.join(os.tmpdir(), "runner-"));
+const eventFile = path.join(temp, "event.json");
 const steps = {};
 let failed = false;
 const log = [];
@@ -23,6 +24,7 @@ let summary = "";
 
 const inputs = {};
 const github = { action_path: scenario.action, ...scenario.github };
+fs.writeFileSync(eventFile, JSON.stringify(github.event));
 for (const [name, spec] of Object.entries(action.inputs)) {
   inputs[name] = scenario.inputs[name] ?? fill(String(spec.default ?? ""), { github });
 }
@@ -122,7 +124,7 @@ for (const step of action.runs.steps) {
         env: {
           PATH: process.env.PATH, HOME: temp, CI: "true", GITHUB_ACTIONS: "true", GITHUB_ACTION_PATH: scenario.action,
           GITHUB_WORKSPACE: scenario.workspace, GITHUB_OUTPUT: output, GITHUB_STEP_SUMMARY: summaryFile, RUNNER_TEMP: temp,
-          RUNNER_OS: "Linux", GITHUB_EVENT_NAME: github.event_name, GITHUB_REPOSITORY: github.repository,
+          RUNNER_OS: "Linux", GITHUB_EVENT_NAME: github.event_name, GITHUB_EVENT_PATH: eventFile, GITHUB_REPOSITORY: github.repository,
           GITHUB_API_URL: github.api_url, ...scenario.env, ...env,
         },
       });

@@ -54,6 +54,13 @@ impl Runner {
     }
 
     fn run(&self, token: &str, event: &str, inputs: Value) -> Value {
+        self.run_on(token, event, json!({}), inputs)
+    }
+
+    /// The same, started by an event with this payload.
+    fn run_on(&self, token: &str, event: &str, payload: Value, inputs: Value) -> Value {
+        let mut all_of_event = json!({ "repository": { "default_branch": "main" } });
+        all_of_event.as_object_mut().unwrap().extend(payload.as_object().unwrap().clone());
         let mut all = json!({ "binary": BINARY });
         all.as_object_mut().unwrap().extend(inputs.as_object().unwrap().clone());
         let scenario = json!({
@@ -62,7 +69,7 @@ impl Runner {
             "github": {
                 "token": token, "api_url": self.fx.sim.url(), "event_name": event, "repository": "acme/repo-0001",
                 "ref": if event == "pull_request" { "refs/pull/1/merge" } else { "refs/heads/main" },
-                "event": { "repository": { "default_branch": "main" } },
+                "event": all_of_event,
             },
         });
         let file = self.fx.dir.path().join("scenario.json");
@@ -115,6 +122,32 @@ fn restores_runs_saves_and_reports() {
     let fresh = runner.run("ghs_job2", "schedule", json!({ "mode": "refresh" }));
     assert_eq!(fresh["outputs"]["changed"], "true", "{fresh}");
     assert_eq!(runner.saved(), 2);
+}
+
+#[test]
+fn the_event_that_started_a_workflow_outdates_what_it_touched() {
+    let Some(runner) = Runner::new() else { return };
+    runner.plan(PLAN);
+    runner.run("ghs_job1", "schedule", json!({}));
+    runner.fx.sim.take_counts();
+    let push = |pushed_at: i64| json!({ "repository": { "full_name": "acme/repo-0001", "default_branch": "main", "pushed_at": pushed_at } });
+    let now = runner.fx.clock.now().secs();
+    runner.clean();
+    let after = runner.run_on("ghs_job2", "push", push(now), json!({}));
+    assert_eq!(after["failed"], false, "{after}");
+    let asked: Vec<String> = runner.fx.sim.log().into_iter().map(|logged| logged.target).collect();
+    assert_eq!(asked, ["/orgs/acme/repos?per_page=100", "/repos/acme/repo-0001/languages"]);
+    assert_eq!(runner.fx.sim.take_counts(), (2, 0), "nothing has changed, so it is free");
+    // A later job of the same push finds what that one looked at.
+    runner.clean();
+    runner.run_on("ghs_job3", "push", push(now - 120), json!({}));
+    assert_eq!(runner.fx.sim.take_counts().0, 0);
+    // What cannot be read outdates the whole repository.
+    runner.clean();
+    let odd = runner.run_on("ghs_job4", "push", json!({ "padding": "x".repeat(27 << 20) }), json!({}));
+    assert_eq!(odd["failed"], false);
+    let asked: Vec<String> = runner.fx.sim.log().into_iter().map(|logged| logged.target).collect();
+    assert_eq!(asked, ["/repos/acme/repo-0001/releases?per_page=100", "/repos/acme/repo-0001/languages"]);
 }
 
 #[test]

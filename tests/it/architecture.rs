@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
         "files",
         "graphql",
     ],
-    &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats", "collapse"],
+    &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats", "collapse", "event"],
     &["cache"],
     &["plan", "actions"],
     &["config", "cli", "main", "lib"],
@@ -51,6 +51,7 @@ const EDGES: &[(&str, &str)] = &[
     ("stack", "tier"),
     ("stack", "bundle"),
     ("stack", "cutoff"),
+    ("event", "cutoff"),
     ("github", "upstream"),
     ("stats", "tier"),
     // The Action's summary renders the report of a run; it knows nothing else of plans.

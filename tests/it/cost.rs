@@ -139,7 +139,7 @@ async fn a_thousand_repositories() {
     world.clock.advance(MONTH);
     let now = world.clock.now().minus(86_400).to_string();
     world.edit("/orgs/acme/repos", |repos| {
-        repos.iter_mut().step_by(100).for_each(|repo| repo["pushed_at"] = json!(now))
+        repos.iter_mut().step_by(100).for_each(|repo| repo["pushed_at"] = json!(now));
     });
     let (_, (sent, charged, points)) = world.job(&plan(&without_issues()), |_| {}).await;
     println!("1 % changed, without issues             {sent:>5} requests {charged:>5} charged {points:>5} points");
