@@ -223,11 +223,11 @@ static ROWS: &[Row] = &[
 /// Events of workflows that are others' under a name of their own.
 const SAME: &[(&str, &str)] = &[("pull_request_target", "pull_request"), ("pull_request_comment", "issue_comment")];
 
-/// What an event outdates, and from when: before the time of the change, as GitHub stamped it, and
-/// a lag; `now` where it did not.
+/// What an event outdates, and from when: the time of the change, as GitHub stamped it, and a lag;
+/// `now` where it did not. What is validated from `now` on shows the change.
 pub fn outdated(event: &str, payload: &Payload, now: Timestamp) -> Vec<Cutoff> {
     let event = SAME.iter().find(|(name, _)| *name == event).map_or(event, |(_, same)| same);
-    let at = payload.changed_at(event).map_or(now, |at| at.plus(LAG_SECS)).min(now);
+    let at = payload.changed_at(event).map_or(now, |at| at.plus(LAG_SECS)).min(now.minus(1));
     let mut cutoffs: Vec<Cutoff> = Vec::new();
     let mut add = |template: &str, mode| {
         // What cannot be filled in or is no scope is about nothing that is stored.
