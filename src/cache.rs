@@ -51,6 +51,9 @@ pub struct Ask {
     pub ttl_secs: Option<u64>,
     /// Stale answers may stand in for so many seconds after that.
     pub stale_secs: Option<u64>,
+    /// For so many seconds after its lifetime a stale answer comes at once, and whoever asked sees to
+    /// it that it is asked for behind it (RFC 5861 section 3); see [`Cache::get_at_once`].
+    pub while_revalidate_secs: u64,
     /// Only what GitHub confirmed at this time or later is fresh; for answers that must show one
     /// moment, such as the pages of a listing.
     pub validated_since: Option<Timestamp>,
@@ -193,6 +196,23 @@ impl Cache {
         Ok(answer)
     }
 
+    /// The same for a resident process: what is stale for no longer than
+    /// [`Ask::while_revalidate_secs`] answers at once and is revalidated behind the answer, in a task
+    /// of its own. Many who ask meanwhile share that one revalidation.
+    pub async fn get_at_once(self: &Arc<Self>, request: &Request, ask: &Ask) -> Result<Answer> {
+        let answer = self.get(request, ask).await?;
+        if answer.outcome == Outcome::Stale(StaleReason::WhileRevalidate) {
+            let (cache, request) = (self.clone(), request.clone());
+            let ask = Ask { while_revalidate_secs: 0, ..*ask };
+            tokio::spawn(async move {
+                if let Err(error) = cache.get(&request, &ask).await {
+                    tracing::debug!(%error, target = %request.target(), "not revalidated behind the answer");
+                }
+            });
+        }
+        Ok(answer)
+    }
+
     /// Answers many requests, in their order. Look-ups come first and in the order in which the
     /// store reads them fastest; what is left is asked with at most `concurrency` at a time.
     pub async fn get_many(&self, requests: &[Request], ask: &Ask, concurrency: usize) -> Vec<Result<Answer>> {
@@ -309,7 +329,15 @@ impl Cache {
             let before = found.as_ref().map(|found| &found.entry).or(candidate.as_ref().filter(|_| confirmed));
             let before = before.filter(|_| conditional || !reply.is_not_modified()).cloned();
             let now = self.clock.now();
-            let terms = Terms { mode: ask.mode, lifetime: &lifetime, cutoff, signer: &signer, fields: ask.fields, now };
+            let terms = Terms {
+                mode: ask.mode,
+                lifetime: &lifetime,
+                cutoff,
+                signer: &signer,
+                fields: ask.fields,
+                while_revalidate_secs: ask.while_revalidate_secs,
+                now,
+            };
             let (entry, outcome) = match policy::after_reply(before, request, &parts, reply, &terms) {
                 After::AskAgain => continue,
                 After::Freshened(entry) if confirmed => {
@@ -365,7 +393,15 @@ impl Cache {
         let mut found = if ask.mode == Mode::NoStore { None } else { self.stack.look_up(&key) };
         let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
         let (now, signer) = (self.clock.now(), self.upstream.signer());
-        let terms = Terms { mode: ask.mode, lifetime: &lifetime, cutoff, signer: &signer, fields: ask.fields, now };
+        let terms = Terms {
+            mode: ask.mode,
+            lifetime: &lifetime,
+            cutoff,
+            signer: &signer,
+            fields: ask.fields,
+            while_revalidate_secs: ask.while_revalidate_secs,
+            now,
+        };
         let decide = |found: Option<&Found>| policy::before_request(found.map(|found| &found.entry), &terms);
         let mut decision = decide(found.as_ref());
         // What is stale near may be fresh farther: look on once before anything is sent.

@@ -55,6 +55,8 @@ pub enum StaleReason {
     Offline,
     /// `force-cache`.
     ForceCache,
+    /// It is revalidated behind the answer.
+    WhileRevalidate,
     /// A rate limit, or the run's own `max-requests`.
     Limited,
     /// GitHub answered 5xx.
@@ -144,6 +146,7 @@ impl StaleReason {
         match self {
             StaleReason::Offline => "offline",
             StaleReason::ForceCache => "force-cache",
+            StaleReason::WhileRevalidate => "while-revalidate",
             StaleReason::Limited => "limited",
             StaleReason::ServerError => "server-error",
             StaleReason::Unreachable => "unreachable",

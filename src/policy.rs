@@ -98,13 +98,15 @@ pub struct Terms<'a> {
     pub signer: &'a Signer,
     /// Digest of those fields of the parent item that the answer follows from (A11).
     pub fields: Option<Cid>,
+    /// A stale entry answers for so many seconds more, while it is revalidated behind the answer.
+    pub while_revalidate_secs: u64,
     /// The time.
     pub now: Timestamp,
 }
 
 /// Decides before a request: a pure function of what is stored, wanted and known.
 pub fn before_request(entry: Option<&Entry>, terms: &Terms<'_>) -> Before {
-    let Terms { mode, lifetime, cutoff, signer, fields, now } = *terms;
+    let Terms { mode, lifetime, cutoff, signer, fields, while_revalidate_secs, now } = *terms;
     if matches!(mode, Mode::NoStore | Mode::Reload) {
         return Before::Fetch(Because::Mode);
     }
@@ -131,7 +133,11 @@ pub fn before_request(entry: Option<&Entry>, terms: &Terms<'_>) -> Before {
             _ => Because::Stale,
         }
     };
+    let behind = fresh_secs(entry, lifetime).saturating_add(while_revalidate_secs);
     match mode {
+        Mode::Default if because == Because::Stale && age_secs < behind => {
+            Before::AnswerStale { age_secs, reason: StaleReason::WhileRevalidate }
+        }
         Mode::OnlyIfCached => Before::AnswerStale { age_secs, reason: StaleReason::Offline },
         Mode::ForceCache => Before::AnswerStale { age_secs, reason: StaleReason::ForceCache },
         _ => match Validators::of(entry, signer) {

@@ -33,6 +33,8 @@ mod recorded;
 mod rotation;
 #[path = "it/run.rs"]
 mod run;
+#[path = "it/soak.rs"]
+mod soak;
 #[path = "it/tools.rs"]
 mod tools;
 #[path = "it/wire.rs"]

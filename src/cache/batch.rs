@@ -298,6 +298,7 @@ impl Cache {
             cutoff: explained.cutoff,
             signer: &explained.signer,
             fields: wanted.ask.fields,
+            while_revalidate_secs: wanted.ask.while_revalidate_secs,
             now: self.clock.now(),
         };
         let before = explained.found.map(|found| found.entry);

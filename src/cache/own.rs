@@ -64,7 +64,15 @@ impl Cache {
         };
         let (cutoff, now) = (self.cutoff(&key, &parts, None), self.clock.now());
         let signer = Signer::default();
-        let terms = Terms { mode: ask.mode, lifetime: &lifetime, cutoff, signer: &signer, fields: ask.fields, now };
+        let terms = Terms {
+            mode: ask.mode,
+            lifetime: &lifetime,
+            cutoff,
+            signer: &signer,
+            fields: ask.fields,
+            while_revalidate_secs: ask.while_revalidate_secs,
+            now,
+        };
         let outcome = match policy::before_request(Some(&found.entry), &terms) {
             Before::Fresh { proof, .. } => Outcome::Hit(proof),
             Before::AnswerStale { reason, .. } => Outcome::Stale(reason),

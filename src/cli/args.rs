@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "N", env = "OCTOCACHE_RETRIES", help_heading = "Everywhere")]
     retries: Option<u32>,
 
-    /// How long one request may wait for limits and retries, if there is no stale answer [default: 1m]
+    /// How long one request may wait for limits and retries, if there is no stale answer [default: 90s]
     #[arg(long, global = true, value_name = "DURATION", env = "OCTOCACHE_MAX_WAIT", help_heading = "Everywhere")]
     max_wait: Option<Span>,
 

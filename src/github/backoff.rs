@@ -33,7 +33,8 @@ impl Default for Backoff {
             factor: 2,
             max: Duration::from_mins(1),
             retries: 4,
-            max_wait: Duration::from_mins(1),
+            // A secondary limit that names no wait is a minute.
+            max_wait: Duration::from_secs(90),
         }
     }
 }
@@ -103,7 +104,7 @@ mod tests {
             backoff.pause(&limited(secs), Spent { retries: 0, waited: Duration::from_secs(waited) }, 0.5, NOW)
         };
         assert_eq!(pause(30, 0), Some(Duration::from_secs(31)));
-        assert_eq!(pause(30, 30), None);
+        assert_eq!(pause(60, 30), None);
         assert_eq!(pause(3_000, 0), None);
     }
 

@@ -10,7 +10,7 @@ const HOUR: Lifetime = Lifetime { class: "repo", fresh_secs: 3_600, stale_secs: 
 const NOBODY: Signer = Signer { token_digest: None, predicts: true };
 
 fn terms(mode: Mode, cutoff: CutoffTimes) -> Terms<'static> {
-    Terms { mode, lifetime: &HOUR, cutoff, signer: &NOBODY, fields: None, now: NOW }
+    Terms { mode, lifetime: &HOUR, cutoff, signer: &NOBODY, fields: None, while_revalidate_secs: 0, now: NOW }
 }
 
 fn fresh(age_secs: u64) -> Before {
@@ -172,6 +172,18 @@ fn unchanged_fields_of_the_parent_outlive_any_lifetime_and_changed_ones_end_it()
         before(10, Some(one), Some(one), cutoff),
         Before::Revalidate { because: Because::Invalidated, .. }
     ));
+}
+
+#[test]
+fn a_stale_answer_may_come_while_it_is_revalidated_but_not_against_an_invalidation() {
+    let window = |age, cutoff| {
+        before_request(Some(&aged(age)), &Terms { while_revalidate_secs: 60, ..terms(Mode::Default, cutoff) })
+    };
+    let none = CutoffTimes::default();
+    assert_eq!(window(3_659, none), Before::AnswerStale { age_secs: 3_659, reason: StaleReason::WhileRevalidate });
+    assert!(matches!(window(3_660, none), Before::Revalidate { .. }));
+    let cutoff = CutoffTimes { revalidate: Some(NOW), gone: None };
+    assert!(matches!(window(3_601, cutoff), Before::Revalidate { because: Because::Invalidated, .. }));
 }
 
 #[test]

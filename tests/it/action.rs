@@ -2,13 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use octocache::cache::{Ask, Cache};
+use octocache::clock::Clock;
+use octocache::github::{GitHub, Options};
+use octocache::partition::Partition;
+use octocache::policy::TtlTable;
+use octocache::request::{Api, Request};
+use octocache::stack::Stack;
+use octocache::token::Token;
 use serde_json::{Value, json};
 
 use crate::binary::BINARY;
 use crate::flow::Fixture;
 use crate::harness::world;
-use octocache::clock::Clock;
 
 /// Where `scripts/test` has installed the runner's packages.
 pub fn node_dir() -> Option<PathBuf> {
@@ -124,30 +132,49 @@ fn restores_runs_saves_and_reports() {
     assert_eq!(runner.saved(), 2);
 }
 
-#[test]
-fn the_event_that_started_a_workflow_outdates_what_it_touched() {
+#[tokio::test]
+async fn the_event_that_started_a_workflow_outdates_what_it_touched() {
     let Some(runner) = Runner::new() else { return };
-    runner.plan(PLAN);
-    runner.run("ghs_job1", "schedule", json!({}));
+    runner.plan("queries:\n  releases: { recipe: releases }\n  langs: { recipe: languages, for-each: [acme/repo-0001, acme/repo-0002], via: rest }\n");
+    // What a job an hour ago has left.
+    let an_hour_ago = Clock::manual(runner.fx.clock.now().minus(3_600));
+    let store = Stack::new(runner.workspace().join(".cache/github"), an_hour_ago.clone());
+    let api = Api::parse(&runner.fx.sim.url()).unwrap();
+    let options = Options::new(api.clone(), Some(Token::new("ghs_job1").unwrap()));
+    let upstream = Arc::new(GitHub::new(options, an_hour_ago.clone()));
+    let partition = Partition::repository("acme/repo-0001").unwrap();
+    let cache = Cache::new(api.clone(), partition, store, upstream, TtlTable::default(), an_hour_ago);
+    for path in [
+        "/repos/acme/repo-0001/releases?per_page=100",
+        "/repos/acme/repo-0001/languages",
+        "/repos/acme/repo-0002/languages",
+    ] {
+        cache.get(&Request::get(&api, path).unwrap(), &Ask::default()).await.unwrap();
+    }
     runner.fx.sim.take_counts();
-    let push = |pushed_at: i64| json!({ "repository": { "full_name": "acme/repo-0001", "default_branch": "main", "pushed_at": pushed_at } });
-    let now = runner.fx.clock.now().secs();
-    runner.clean();
-    let after = runner.run_on("ghs_job2", "push", push(now), json!({}));
-    assert_eq!(after["failed"], false, "{after}");
-    let asked: Vec<String> = runner.fx.sim.log().into_iter().map(|logged| logged.target).collect();
-    assert_eq!(asked, ["/orgs/acme/repos?per_page=100", "/repos/acme/repo-0001/languages"]);
-    assert_eq!(runner.fx.sim.take_counts(), (2, 0), "nothing has changed, so it is free");
-    // A later job of the same push finds what that one looked at.
-    runner.clean();
-    runner.run_on("ghs_job3", "push", push(now - 120), json!({}));
-    assert_eq!(runner.fx.sim.take_counts().0, 0);
-    // What cannot be read outdates the whole repository.
-    runner.clean();
-    let odd = runner.run_on("ghs_job4", "push", json!({ "padding": "x".repeat(27 << 20) }), json!({}));
-    assert_eq!(odd["failed"], false);
-    let asked: Vec<String> = runner.fx.sim.log().into_iter().map(|logged| logged.target).collect();
-    assert_eq!(asked, ["/repos/acme/repo-0001/releases?per_page=100", "/repos/acme/repo-0001/languages"]);
+    let job = |token: &str, event: &str, payload: Value| {
+        let done = runner.run_on(token, event, payload, json!({ "restore": false }));
+        assert_eq!(done["failed"], false, "{done}");
+        let asked: Vec<String> = runner.fx.sim.log().into_iter().map(|logged| logged.target).collect();
+        assert_eq!(runner.fx.sim.take_counts().1, 0, "nothing has changed, so it is free");
+        asked
+    };
+    let push = |ago: i64| {
+        let pushed_at = runner.fx.clock.now().secs() - ago;
+        json!({ "repository": { "full_name": "acme/repo-0001", "default_branch": "main", "pushed_at": pushed_at } })
+    };
+    // A push from before the stored answers says nothing about them.
+    assert_eq!(job("ghs_job1", "push", push(7_200)), [""; 0]);
+    assert_eq!(job("ghs_job2", "push", push(120)), ["/repos/acme/repo-0001/languages"]);
+    assert_eq!(
+        job("ghs_job3", "push", push(120)),
+        [""; 0],
+        "a later job of the same push finds what that one looked at"
+    );
+    assert_eq!(job("ghs_job4", "schedule", push(0)), [""; 0]);
+    // What cannot be read outdates the whole repository; releases are an hour old.
+    let odd = job("ghs_job5", "push", json!({ "padding": "x".repeat(27 << 20) }));
+    assert!(odd.contains(&"/repos/acme/repo-0001/releases?per_page=100".to_owned()), "{odd:?}");
 }
 
 #[test]
