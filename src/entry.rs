@@ -409,6 +409,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_was_added_to_the_format_is_optional() {
+        // Entries from before have neither, and are read so.
+        let before = entry("/repos/o/r", b"{}");
+        let text = String::from_utf8(before.encode()).unwrap();
+        assert!(!text.contains("etag_rule") && !text.contains("fields_cid"), "{text}");
+        assert_eq!(Entry::decode(text.into_bytes().into(), None).unwrap(), before);
+        let fields_cid = Some(Cid::of(b"fields"));
+        let now = Entry { etag_rule: Some(EtagRule::Github), fields_cid, ..before };
+        let text = String::from_utf8(now.encode()).unwrap();
+        assert!(text.contains("\"etag_rule\":\"github\",\"fields_cid\":\"bafkrei"), "{text}");
+        assert_eq!(Entry::decode(text.clone().into_bytes().into(), None).unwrap(), now);
+        // A program from before sees a field that it does not know: a miss, as the last case below is.
+        let later = text.replace("\"etag_rule\":\"github\"", "\"etag_rule\":\"another\"");
+        assert!(Entry::decode(later.into_bytes().into(), None).is_err());
+    }
+
+    #[test]
     fn broken_foreign_and_newer_envelopes_are_told_apart() {
         let good = entry("/repos/o/r", b"{\"a\":1}").encode();
         let text = String::from_utf8(good.clone()).unwrap();

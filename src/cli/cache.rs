@@ -146,6 +146,6 @@ fn metadata(entry: &Entry, tier: TierName) -> serde_json::Value {
     json!({
         "key": entry.key().to_string(), "parts": entry.parts, "tier": tier, "status": entry.status, "headers": entry.headers,
         "fetched_at": entry.fetched_at, "validated_at": entry.validated_at, "class": entry.class, "ttl_secs": entry.ttl_secs,
-        "bytes": entry.body.len(), "cid": entry.cid,
+        "bytes": entry.body.len(), "cid": entry.cid, "etag_rule": entry.etag_rule, "fields_cid": entry.fields_cid,
     })
 }

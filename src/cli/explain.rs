@@ -58,7 +58,9 @@ fn as_text(explained: &Explained) -> String {
             let by_rule = if entry.etag_rule.is_some() { "yes: it can be predicted for any token" } else { "no" };
             rows.push(("etag by rule", by_rule.to_owned()));
             if let Some(fields) = entry.fields_cid {
-                rows.push(("follows from", format!("fields of its parent item with digest {fields}")));
+                let text =
+                    "its item's fields; a run with `fresh-while` answers it, whatever its age, while their digest is";
+                rows.push(("follows from", format!("{text} {fields}")));
             }
         }
     }
