@@ -68,6 +68,13 @@ pub struct Ask {
     pub held_back: bool,
 }
 
+impl Ask {
+    fn terms<'a>(&self, lifetime: &'a Lifetime, cutoff: CutoffTimes, signer: &'a Signer, now: Timestamp) -> Terms<'a> {
+        let Self { mode, fields, while_revalidate_secs, .. } = *self;
+        Terms { mode, lifetime, cutoff, signer, fields, while_revalidate_secs, now }
+    }
+}
+
 /// An answer and how it came about.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -329,15 +336,7 @@ impl Cache {
             let before = found.as_ref().map(|found| &found.entry).or(candidate.as_ref().filter(|_| confirmed));
             let before = before.filter(|_| conditional || !reply.is_not_modified()).cloned();
             let now = self.clock.now();
-            let terms = Terms {
-                mode: ask.mode,
-                lifetime: &lifetime,
-                cutoff,
-                signer: &signer,
-                fields: ask.fields,
-                while_revalidate_secs: ask.while_revalidate_secs,
-                now,
-            };
+            let terms = ask.terms(&lifetime, cutoff, &signer, now);
             let (entry, outcome) = match policy::after_reply(before, request, &parts, reply, &terms) {
                 After::AskAgain => continue,
                 After::Freshened(entry) if confirmed => {
@@ -393,15 +392,7 @@ impl Cache {
         let mut found = if ask.mode == Mode::NoStore { None } else { self.stack.look_up(&key) };
         let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
         let (now, signer) = (self.clock.now(), self.upstream.signer());
-        let terms = Terms {
-            mode: ask.mode,
-            lifetime: &lifetime,
-            cutoff,
-            signer: &signer,
-            fields: ask.fields,
-            while_revalidate_secs: ask.while_revalidate_secs,
-            now,
-        };
+        let terms = ask.terms(&lifetime, cutoff, &signer, now);
         let decide = |found: Option<&Found>| policy::before_request(found.map(|found| &found.entry), &terms);
         let mut decision = decide(found.as_ref());
         // What is stale near may be fresh farther: look on once before anything is sent.

@@ -25,7 +25,7 @@ use crate::error::{Error, Kind, Result};
 use crate::graphql::document::{self, Part};
 use crate::graphql::{Item, shape};
 use crate::outcome::Outcome;
-use crate::policy::{self, After, Before, Mode, Terms};
+use crate::policy::{self, After, Before, Mode};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::upstream::Conditions;
@@ -292,15 +292,7 @@ impl Cache {
             None => (StatusCode::NOT_FOUND, Bytes::from_static(b"{\"message\":\"Not Found\"}")),
         };
         let reply = Reply { status, headers, body, attempts: requests, rule_held: None };
-        let terms = Terms {
-            mode: wanted.ask.mode,
-            lifetime: &explained.lifetime,
-            cutoff: explained.cutoff,
-            signer: &explained.signer,
-            fields: wanted.ask.fields,
-            while_revalidate_secs: wanted.ask.while_revalidate_secs,
-            now: self.clock.now(),
-        };
+        let terms = wanted.ask.terms(&explained.lifetime, explained.cutoff, &explained.signer, self.clock.now());
         let before = explained.found.map(|found| found.entry);
         let (entry, outcome) = match policy::after_reply(before, &request, &explained.parts, reply, &terms) {
             After::Replaced(entry) if wanted.ask.mode != Mode::NoStore => {

@@ -11,7 +11,7 @@ use crate::entry::{Entry, StoredHeaders};
 use crate::error::{Error, Kind, Result};
 use crate::key::KeyParts;
 use crate::outcome::Outcome;
-use crate::policy::{self, Before, Lifetime, Mode, Signer, Terms};
+use crate::policy::{self, Before, Lifetime, Mode, Signer};
 use crate::stack::Cleaned;
 use crate::tag::Scope;
 
@@ -64,15 +64,7 @@ impl Cache {
         };
         let (cutoff, now) = (self.cutoff(&key, &parts, None), self.clock.now());
         let signer = Signer::default();
-        let terms = Terms {
-            mode: ask.mode,
-            lifetime: &lifetime,
-            cutoff,
-            signer: &signer,
-            fields: ask.fields,
-            while_revalidate_secs: ask.while_revalidate_secs,
-            now,
-        };
+        let terms = ask.terms(&lifetime, cutoff, &signer, now);
         let outcome = match policy::before_request(Some(&found.entry), &terms) {
             Before::Fresh { proof, .. } => Outcome::Hit(proof),
             Before::AnswerStale { reason, .. } => Outcome::Stale(reason),

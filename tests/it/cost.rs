@@ -159,6 +159,26 @@ fn world_batches(finished: &Finished, name: &str) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_forecast_is_what_github_logs() {
+    let mut world = Thousand::new();
+    let names: Vec<String> = (0..120).map(|n| format!("acme/repo-{n:04}")).collect();
+    let plan = plan(&format!(
+        "  languages: {{ recipe: languages, for-each: [{0}] }}
+  repo: {{ recipe: repo, via: rest, for-each: [{0}] }}
+  latest: {{ recipe: latest-release, repo: acme/repo-0001 }}
+",
+        names.join(", ")
+    ));
+    for (what, wait) in [("cold", 0), ("warm", 60), ("stale", MONTH)] {
+        world.clock.advance(wait);
+        let forecast = world.forecast(&plan);
+        let (_, (sent, charged, _)) = world.job(&plan, |_| {}).await;
+        assert_eq!(forecast, (sent, charged), "{what}");
+        assert_eq!(what == "warm", sent == 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn by_rest_every_revalidation_is_free() {
     let mut world = Thousand::new();
     world.sim.with(|state| state.limit = 100_000);
