@@ -64,6 +64,7 @@ pub mod partition;
 pub mod policy;
 pub mod reply;
 pub mod request;
+pub mod schedule;
 pub mod tag;
 pub mod token;
 
