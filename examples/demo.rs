@@ -72,7 +72,7 @@ impl Demo {
         let cache = Cache::new(api, partition, stack, upstream, TtlTable::default(), self.clock.clone());
         let out = self.dir.path().join("out");
         let options = run::Options {
-            output_dir: &out,
+            output_dir: Some(&out),
             vars: BTreeMap::new(),
             ask: Ask::default(),
             batching: Batching::default(),

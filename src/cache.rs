@@ -30,7 +30,7 @@ use crate::error::{Error, Kind, Result};
 use crate::key::{CacheKey, KeyParts};
 use crate::outcome::{Because, NoStore, Outcome, Proof, StaleReason};
 use crate::partition::Partition;
-use crate::policy::{self, After, Before, CutoffTimes, Lifetime, Mode, Signer, Terms, TtlTable, Validators};
+use crate::policy::{self, After, Ahead, Before, CutoffTimes, Lifetime, Mode, Signer, Terms, TtlTable, Validators};
 use crate::reply::Reply;
 use crate::request::{Api, Request};
 use crate::stack::{Found, Stack};
@@ -54,6 +54,8 @@ pub struct Ask {
     /// For so many seconds after its lifetime a stale answer comes at once, and whoever asked sees to
     /// it that it is asked for behind it (RFC 5861 section 3); see [`Cache::get_at_once`].
     pub while_revalidate_secs: u64,
+    /// For who looks ahead: what is fresh must stay so for longer.
+    pub ahead: Option<Ahead>,
     /// Only what GitHub confirmed at this time or later is fresh; for answers that must show one
     /// moment, such as the pages of a listing.
     pub validated_since: Option<Timestamp>,
@@ -70,8 +72,8 @@ pub struct Ask {
 
 impl Ask {
     fn terms<'a>(&self, lifetime: &'a Lifetime, cutoff: CutoffTimes, signer: &'a Signer, now: Timestamp) -> Terms<'a> {
-        let Self { mode, fields, while_revalidate_secs, .. } = *self;
-        Terms { mode, lifetime, cutoff, signer, fields, while_revalidate_secs, now }
+        let Self { mode, fields, while_revalidate_secs, ahead, .. } = *self;
+        Terms { mode, lifetime, cutoff, signer, fields, while_revalidate_secs, ahead, now }
     }
 }
 

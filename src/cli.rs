@@ -13,6 +13,7 @@ mod explain;
 mod print;
 mod progress;
 mod run;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -76,6 +77,7 @@ fn dispatch(args: Args) -> Result<Exit> {
     let context = Context { flags: args.flags(), quiet: args.quiet, clock: Clock::System };
     match args.command {
         Command::Run(run) => run::main(&context, &run),
+        Command::Warm(warm) => warm::main(&context, &warm),
         Command::Api(api) => api::main(&context, &api),
         Command::Bundle(bundle) => bundle::main(&context, &bundle),
         Command::Cache(cache) => cache::main(&context, &cache),

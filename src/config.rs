@@ -16,7 +16,7 @@ use crate::cache::Cache;
 use crate::cache::batch::Batching;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::github::{App, Backoff, GitHub, Identity, Options, Proxy};
+use crate::github::{App, Backoff, GitHub, Identity, Options, Proxy, Reserve};
 use crate::partition::Partition;
 use crate::plan::{DEFAULT_PATH, Plan};
 use crate::policy::TtlTable;
@@ -154,6 +154,17 @@ impl Config {
 
     /// A cache over the store and GitHub; `plan`'s TTLs and bounds hold where flags say nothing.
     pub fn cache(&self, plan: Option<&Plan>, clock: &Clock) -> Cache {
+        self.make_cache(plan, clock, None, Stack::new(&self.cache_dir, clock.clone()))
+    }
+
+    /// The same for a worker that keeps it warm: it leaves a reserve, and its look-ups are no uses.
+    pub fn warming_cache(&self, plan: &Plan, clock: &Clock) -> Cache {
+        let reserve = plan.reserve.unwrap_or(Reserve::Percent(10));
+        let stack = Stack::new(&self.cache_dir, clock.clone()).unobserved();
+        self.make_cache(Some(plan), clock, Some(reserve), stack)
+    }
+
+    fn make_cache(&self, plan: Option<&Plan>, clock: &Clock, reserve: Option<Reserve>, stack: Stack) -> Cache {
         let mut ttls = self.ttls.clone();
         let mut options = self.options.clone();
         if let Some(plan) = plan {
@@ -162,8 +173,8 @@ impl Config {
             ttls.classes.extend(plan.ttls.classes.iter().map(|(name, secs)| (*name, *secs)));
             options.max_requests = options.max_requests.or(plan.max_requests);
         }
+        options.reserve = reserve;
         let upstream = Arc::new(GitHub::new(options, clock.clone()));
-        let stack = Stack::new(&self.cache_dir, clock.clone());
         Cache::new(self.api.clone(), self.partition.clone(), stack, upstream, ttls, clock.clone())
     }
 

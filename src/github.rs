@@ -350,10 +350,15 @@ impl Options {
 
 /// Uniform in 0 to 1, for jitter and for spreading; nothing secret depends on it.
 fn luck() -> f64 {
+    (random() >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// 64 random bits; always the same where the system has none.
+pub fn random() -> u64 {
     use ring::rand::SecureRandom;
-    let mut bytes = [0; 4];
+    let mut bytes = [0; 8];
     let drawn = ring::rand::SystemRandom::new().fill(&mut bytes);
-    drawn.map_or(0.5, |()| f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
+    drawn.map_or(1 << 63, |()| u64::from_le_bytes(bytes))
 }
 
 /// A panic elsewhere cannot leave these small states half-changed.

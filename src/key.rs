@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::partition::Partition;
-use crate::request::{Method, Request};
+use crate::request::{Api, Method, Request};
 
 /// The parts of a key, readable: what `explain` prints and every envelope carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,24 @@ impl KeyParts {
             },
             partition: partition.clone(),
         }
+    }
+
+    /// The request that an entry with these parts answers, if they tell it: of a GraphQL document
+    /// only the digest is kept, and own names are never asked for.
+    pub fn request(&self, api: &Api, listing: Option<&str>) -> Option<Request> {
+        let method = match self.method.as_str() {
+            "GET" => Method::Get,
+            "GRAPHQL" => Method::Projected,
+            _ => return None,
+        };
+        let plain = Request::get(api, &self.target()).ok()?;
+        Some(Request {
+            method,
+            accept: self.accept.clone(),
+            api_version: self.api_version.clone(),
+            listing: listing.map(Into::into),
+            ..plain
+        })
     }
 
     /// The parts of a library caller's own name, such as `release-v1.2`.
@@ -126,7 +144,6 @@ impl fmt::Debug for CacheKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Api;
 
     fn key(path: &str, accept: &str, partition: &Partition) -> CacheKey {
         let request = Request::get(&Api::github(), path).unwrap().accepting(accept);
@@ -144,6 +161,18 @@ mod tests {
         let [a, b] = ["{\"query\":\"{a}\"}", "{\"query\":\"{b}\"}"]
             .map(|body| KeyParts::of(&Request::graphql(&Api::github(), body), &public).key());
         assert_ne!(a, b);
+    }
+
+    #[test]
+    fn parts_lead_back_to_their_request() {
+        let api = Api::github();
+        let request = Request::get(&api, "/repos/o/r/issues?state=all&per_page=9").unwrap().accepting("text/html");
+        for request in [request.clone(), request.projected()] {
+            let parts = KeyParts::of(&request, &Partition::public());
+            assert_eq!(parts.request(&api, None), Some(request));
+        }
+        assert_eq!(KeyParts::named("x", &Partition::public()).request(&api, None), None);
+        assert_eq!(KeyParts::of(&Request::graphql(&api, "{}"), &Partition::public()).request(&api, None), None);
     }
 
     #[test]

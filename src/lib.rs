@@ -85,6 +85,7 @@ pub mod cache;
 // Doors.
 pub mod actions;
 pub mod plan;
+pub mod warm;
 
 // Assembly.
 pub mod cli;

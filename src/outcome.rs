@@ -38,6 +38,8 @@ pub enum Because {
     NotStored,
     /// It is past its lifetime.
     Stale,
+    /// It will be before the next tick of a worker.
+    SoonStale,
     /// A cutoff says so.
     Invalidated,
     /// The mode says so.
@@ -132,6 +134,7 @@ impl Because {
         match self {
             Because::NotStored => "miss",
             Because::Stale => "stale",
+            Because::SoonStale => "soon-stale",
             Because::Invalidated => "invalidated",
             Because::Mode => "mode",
             Because::NoCacheDirective => "no-cache",

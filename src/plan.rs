@@ -26,7 +26,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::error::{Error, Kind, Result};
+use crate::github::Reserve;
 use crate::policy::TtlTable;
+use crate::schedule::Schedule;
 use crate::stack::Narrow;
 use filter::Filter;
 use lineage::Lineage;
@@ -54,6 +56,10 @@ pub struct Plan {
     pub max_size: Option<u64>,
     /// Requests that one run may send.
     pub max_requests: Option<u32>,
+    /// What warming leaves to everybody else.
+    pub reserve: Option<Reserve>,
+    /// How it is kept warm.
+    pub warm: Warm,
     /// Names for placeholders.
     pub vars: BTreeMap<String, String>,
     /// TTLs.
@@ -64,6 +70,19 @@ pub struct Plan {
     pub narrow: Narrow,
     /// The queries, each after those whose results it needs.
     pub queries: Vec<Query>,
+}
+
+/// How a plan is kept warm.
+#[derive(Debug, Clone, Default)]
+pub struct Warm {
+    /// When.
+    pub schedule: Option<Schedule>,
+    /// How long after the next tick answers must still be fresh.
+    pub ahead_secs: Option<u64>,
+    /// What nobody has read for so long is left out.
+    pub idle_secs: Option<u64>,
+    /// A tick comes up to so much later.
+    pub jitter_secs: Option<u64>,
 }
 
 /// One query.

@@ -85,6 +85,15 @@ pub enum Before {
     NotCached,
 }
 
+/// Looking ahead (warming): what is fresh now is not enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ahead {
+    /// Fresh for so many seconds more.
+    pub secs: u64,
+    /// What was validated at this time or later has had its turn, however short its lifetime.
+    pub since: Timestamp,
+}
+
 /// What is wanted and known when a request comes in.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms<'a> {
@@ -100,13 +109,15 @@ pub struct Terms<'a> {
     pub fields: Option<Cid>,
     /// A stale entry answers for so many seconds more, while it is revalidated behind the answer.
     pub while_revalidate_secs: u64,
+    /// For who looks ahead: what is fresh must stay so for longer.
+    pub ahead: Option<Ahead>,
     /// The time.
     pub now: Timestamp,
 }
 
 /// Decides before a request: a pure function of what is stored, wanted and known.
 pub fn before_request(entry: Option<&Entry>, terms: &Terms<'_>) -> Before {
-    let Terms { mode, lifetime, cutoff, signer, fields, while_revalidate_secs, now } = *terms;
+    let Terms { mode, lifetime, cutoff, signer, fields, while_revalidate_secs, ahead, now } = *terms;
     if matches!(mode, Mode::NoStore | Mode::Reload) {
         return Before::Fetch(Because::Mode);
     }
@@ -129,7 +140,15 @@ pub fn before_request(entry: Option<&Entry>, terms: &Terms<'_>) -> Before {
         match (fields, entry.fields_cid) {
             (Some(now), Some(then)) if now == then => return Before::Fresh { age_secs, proof: Proof::Fields },
             (Some(_), Some(_)) => Because::FieldsChanged,
-            _ if age_secs < fresh_secs(entry, lifetime) => return Before::Fresh { age_secs, proof: Proof::Lifetime },
+            _ if age_secs < fresh_secs(entry, lifetime) => {
+                let lasts = |ahead: Ahead| {
+                    entry.validated_at >= ahead.since || age_secs + ahead.secs < fresh_secs(entry, lifetime)
+                };
+                if ahead.is_none_or(lasts) {
+                    return Before::Fresh { age_secs, proof: Proof::Lifetime };
+                }
+                Because::SoonStale
+            }
             _ => Because::Stale,
         }
     };

@@ -119,8 +119,8 @@ impl Schedule {
             LocalResult::None => {
                 // Gaps begin and end at full minutes.
                 let minutes = 1..=LARGEST_SHIFT_HOURS * 60;
-                let after = minutes.map(|minute| local + Duration::minutes(minute));
-                let end = after.filter_map(|later| self.zone.from_local_datetime(&later).earliest()).next();
+                let mut after = minutes.map(|minute| local + Duration::minutes(minute));
+                let end = after.find_map(|later| self.zone.from_local_datetime(&later).earliest());
                 end.into_iter().map(|at| at.to_utc()).collect()
             }
         }
@@ -170,7 +170,7 @@ impl Field {
     fn value(&self, text: &str) -> std::result::Result<u32, String> {
         let named = self.names.iter().position(|name| *name == text).map(|at| at as u32);
         // Months begin with 1, days with 0.
-        let first = if self.names.len() == 12 { 1 } else { 0 };
+        let first = u32::from(self.names.len() == MONTHS.len());
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let value = named.map(|at| at + first).or_else(|| text.parse().ok().filter(|_| digits));
         value

@@ -9,11 +9,13 @@
 //! ```
 
 mod clean;
+mod inventory;
 mod pack;
 mod partitions;
 mod turns;
 
 pub use clean::Cleaned;
+pub use inventory::Held;
 pub use pack::{Narrow, Saved, order};
 
 use std::fs::{self, File};
@@ -57,6 +59,8 @@ pub struct Stack {
     /// First halves of the keys of bundled entries that answered, for `used.log`.
     used: Mutex<Vec<[u8; 16]>>,
     prepared: OnceLock<bool>,
+    /// Whether look-ups count as uses.
+    observing: bool,
     /// Partitions that are on the list by now.
     noted: Mutex<Vec<Partition>>,
     broken_write_said: AtomicBool,
@@ -84,6 +88,7 @@ impl Stack {
             cutoffs: OnceLock::new(),
             used: Mutex::default(),
             prepared: OnceLock::new(),
+            observing: true,
             noted: Mutex::default(),
             broken_write_said: AtomicBool::new(false),
         }
@@ -93,6 +98,14 @@ impl Stack {
     #[must_use]
     pub fn with_tier(mut self, tier: Box<dyn Tier>) -> Self {
         self.added.push(tier);
+        self
+    }
+
+    /// The same for a worker: its look-ups are no uses, so that it can tell what others ask for.
+    #[must_use]
+    pub fn unobserved(mut self) -> Self {
+        self.observing = false;
+        self.disk.observing = false;
         self
     }
 
@@ -128,6 +141,7 @@ impl Stack {
                 Ok(Some(entry)) => {
                     match tier.name() {
                         TierName::Disk => {}
+                        TierName::Bundle if !self.observing => {}
                         TierName::Bundle => {
                             let mut lead = [0; 16];
                             lead.copy_from_slice(&key.as_bytes()[..16]);

@@ -37,5 +37,7 @@ mod run;
 mod soak;
 #[path = "it/tools.rs"]
 mod tools;
+#[path = "it/warm.rs"]
+mod warm;
 #[path = "it/wire.rs"]
 mod wire;

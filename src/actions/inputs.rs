@@ -45,6 +45,8 @@ pub struct Inputs {
     pub stale_if_error: Option<Span>,
     /// `mode`.
     pub mode: Mode,
+    /// `mode: warm`: refresh what would be stale before the next tick.
+    pub warm: bool,
     /// `max-requests`.
     pub max_requests: Option<u32>,
     /// `fail-on`.
@@ -93,11 +95,12 @@ impl Inputs {
             ttl: span("ttl")?,
             stale_if_error: span("stale-if-error")?,
             mode: match input("mode").unwrap_or("auto") {
-                "auto" => Mode::Default,
+                "auto" | "warm" => Mode::Default,
                 "offline" => Mode::OnlyIfCached,
                 "refresh" => Mode::NoCache,
-                other => return Err(word("mode", other, &["auto", "offline", "refresh"])),
+                other => return Err(word("mode", other, &["auto", "offline", "refresh", "warm"])),
             },
+            warm: input("mode") == Some("warm"),
             max_requests: max_requests.transpose()?,
             fail_on: match input("fail-on").unwrap_or("miss") {
                 "never" => FailOn::Never,

@@ -19,6 +19,7 @@ use crate::plan::report::Index;
 use crate::plan::run::{self, Options};
 use crate::plan::{Plan, redact};
 use crate::stack::{BUNDLE_NAME, Saved, Stack};
+use crate::warm;
 
 /// Annotations beyond this many would bury the rest; GitHub shows ten per step.
 const MAX_ANNOTATIONS: usize = 10;
@@ -107,7 +108,9 @@ impl Step<'_> {
     fn run(&self) -> Result<Exit> {
         let config = self.config()?;
         let plan = self.load(&config)?;
-        let cache = config.cache(Some(&plan), &self.context.clock);
+        let clock = &self.context.clock;
+        let warm = self.inputs.warm;
+        let cache = if warm { config.warming_cache(&plan, clock) } else { config.cache(Some(&plan), clock) };
         event::outdate(&self.environment, &cache).unwrap_or_else(|error| {
             println!("{}", annotation("warning", "octocache", &format!("the event outdates nothing: {error}")));
         });
@@ -115,10 +118,17 @@ impl Step<'_> {
             self.inputs.output_dir.clone().or_else(|| plan.output_dir.clone()).unwrap_or_else(|| OUTPUT_DIR.into());
         let ask = Ask::default().mode(self.inputs.mode);
         let options =
-            Options { output_dir: &output_dir, vars: config.repository_vars(), ask, batching: config.batching };
+            Options { output_dir: Some(&output_dir), vars: config.repository_vars(), ask, batching: config.batching };
         let shown = Shown::new(self.context.quiet);
-        let finished = block_on(run::run(&plan, &cache, &options, &shown))??;
-        let index = &finished.index;
+        let index = if warm {
+            let horizon_secs = warm::horizon_secs(&plan, clock.now());
+            let idle_secs = plan.warm.idle_secs.unwrap_or(warm::IDLE_SECS);
+            let options = warm::Options { run: options, horizon_secs, idle_secs };
+            block_on(warm::tick(&plan, &cache, options, &shown))??.index
+        } else {
+            block_on(run::run(&plan, &cache, &options, &shown))??.index
+        };
+        let index = &index;
         let saved = cache.stack().pack(&plan.narrow, false).unwrap_or_else(|error| {
             println!("{}", annotation("warning", "octocache", &format!("the bundle is not saved: {error}")));
             Saved::Unchanged
@@ -126,7 +136,8 @@ impl Step<'_> {
         let prefix = key_prefix(config.api.host(), config.partition.as_str(), &self.inputs.cache_key);
         let key = self.save_key(&prefix, &saved, cache.stack())?;
         if self.inputs.summary {
-            self.commands.add_summary(&summary(index))?;
+            let next_warm = plan.warm.schedule.as_ref().and_then(|schedule| schedule.next_after(clock.now()));
+            self.commands.add_summary(&summary(index, next_warm))?;
         }
         annotate(index);
         let totals = &index.totals;

@@ -70,6 +70,7 @@ Examples:
   octocache explain /repos/cli/cli                      why a request hits or misses
   octocache run --dry-run                               what the plan would cost
   octocache run                                         answer the plan, write JSON files
+  octocache warm                                        keep what is read fresh for the others
   octocache cache stats                                 what the cache has saved
 
 Exit codes: 0 done, 1 failed, 2 the input is at fault, 3 some queries had neither an
@@ -108,6 +109,8 @@ pub(crate) enum Color {
 pub(crate) enum Command {
     /// Answer the queries of a plan and write the results as JSON files
     Run(RunArgs),
+    /// Refresh what would be stale before the next tick, and save the bundle
+    Warm(WarmArgs),
     /// Answer one request, like `gh api`, through the cache
     Api(ApiArgs),
     /// Save the store as one file, or put such a file in place
@@ -222,6 +225,53 @@ pub(crate) struct RunArgs {
     pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) mode: ModeArgs,
+}
+
+const WARM_EXAMPLE: &str = "\
+One tick, then it ends: for cron, systemd timers and scheduled workflows
+  octocache warm
+
+Resident, by the plan's `warm.schedule` or another one
+  octocache warm --schedule
+  octocache warm --schedule '17 */6 * * *' --timezone Europe/Berlin
+
+A tick runs the plan, then refreshes what else is stored and was read of late. What stays fresh until the
+next tick is left alone, and a tenth of the rate limit is left to everybody else (`budget.reserve`).";
+
+/// Refresh what would be stale before the next tick, and save the bundle
+#[derive(Debug, ClapArgs)]
+#[command(after_help = WARM_EXAMPLE)]
+pub(crate) struct WarmArgs {
+    /// The plan [default: .github/octocache.yml here or above]
+    #[arg(long, value_name = "FILE", env = "OCTOCACHE_PLAN")]
+    pub(crate) plan: Option<PathBuf>,
+    /// One tick, then end; the default
+    #[arg(long, conflicts_with = "schedule")]
+    pub(crate) once: bool,
+    /// Stay and tick by this schedule, or by the plan's
+    #[arg(long, value_name = "CRON", num_args = 0..=1, default_missing_value = "", env = "OCTOCACHE_SCHEDULE")]
+    pub(crate) schedule: Option<String>,
+    /// The schedule's time zone [default: the plan's, else UTC]
+    #[arg(long, value_name = "ZONE", env = "OCTOCACHE_TIMEZONE")]
+    pub(crate) timezone: Option<String>,
+    /// How long after the next tick answers must still be fresh [default: the plan's, else 30m]
+    #[arg(long, value_name = "DURATION", env = "OCTOCACHE_AHEAD")]
+    pub(crate) ahead: Option<Span>,
+    /// Leave out what the plan does not name and nobody has read for so long [default: the plan's, else 7d]
+    #[arg(long, value_name = "DURATION", env = "OCTOCACHE_IDLE")]
+    pub(crate) idle: Option<Span>,
+    /// A tick comes up to so much later [default: the plan's, else 30s]
+    #[arg(long, value_name = "DURATION", env = "OCTOCACHE_JITTER")]
+    pub(crate) jitter: Option<Span>,
+    /// Say what was decided about each entry that the plan does not name
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Send at most so many requests in a tick
+    #[arg(long, value_name = "N", env = "OCTOCACHE_MAX_REQUESTS")]
+    pub(crate) max_requests: Option<u32>,
+    /// Print each tick's report as JSON, one a line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Answer one request, like `gh api`, through the cache

@@ -36,7 +36,7 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> Result<Exit> {
     }
     event::outdate(config.environment(), &cache)?;
     let output_dir = args.output_dir.clone().or_else(|| plan.output_dir.clone()).unwrap_or_else(|| OUTPUT_DIR.into());
-    let options = Options { output_dir: &output_dir, vars, ask, batching: config.batching };
+    let options = Options { output_dir: Some(&output_dir), vars, ask, batching: config.batching };
     let quiet = context.quiet || args.quiet;
     let shown = Shown::new(quiet || args.json);
     let finished = block_on(run::run(&plan, &cache, &options, &shown))?;

@@ -13,9 +13,11 @@ use super::lineage::Lineage;
 use super::recipe::{self, Batch, Recipe};
 use super::spec::{self, FreshWhileSpec, PlanSpec, QuerySpec, Site, Via};
 use super::template::Template;
-use super::{ForEach, Plan, Query, Redaction, Source, graph, nearest, output};
+use super::{ForEach, Plan, Query, Redaction, Source, Warm, graph, nearest, output};
 use crate::error::{Error, Result};
+use crate::github::Reserve;
 use crate::policy::{TtlTable, class};
+use crate::schedule::Schedule;
 use crate::stack::Narrow;
 
 /// Checks `spec`. `name` is for messages; GraphQL documents are found beside `dir`.
@@ -77,11 +79,39 @@ impl Checker<'_> {
             cache_dir: spec.cache.as_ref().and_then(|cache| cache.dir.clone()).map(Into::into),
             max_size: spec.cache.as_ref().and_then(|cache| cache.max_size).map(|size| size.0),
             max_requests: spec.budget.as_ref().and_then(|budget| budget.max_requests),
+            reserve: self.reserve(spec)?,
+            warm: self.warm(spec)?,
             vars: spec.vars.clone().into_iter().collect(),
             ttls,
             redaction: Rc::new(redaction),
             narrow,
             queries,
+        })
+    }
+
+    fn reserve(&self, spec: &PlanSpec) -> Result<Option<Reserve>> {
+        let Some(site) = spec.budget.as_ref().and_then(|budget| budget.reserve.as_ref()) else { return Ok(None) };
+        let text = site.value.0.0.trim();
+        let percent = text.strip_suffix('%').and_then(|share| share.trim().parse().ok()).filter(|share| *share <= 100);
+        let reserve = percent.map(Reserve::Percent).or_else(|| text.parse().ok().map(Reserve::Count));
+        reserve.map(Some).ok_or_else(|| {
+            self.fault(site, format!("`{}` is no reserve", text.escape_debug()))
+                .hint("write `10%`, or a number of requests")
+        })
+    }
+
+    fn warm(&self, spec: &PlanSpec) -> Result<Warm> {
+        let Some(warm) = &spec.warm else { return Ok(Warm::default()) };
+        let zone = warm.timezone.as_deref().unwrap_or("UTC");
+        let schedule = warm
+            .schedule
+            .as_ref()
+            .map(|site| Schedule::parse(&site.value, zone).map_err(|error| self.fault(site, error.to_string())));
+        Ok(Warm {
+            schedule: schedule.transpose()?,
+            ahead_secs: warm.ahead.map(|span| span.0),
+            idle_secs: warm.idle.map(|span| span.0),
+            jitter_secs: warm.jitter.map(|span| span.0),
         })
     }
 

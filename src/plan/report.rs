@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::key::CacheKey;
 use crate::upstream::RateLimit;
 
 /// The report of a run.
@@ -40,6 +41,9 @@ pub struct QueryReport {
     /// [`Outcome::weight`](crate::outcome::Outcome::weight) of that.
     #[serde(skip)]
     pub weight: Option<u8>,
+    /// The entries that it was made of.
+    #[serde(skip)]
+    pub keys: Vec<CacheKey>,
     /// Why, where there is more to say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,

@@ -23,8 +23,8 @@ use crate::outcome::{NoStore, Outcome};
 /// How a plan is run.
 #[derive(Debug)]
 pub struct Options<'a> {
-    /// Where results go.
-    pub output_dir: &'a Path,
+    /// Where results go; `None` when only the cache is to be filled.
+    pub output_dir: Option<&'a Path>,
     /// Values for placeholders; the plan's own `vars` come first.
     pub vars: BTreeMap<String, String>,
     /// The mode.
@@ -55,7 +55,7 @@ pub struct Finished {
 /// Errors only when nothing could be done at all; a query that fails is reported in the index.
 pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &dyn Progress) -> Result<Finished> {
     let (started_at, sent_before) = (cache.now(), cache.upstream().sent());
-    let workspace = Workspace::open(options.output_dir)?;
+    let workspace = options.output_dir.map(Workspace::open).transpose()?;
     let vars = merged(&options.vars, &plan.vars);
     let needed = plan.queries.iter().filter_map(|query| match &query.for_each {
         Some(ForEach::Query { query, .. }) => Some(query.as_str()),
@@ -102,7 +102,9 @@ pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &d
     totals.requests = sent;
     let index =
         Index { v: 1, plan: plan.name.clone(), started_at, totals, queries, rate_limit: cache.upstream().rate_limit() };
-    runner.workspace.write_index(&index)?;
+    if let Some(workspace) = &runner.workspace {
+        workspace.write_index(&index)?;
+    }
     cache.flush();
     Ok(Finished { index, worst: runner.worst })
 }
@@ -123,7 +125,7 @@ struct Runner<'a> {
     plan: &'a Plan,
     cache: &'a Cache,
     options: &'a Options<'a>,
-    workspace: Workspace,
+    workspace: Option<Workspace>,
     vars: BTreeMap<String, String>,
     /// Queries that others take their items from, and their results.
     needed: HashSet<&'a str>,
@@ -251,7 +253,9 @@ impl<'a> Runner<'a> {
                 UnitDone { report, kind: None, result }
             }
             Err(error) => {
-                self.workspace.remove(&unit.file);
+                if let Some(workspace) = &self.workspace {
+                    workspace.remove(&unit.file);
+                }
                 report.outcome = "failed".into();
                 report.error = Some(super::redact::mask_text(&error.to_string()));
                 UnitDone { report, kind: Some(error.kind()), result: None }
@@ -300,9 +304,10 @@ impl<'a> Runner<'a> {
             Some(filter) => Bytes::from(filter.run_to_one(raw).map_err(failed)?),
             None => raw.clone(),
         };
+        let Some(workspace) = &self.workspace else { return Ok(filtered) };
         let result = self.plan.redaction.apply(filtered.clone()).map_err(failed)?;
         let sha256 = HEXLOWER.encode(&Sha256::digest(&result));
-        let previous = self.workspace.previous(file);
+        let previous = workspace.previous(file);
         report.changed = match &unit.query.watch {
             None => previous.is_none_or(|before| before.sha256.as_deref() != Some(&sha256)),
             Some(watch) => {
@@ -314,8 +319,8 @@ impl<'a> Runner<'a> {
         };
         // What is there already is not written again: it would cost more than looking.
         let same = previous.is_some_and(|before| before.sha256.as_deref() == Some(&sha256));
-        if !(same && self.workspace.holds(&unit.file, &result)) {
-            self.workspace.write(&unit.file, &result, number)?;
+        if !(same && workspace.holds(&unit.file, &result)) {
+            workspace.write(&unit.file, &result, number)?;
         }
         report.sha256 = Some(sha256);
         report.file = Some(file.to_owned());
@@ -325,15 +330,11 @@ impl<'a> Runner<'a> {
 
 /// Adds one page's answer to the query's report: the weakest outcome, the oldest age, all requests.
 fn add(report: &mut QueryReport, answer: &Answer) {
-    let weight = |outcome: &str| {
-        ["", "hit", "revalidated", "confirmed", "fetched", "not-stored", "stale"]
-            .iter()
-            .position(|word| *word == outcome)
-    };
-    let outcome = answer.outcome.as_str();
-    if weight(outcome) > weight(&report.outcome) {
-        report.outcome = outcome.into();
-        report.reason = answer.outcome.reason().map(str::to_owned);
+    let outcome = answer.outcome;
+    if report.weight.is_none_or(|weight| outcome.weight() > weight) {
+        report.weight = Some(outcome.weight());
+        report.outcome = outcome.as_str().into();
+        report.reason = outcome.reason().map(str::to_owned);
     }
     if let Outcome::Stale(reason) = answer.outcome {
         report.stale_reason = Some(reason.as_str().to_owned());
@@ -345,6 +346,7 @@ fn add(report: &mut QueryReport, answer: &Answer) {
     report.not_modified += answer.not_modified;
     report.charged += answer.charged;
     report.pages += 1;
+    report.keys.push(answer.entry.key());
 }
 
 /// An answer that says no is no result.

@@ -125,6 +125,9 @@ pub struct PlanSpec {
     /// Bounds on what is sent.
     #[serde(default)]
     pub budget: Option<BudgetSpec>,
+    /// What `octocache warm` does.
+    #[serde(default)]
+    pub warm: Option<WarmSpec>,
     /// What may enter the bundle.
     #[serde(default)]
     pub bundle: Option<BundleSpec>,
@@ -149,6 +152,7 @@ impl Default for PlanSpec {
             classes: IndexMap::new(),
             cache: None,
             budget: None,
+            warm: None,
             bundle: None,
             redact: Vec::new(),
             keep_secrets_like: false,
@@ -188,6 +192,53 @@ pub struct BudgetSpec {
     /// Requests that one run may send.
     #[serde(default)]
     pub max_requests: Option<u32>,
+    /// What warming leaves of the rate limit to everybody else: requests, or a share such as `10%`.
+    /// Default: 10%
+    #[serde(default)]
+    pub reserve: Option<Site<ReserveSpec>>,
+}
+
+/// What warming leaves to others.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct ReserveSpec(pub Text);
+
+impl JsonSchema for ReserveSpec {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Reserve".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({
+            "oneOf": [{ "type": "string", "pattern": "^\\s*([0-9]|[1-9][0-9]|100)\\s*%\\s*$" }, { "type": "integer", "minimum": 0 }],
+            "examples": ["10%", 200]
+        })
+    }
+}
+
+/// What `octocache warm` does.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct WarmSpec {
+    /// When it ticks: minute, hour, day of month, month, day of week, or a name such as `@hourly`.
+    #[serde(default)]
+    pub schedule: Option<Site<String>>,
+    /// The schedule's time zone. Default: UTC
+    #[serde(default)]
+    pub timezone: Option<String>,
+    /// How long after the next tick answers must still be fresh. Default: 30m
+    #[serde(default)]
+    pub ahead: Option<Span>,
+    /// What the plan does not name and nobody has read for so long is left out. Default: 7d
+    #[serde(default)]
+    pub idle: Option<Span>,
+    /// A tick comes up to so much later, so that not everybody asks at the full minute. Default: 30s
+    #[serde(default)]
+    pub jitter: Option<Span>,
 }
 
 /// What may enter the bundle, as scopes: `repo:o/r`, `org:o`, `family:alerts`, `/a/path`.

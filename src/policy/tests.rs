@@ -10,7 +10,16 @@ const HOUR: Lifetime = Lifetime { class: "repo", fresh_secs: 3_600, stale_secs: 
 const NOBODY: Signer = Signer { token_digest: None, predicts: true };
 
 fn terms(mode: Mode, cutoff: CutoffTimes) -> Terms<'static> {
-    Terms { mode, lifetime: &HOUR, cutoff, signer: &NOBODY, fields: None, while_revalidate_secs: 0, now: NOW }
+    Terms {
+        mode,
+        lifetime: &HOUR,
+        cutoff,
+        signer: &NOBODY,
+        fields: None,
+        while_revalidate_secs: 0,
+        ahead: None,
+        now: NOW,
+    }
 }
 
 fn fresh(age_secs: u64) -> Before {
@@ -184,6 +193,18 @@ fn a_stale_answer_may_come_while_it_is_revalidated_but_not_against_an_invalidati
     assert!(matches!(window(3_660, none), Before::Revalidate { .. }));
     let cutoff = CutoffTimes { revalidate: Some(NOW), gone: None };
     assert!(matches!(window(3_601, cutoff), Before::Revalidate { because: Because::Invalidated, .. }));
+}
+
+#[test]
+fn who_looks_ahead_wants_it_fresh_for_longer_but_only_once() {
+    let ahead = |age, secs, since| {
+        let terms = terms(Mode::Default, CutoffTimes::default());
+        before_request(Some(&aged(age)), &Terms { ahead: Some(Ahead { secs, since }), ..terms })
+    };
+    assert_eq!(ahead(1_000, 2_599, NOW), fresh(1_000));
+    assert!(matches!(ahead(1_000, 2_600, NOW), Before::Revalidate { because: Because::SoonStale, .. }));
+    assert!(matches!(ahead(3_600, 0, NOW), Before::Revalidate { because: Because::Stale, .. }));
+    assert_eq!(ahead(5, 1_000_000, NOW.minus(5)), fresh(5), "it has had its turn in this tick");
 }
 
 #[test]

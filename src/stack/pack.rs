@@ -229,7 +229,7 @@ impl Stack {
         found
     }
 
-    fn used_days(&self) -> HashMap<[u8; 16], u16> {
+    pub(super) fn used_days(&self) -> HashMap<[u8; 16], u16> {
         let today = (self.clock.now().secs() / 86_400) as u16;
         let bytes =
             files::read_bounded(&self.used_log(), super::MAX_USED_LOG_BYTES * 2).ok().flatten().unwrap_or_default();
@@ -329,7 +329,7 @@ fn is_gone(cutoffs: &Cutoffs, key: &CacheKey, parts: &KeyParts, listing: Option<
 }
 
 /// The metadata of a loose entry, without its body.
-fn peek(path: &Path) -> Option<(Head, u64, Option<SystemTime>)> {
+pub(super) fn peek(path: &Path) -> Option<(Head, u64, Option<SystemTime>)> {
     let file = fs::File::open(path).ok()?;
     let meta = file.metadata().ok()?;
     let mut head = Vec::with_capacity(2_048);

@@ -24,12 +24,14 @@ pub struct DiskTier {
     root: PathBuf,
     partial: PathBuf,
     clock: Clock,
+    /// Whether look-ups count as uses.
+    pub(crate) observing: bool,
 }
 
 impl DiskTier {
     /// The tier below `root` (the store's `v1`); temporary files go to `partial`.
     pub fn new(root: PathBuf, partial: PathBuf, clock: Clock) -> Self {
-        Self { root, partial, clock }
+        Self { root, partial, clock, observing: true }
     }
 
     /// Where the envelope of `key` is or would be.
@@ -104,7 +106,9 @@ impl Tier for DiskTier {
 
     fn look_up(&self, key: &CacheKey) -> Result<Option<Entry>> {
         let Some(file) = self.open(key)? else { return Ok(None) };
-        self.renew_last_use(&file);
+        if self.observing {
+            self.renew_last_use(&file);
+        }
         Ok(self.decode(key, file).map(|(entry, _)| entry))
     }
 }

@@ -23,7 +23,7 @@ const FLOORS: &[&[&str]] = &[
     ],
     &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats", "collapse", "event"],
     &["cache"],
-    &["plan", "actions"],
+    &["plan", "actions", "warm"],
     &["config", "cli", "main", "lib"],
 ];
 
@@ -56,6 +56,8 @@ const EDGES: &[(&str, &str)] = &[
     ("stats", "tier"),
     // The Action's summary renders the report of a run; it knows nothing else of plans.
     ("actions", "plan"),
+    // A tick runs the plan first.
+    ("warm", "plan"),
     ("cli", "config"),
     ("main", "cli"),
 ];

@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::harness::sim::{Doc, Sim};
 use crate::harness::world;
 
-struct Silent;
+pub struct Silent;
 
 impl Progress for Silent {
     fn more(&self, _count: usize) {}
@@ -31,22 +31,22 @@ impl Progress for Silent {
 }
 
 /// One repository of a thousand, and jobs that run plans over it, each with a token of its own.
-struct Thousand {
-    sim: Sim,
-    clock: Clock,
-    dir: tempfile::TempDir,
+pub struct Thousand {
+    pub sim: Sim,
+    pub clock: Clock,
+    pub dir: tempfile::TempDir,
     jobs: u32,
 }
 
 impl Thousand {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
         let sim = Sim::start(clock.clone());
         world::organisation(&sim, 1_000);
         Self { sim, clock, dir: tempfile::tempdir().unwrap(), jobs: 0 }
     }
 
-    fn cache(&mut self, change: impl FnOnce(&mut Options)) -> Cache {
+    pub fn cache(&mut self, change: impl FnOnce(&mut Options)) -> Cache {
         self.jobs += 1;
         let token = format!("ghs_job{}", self.jobs);
         self.sim.token(&token, "repo:acme/app");
@@ -64,7 +64,7 @@ impl Thousand {
         let cache = self.cache(change);
         let out = self.dir.path().join("out");
         let options = run::Options {
-            output_dir: &out,
+            output_dir: Some(&out),
             vars: BTreeMap::new(),
             ask: Ask::default(),
             batching: Batching::default(),
@@ -85,7 +85,7 @@ impl Thousand {
         (forecast.requests as usize, forecast.charged as usize)
     }
 
-    fn edit(&self, path: &str, change: impl FnOnce(&mut Vec<serde_json::Value>)) {
+    pub fn edit(&self, path: &str, change: impl FnOnce(&mut Vec<serde_json::Value>)) {
         self.sim.with(|state| match state.docs.get_mut(path) {
             Some(Doc::List { items, .. }) => change(items),
             other => panic!("{other:?}"),
@@ -93,7 +93,7 @@ impl Thousand {
     }
 }
 
-fn plan(text: &str) -> Plan {
+pub fn plan(text: &str) -> Plan {
     Plan::parse(&format!("version: 1\nqueries:\n{text}"), "plan.yml", Path::new(".")).unwrap()
 }
 
@@ -110,7 +110,7 @@ fn everything(issues: &str) -> Plan {
     ))
 }
 
-const MONTH: u64 = 31 * 86_400;
+pub const MONTH: u64 = 31 * 86_400;
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_repositories() {
@@ -146,7 +146,7 @@ async fn a_thousand_repositories() {
     assert!(charged <= 25, "{charged} charged");
 }
 
-fn without_issues() -> String {
+pub fn without_issues() -> String {
     let each = "query: repos, items: '.[].full_name', fresh-while: true";
     format!(
         "{REPOS}  repo: {{ recipe: repo, for-each: {{ {each} }} }}\n  languages: {{ recipe: languages, for-each: {{ {each} }} }}\n"

@@ -32,7 +32,8 @@ impl Fixture {
         let cache = self.cache(Some("ghp_one"));
         let out = self.dir.path().join("out");
         let vars = BTreeMap::from([("owner".into(), "acme".into()), ("repo".into(), "repo-0004".into())]);
-        let options = Options { output_dir: &out, vars, ask: Ask::default().mode(mode), batching: Batching::default() };
+        let options =
+            Options { output_dir: Some(&out), vars, ask: Ask::default().mode(mode), batching: Batching::default() };
         run(plan, &cache, &options, &Silent).await.unwrap()
     }
 
@@ -199,7 +200,7 @@ async fn an_output_directory_that_cannot_be_written_is_told_before_any_request()
     let cache = fx.cache(None);
     let out = fx.dir.path().join("out");
     let options =
-        Options { output_dir: &out, vars: BTreeMap::new(), ask: Ask::default(), batching: Batching::default() };
+        Options { output_dir: Some(&out), vars: BTreeMap::new(), ask: Ask::default(), batching: Batching::default() };
     let error = run(&plan("queries:\n  x: { get: /x }\n"), &cache, &options, &Silent).await.unwrap_err();
     assert!(error.to_string().contains("--output-dir"), "{error}");
     assert_eq!(fx.sim.take_counts().0, 0);

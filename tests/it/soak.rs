@@ -98,7 +98,7 @@ async fn a_day_of_fifty_runners() {
             let cache = Cache::new(api.clone(), partition, stack, upstream, TtlTable::default(), clock.clone());
             let out = dir.path().join(format!("out-{}", runner % 5));
             let options = run::Options {
-                output_dir: &out,
+                output_dir: Some(&out),
                 vars: BTreeMap::new(),
                 ask: Ask::default(),
                 batching: Batching::default(),

@@ -1,0 +1,215 @@
+//! `octocache warm`: one tick, or a resident worker that ticks by a schedule.
+//!
+//! Knows: signals, one tick at a time on a machine, what is said of a tick. Does not know: when to
+//! tick, and what a tick refreshes (`warm`).
+
+use std::fs::File;
+
+use serde_json::json;
+
+use super::args::WarmArgs;
+use super::progress::Shown;
+use super::{Context, Exit, block_on, plan_config, print};
+use crate::cache::{Ask, Cache};
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::files;
+use crate::plan::{Plan, run};
+use crate::schedule::Schedule;
+use crate::stack::Saved;
+use crate::units::Span;
+use crate::warm::{self, IDLE_SECS, Options, Resident, Tick, Verdict};
+
+/// A tick comes up to so much later, unless somebody says otherwise.
+const JITTER_SECS: u64 = 30;
+
+pub(super) fn main(context: &Context, args: &WarmArgs) -> Result<Exit> {
+    let mut flags = context.flags.clone();
+    flags.plan.clone_from(&args.plan);
+    flags.max_requests = args.max_requests;
+    let config = plan_config(&flags)?;
+    let mut plan = config.load_plan()?;
+    plan.warm.ahead_secs = args.ahead.map(|span| span.0).or(plan.warm.ahead_secs);
+    plan.warm.idle_secs = args.idle.map(|span| span.0).or(plan.warm.idle_secs);
+    plan.warm.jitter_secs = args.jitter.map(|span| span.0).or(plan.warm.jitter_secs);
+    match args.schedule.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) => plan.warm.schedule = Some(Schedule::parse(text, args.timezone.as_deref().unwrap_or("UTC"))?),
+        None if args.schedule.is_some() && plan.warm.schedule.is_none() => {
+            return Err(Error::usage("there is no schedule")
+                .hint("give one: --schedule '17 */6 * * *', or write `warm: { schedule: … }` into the plan"));
+        }
+        None => {}
+    }
+    let worker = Worker { context, args, config, plan };
+    let resident = args.schedule.is_some();
+    block_on(async { if resident { worker.stay().await } else { worker.tick().await.map(|done| done.exit) } })?
+}
+
+struct Worker<'a> {
+    context: &'a Context,
+    args: &'a WarmArgs,
+    config: Config,
+    plan: Plan,
+}
+
+struct Done {
+    exit: Exit,
+}
+
+impl Worker<'_> {
+    /// Ticks by the schedule until it is told to end.
+    async fn stay(&self) -> Result<Exit> {
+        let Some(schedule) = &self.plan.warm.schedule else {
+            return Err(Error::new(Kind::Internal, "a worker stays without a schedule"));
+        };
+        let most = self.plan.warm.jitter_secs.unwrap_or(JITTER_SECS);
+        let resident = Resident { schedule, clock: &self.context.clock, jitter_secs: || jitter(most) };
+        let announce = |next| self.note(&format!("next tick at {next}"));
+        let tick = async || {
+            if let Err(error) = self.tick().await {
+                // The next tick may find GitHub, the plan or the disk in a better state.
+                print::error(&error);
+            }
+        };
+        resident.stay(announce, tick, told_to_end()).await;
+        Ok(self.leave())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.context.clock.now()
+    }
+
+    /// Ends cleanly: what was answered is stored already, and is saved with the bundle.
+    fn leave(&self) -> Exit {
+        let cache = self.config.warming_cache(&self.plan, &self.context.clock);
+        match cache.stack().pack(&self.plan.narrow, false) {
+            Ok(_) => self.note("told to end; the bundle is saved"),
+            Err(error) => print::error(&error),
+        }
+        Exit::Done
+    }
+
+    async fn tick(&self) -> Result<Done> {
+        let cache = self.config.warming_cache(&self.plan, &self.context.clock);
+        cache.stack().prepare()?;
+        let Some(_only) = only_one(&cache)? else {
+            self.note("another worker is at it; this tick is left to that one");
+            return Ok(Done { exit: Exit::Done });
+        };
+        let ask = Ask::default().mode(self.config.mode.unwrap_or_default());
+        let options = Options {
+            run: run::Options {
+                output_dir: None,
+                vars: self.config.repository_vars(),
+                ask,
+                batching: self.config.batching,
+            },
+            horizon_secs: warm::horizon_secs(&self.plan, self.now()),
+            idle_secs: self.plan.warm.idle_secs.unwrap_or(IDLE_SECS),
+        };
+        let shown = Shown::new(self.context.quiet || self.args.json);
+        let tick = warm::tick(&self.plan, &cache, options, &shown).await?;
+        shown.end();
+        let saved = cache.stack().pack(&self.plan.narrow, false)?;
+        self.report(&tick, &saved)?;
+        let exit = match tick.worst {
+            // What the budget did not allow is for the next tick.
+            None | Some(Kind::Limited { .. }) => Exit::Done,
+            Some(_) => Exit::Missing,
+        };
+        Ok(Done { exit })
+    }
+
+    fn report(&self, tick: &Tick, saved: &Saved) -> Result<()> {
+        let count = |verdict| tick.decisions.iter().filter(|decision| decision.verdict == verdict).count();
+        let totals = &tick.index.totals;
+        let next = self.plan.warm.schedule.as_ref().and_then(|schedule| schedule.next_after(self.now()));
+        if self.args.json {
+            let decisions = if self.args.explain { json!(tick.decisions) } else { json!(null) };
+            let line = json!({
+                "at": tick.index.started_at, "totals": totals, "refreshed": tick.refreshed, "left": tick.left,
+                "fresh": count(Verdict::Fresh), "unread": count(Verdict::Unread), "unknown": count(Verdict::Unknown),
+                "saved": matches!(saved, Saved::Written { .. }), "next": next, "rate_limit": tick.index.rate_limit,
+                "decisions": decisions,
+            });
+            return print::out(format!("{line}\n").as_bytes());
+        }
+        if self.args.explain {
+            let mut rows = vec![["entry", "decision", "age", "unread for"].map(str::to_owned).to_vec()];
+            rows.extend(tick.decisions.iter().map(|decision| {
+                let verdict = match decision.verdict {
+                    Verdict::Refresh => "refresh: it would be stale before the next tick",
+                    Verdict::Fresh => "leave: it stays fresh until then",
+                    Verdict::Unread => "leave: nobody reads it",
+                    Verdict::Unknown => "leave: it cannot be asked for from what is stored",
+                };
+                let (age, unread) = (Span(decision.age_secs).to_string(), Span(decision.unread_secs).to_string());
+                vec![decision.target.clone(), verdict.to_owned(), age, unread]
+            }));
+            print::out(print::table(&rows).as_bytes())?;
+        }
+        if self.context.quiet {
+            return Ok(());
+        }
+        let mut text = format!(
+            "the plan: {} fresh, {} validated, {} fetched, {} stale, {} failed\n",
+            totals.hits, totals.revalidated, totals.fetched, totals.stale, totals.failed
+        );
+        text.push_str(&format!(
+            "beside it: {} refreshed, {} fresh, {} unread and left out, {} left for want of budget or an answer\n",
+            tick.refreshed,
+            count(Verdict::Fresh),
+            count(Verdict::Unread),
+            tick.left
+        ));
+        if let Some(limit) = &tick.index.rate_limit {
+            text.push_str(&format!("rate limit: {}\n", limit.describe(tick.index.started_at)));
+        }
+        text.push_str(match saved {
+            Saved::Written { .. } => "the bundle is saved\n",
+            Saved::Unchanged => "the bundle is as it was\n",
+            Saved::Busy => "another process saves the bundle\n",
+        });
+        print::out(text.as_bytes())
+    }
+
+    fn note(&self, text: &str) {
+        if !self.context.quiet {
+            print::note(text);
+        }
+    }
+}
+
+/// The lock of the one worker that ticks on this machine.
+fn only_one(cache: &Cache) -> Result<Option<File>> {
+    let path = cache.stack().dir().join("warm.lock");
+    let failed = |cause| Error::io("lock", &path, cause);
+    let file = files::open_lock(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(cause)) => Err(failed(cause)),
+    }
+}
+
+/// Uniform in 0 to `most` seconds.
+fn jitter(most: u64) -> u64 {
+    if most == 0 { 0 } else { crate::github::random() % (most + 1) }
+}
+
+/// Resolves when the process is told to end.
+async fn told_to_end() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    let _whatever_it_says = tokio::signal::ctrl_c().await;
+}
