@@ -8,8 +8,10 @@ mod args;
 mod bundle;
 mod cache;
 mod config;
+mod doctor;
 mod event;
 mod explain;
+mod pages;
 mod print;
 mod progress;
 mod run;
@@ -83,6 +85,9 @@ fn dispatch(args: Args) -> Result<Exit> {
         Command::Cache(cache) => cache::main(&context, &cache),
         Command::Explain(explain) => explain::main(&context, &explain),
         Command::Config(config) => config::main(&context, &config),
+        Command::Doctor(doctor) => doctor::main(&context, &doctor),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { dir } => pages::man(&dir),
         Command::Action(action) => action::main(&context, &action),
     }
 }

@@ -72,6 +72,13 @@ pub enum Identity {
     Installation(App),
 }
 
+impl Identity {
+    /// Whether tokens are minted for an installation.
+    pub fn is_installation(&self) -> bool {
+        matches!(self, Identity::Installation(_))
+    }
+}
+
 /// How GitHub is reached.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -124,6 +124,18 @@ pub(crate) enum Command {
     /// Check a plan, show the settings in force, print the plan's JSON Schema
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Say what works and what does not: token, limits, store, bundle, plan, gh
+    Doctor(DoctorArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages into a directory
+    Man {
+        /// The directory; it is made if it is not there
+        dir: PathBuf,
+    },
     /// A step of the GitHub Action
     #[command(hide = true)]
     Action(ActionArgs),
@@ -302,6 +314,22 @@ pub(crate) struct ApiArgs {
     pub(crate) outcome: bool,
     #[command(flatten)]
     pub(crate) mode: ModeArgs,
+}
+
+const DOCTOR_EXAMPLE: &str = "\
+Each line begins with ok, note or bad; bad ones end with what to do about them. No secret is printed.
+Exit code 1 when something is bad.";
+
+/// Say what works and what does not
+#[derive(Debug, ClapArgs)]
+#[command(after_help = DOCTOR_EXAMPLE)]
+pub(crate) struct DoctorArgs {
+    /// Send nothing: look only at this machine
+    #[arg(long, env = "OCTOCACHE_OFFLINE")]
+    pub(crate) offline: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Say what would be done with a request, and why

@@ -315,6 +315,21 @@ impl State {
             seen.remove(IF_MODIFIED_SINCE);
         }
         // A document put there by hand stands in for the executor.
+        if request.uri().path() == "/rate_limit"
+            && let Ok(account) = self.account(headers)
+        {
+            // Free of the primary limit.
+            let bucket = |state: &mut Self, name| {
+                let (limit, used, reset) = state.used(&account, name);
+                json!({ "limit": limit, "remaining": limit - used, "used": used, "reset": reset.secs() })
+            };
+            let resources = json!({
+                "core": bucket(self, "core"), "graphql": bucket(self, "graphql"), "search": bucket(self, "search")
+            });
+            (logged.status, logged.charged) = (200, false);
+            self.log.push(logged);
+            return Handled::Answer(plain(200, &json!({ "resources": resources })));
+        }
         let graphql = request.uri().path() == "/graphql" && !self.docs.contains_key("/graphql");
         let (mut answer, cost) = match &fault {
             Some(Fault::Status(status)) => (plain(*status, &json!({ "message": "Server Error" })), 0),

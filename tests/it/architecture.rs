@@ -20,6 +20,7 @@ const FLOORS: &[&[&str]] = &[
         "tag",
         "files",
         "graphql",
+        "schedule",
     ],
     &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats", "collapse", "event"],
     &["cache"],

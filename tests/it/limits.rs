@@ -185,7 +185,7 @@ fn fifty_processes_with_one_cold_key_send_one_request() {
     let api = |path: &str| {
         let mut command = Command::new(BINARY);
         command.args(["api", path]).env_clear().env("HOME", fx.dir.path()).current_dir(fx.dir.path());
-        command.env("OCTOCACHE_API_URL", fx.sim.url()).env("GH_TOKEN", "ghp_one");
+        command.env("OCTOCACHE_API_URL", fx.sim.url()).env("GH_ENTERPRISE_TOKEN", "ghp_one");
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let many: Vec<_> = (0..50).map(|_| api("/repos/acme/repo-0000")).collect();

@@ -161,7 +161,7 @@ fn the_program_warms_once_or_stays_until_it_is_told_to_end() {
     let octocache = |args: &[&str]| {
         let mut command = Command::new(BINARY);
         command.args(args).env_clear().env("HOME", fx.dir.path()).current_dir(fx.dir.path());
-        command.env("OCTOCACHE_API_URL", fx.sim.url()).env("GH_TOKEN", "ghp_one");
+        command.env("OCTOCACHE_API_URL", fx.sim.url()).env("GH_ENTERPRISE_TOKEN", "ghp_one");
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let run = |args: &[&str]| {
@@ -185,7 +185,7 @@ fn the_program_warms_once_or_stays_until_it_is_told_to_end() {
     assert_eq!(fx.sim.take_counts().1, 0);
     let (_, out, _) = run(&["warm", "--json", "--explain"]);
     let line: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((&line["left"], &line["decisions"][0]["verdict"]), (&json!(0), &json!("refresh")));
+    assert_eq!((&line["left"], &line["decisions"][0]["target"]), (&json!(0), &json!("/users/octocat")));
     assert!(line["next"].as_str().unwrap().ends_with("-12-31T23:00:00Z"));
     for bad in [&["warm", "--schedule", "61 * * * *"][..], &["warm", "--schedule", "@daily", "--timezone", "Nowhere"]] {
         assert_eq!(run(bad).0, 2);
