@@ -27,6 +27,8 @@ mod cost;
 mod doctor;
 #[path = "it/flow.rs"]
 mod flow;
+#[path = "it/install.rs"]
+mod install;
 #[path = "it/limits.rs"]
 mod limits;
 #[path = "it/recorded.rs"]
