@@ -14,6 +14,7 @@ mod explain;
 mod pages;
 mod print;
 mod progress;
+mod reference;
 mod run;
 mod warm;
 

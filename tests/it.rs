@@ -23,6 +23,8 @@ mod batch;
 mod binary;
 #[path = "it/cost.rs"]
 mod cost;
+#[path = "it/docs.rs"]
+mod docs;
 #[path = "it/doctor.rs"]
 mod doctor;
 #[path = "it/flow.rs"]

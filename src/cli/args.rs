@@ -455,6 +455,20 @@ pub(crate) enum ConfigCommand {
     },
     /// Print the plan's JSON Schema, for editors
     Schema,
+    /// Print all keys of a plan, or all TTL classes, as Markdown
+    Reference {
+        /// Which of them
+        #[arg(value_enum)]
+        page: ReferencePage,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReferencePage {
+    /// The keys of a plan.
+    Plan,
+    /// TTL classes.
+    Ttl,
 }
 
 #[derive(Debug, ClapArgs)]

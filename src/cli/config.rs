@@ -1,13 +1,20 @@
 //! `octocache config …`.
 
-use super::args::ConfigCommand;
-use super::{Context, Exit, plan_config, print};
+use super::args::{ConfigCommand, ReferencePage};
+use super::{Context, Exit, plan_config, print, reference};
 use crate::error::Result;
 use crate::plan::spec::PlanSpec;
 
 pub(super) fn main(context: &Context, command: &ConfigCommand) -> Result<Exit> {
     match command {
         ConfigCommand::Schema => print::out(PlanSpec::schema().as_bytes())?,
+        ConfigCommand::Reference { page } => print::out(
+            match page {
+                ReferencePage::Plan => reference::plan(),
+                ReferencePage::Ttl => reference::ttl(),
+            }
+            .as_bytes(),
+        )?,
         ConfigCommand::Check { plan } => {
             let mut flags = context.flags.clone();
             flags.plan.clone_from(plan);

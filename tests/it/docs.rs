@@ -1,0 +1,98 @@
+//! What the documents say: every plan in them is read, every command is one, every link leads somewhere.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use octocache::plan::Plan;
+
+use crate::binary::BINARY;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn documents() -> Vec<(PathBuf, String)> {
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(root().join("docs")).unwrap().map(|file| file.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "md"));
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        paths.push(root().join(name));
+    }
+    paths.into_iter().map(|path| (path.clone(), std::fs::read_to_string(&path).unwrap())).collect()
+}
+
+/// Fenced blocks of a language.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let opening = format!("```{language}\n");
+    text.split(&opening).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
+}
+
+#[test]
+fn every_plan_in_a_document_is_one() {
+    let mut plans = 0;
+    for (path, text) in documents() {
+        for block in blocks(&text, "yaml").into_iter().filter(|block| block.contains("version: 1")) {
+            plans += 1;
+            if let Err(error) = Plan::parse(block, "block", root()) {
+                panic!("{}: {error}\n{block}", path.display());
+            }
+        }
+    }
+    assert!(plans >= 3, "{plans}");
+    let examples =
+        ["changelog", "dashboard", "autoscaler", "triage"].map(|name| format!("examples/{name}/.github/octocache.yml"));
+    for example in examples {
+        Plan::load(&root().join(example)).unwrap();
+    }
+}
+
+#[test]
+fn every_command_in_a_document_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut commands = 0;
+    for (path, text) in documents() {
+        let lines = blocks(&text, "console").into_iter().flat_map(str::lines);
+        for line in lines.filter_map(|line| line.strip_prefix("$ ")) {
+            let line = line.split("  #").next().unwrap().trim();
+            let program = line.split_whitespace().find(|word| !word.contains('=')).unwrap();
+            match program {
+                "octocache" => {
+                    commands += 1;
+                    // With --help at the end, arguments are read and nothing is done.
+                    let script = format!("{} --help", line.replacen("octocache", "\"$OCTOCACHE\"", 1));
+                    let output = Command::new("bash")
+                        .args(["-c", &script])
+                        .env_clear()
+                        .env("PATH", std::env::var_os("PATH").unwrap())
+                        .env("OCTOCACHE", BINARY)
+                        .current_dir(dir.path())
+                        .output()
+                        .unwrap();
+                    assert!(
+                        output.status.success(),
+                        "{}: {line}\n{}",
+                        path.display(),
+                        String::from_utf8_lossy(&output.stderr)
+                    );
+                }
+                script if script.starts_with("scripts/") => assert!(root().join(script).exists(), "{line}"),
+                "cargo" | "gh" => {}
+                other => panic!("{}: what is `{other}`?", path.display()),
+            }
+        }
+    }
+    assert!(commands >= 15, "{commands}");
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    for (path, text) in documents() {
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") || link.starts_with('#') {
+                continue;
+            }
+            let target = path.parent().unwrap().join(link.split('#').next().unwrap());
+            assert!(target.exists(), "{}: {link}", path.display());
+        }
+    }
+}
