@@ -255,3 +255,23 @@ fn the_interface_is_as_documented_and_pinned() {
         assert!(!(line.contains("run:") && line.contains("${{")), "an expression in a script: {line}");
     }
 }
+
+#[test]
+fn a_reader_after_a_warmer_sends_nothing() {
+    let Some(runner) = Runner::new() else { return };
+    runner.plan(&format!("warm: {{ schedule: '17 * * * *' }}\n{PLAN}"));
+    let warmed = runner.run("ghs_job1", "schedule", json!({ "mode": "warm" }));
+    assert_eq!((&warmed["failed"], &warmed["outputs"]["changed"]), (&json!(false), &json!("true")), "{warmed}");
+    assert!(warmed["summary"].as_str().unwrap().contains("Next warming: 20"), "{warmed}");
+    assert_eq!(runner.saved(), 1);
+    // The next job: another machine, another token.
+    runner.clean();
+    runner.fx.sim.take_counts();
+    let read = runner.run("ghs_job2", "push", json!({}));
+    assert_eq!((&read["outputs"]["cache-hit"], &read["outputs"]["requests"]), (&json!("true"), &json!("0")), "{read}");
+    assert_eq!(runner.fx.sim.take_counts().0, 0);
+    // A tick at once again finds nothing to do that is charged, and a bundle worth saving or not.
+    runner.clean();
+    let again = runner.run("ghs_job3", "schedule", json!({ "mode": "warm" }));
+    assert_eq!((&again["failed"], runner.fx.sim.take_counts().1), (&json!(false), 0));
+}
