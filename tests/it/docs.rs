@@ -47,6 +47,31 @@ fn every_plan_in_a_document_is_one() {
 }
 
 #[test]
+fn every_workflow_in_a_document_holds_before_actionlint() {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let home = std::env::var("HOME").unwrap_or_default();
+    let path = format!("{path}:{home}/go/bin");
+    let dir = tempfile::tempdir().unwrap();
+    let mut workflows = 0;
+    for (document, text) in documents() {
+        for block in blocks(&text, "yaml").into_iter().filter(|block| block.contains("jobs:")) {
+            workflows += 1;
+            let on = if block.lines().any(|line| line == "on:") { "" } else { "on: push\n" };
+            let file = dir.path().join(format!("{workflows}.yml"));
+            std::fs::write(&file, format!("{on}{block}\n")).unwrap();
+            let Ok(output) = Command::new("actionlint").env("PATH", &path).arg(&file).output() else {
+                assert!(std::env::var_os("CI").is_none(), "actionlint is missing: run scripts/test");
+                eprintln!("SKIPPED: actionlint is missing; run scripts/test");
+                return;
+            };
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{}: {said}\n{block}", document.display());
+        }
+    }
+    assert!(workflows >= 2, "{workflows}");
+}
+
+#[test]
 fn every_command_in_a_document_is_one() {
     let dir = tempfile::tempdir().unwrap();
     let mut commands = 0;
