@@ -13,14 +13,19 @@
 //! 7 store      stack.put / stack.freshen, best effort
 //! ```
 
+mod answer;
 pub mod batch;
 mod candidate;
 mod own;
 pub mod pages;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::time::Instant;
+
+pub use answer::Answer;
+use answer::{Spent, stored};
 
 use crate::cid::Cid;
 use crate::clock::{Clock, Timestamp};
@@ -31,7 +36,6 @@ use crate::key::{CacheKey, KeyParts};
 use crate::outcome::{Because, NoStore, Outcome, Proof, StaleReason};
 use crate::partition::Partition;
 use crate::policy::{self, After, Ahead, Before, CutoffTimes, Lifetime, Mode, Signer, Terms, TtlTable, Validators};
-use crate::reply::Reply;
 use crate::request::{Api, Request};
 use crate::stack::{Found, Stack};
 use crate::stats::Stats;
@@ -41,6 +45,9 @@ use crate::upstream::{Conditions, Upstream};
 
 /// Redirects that are followed for one request.
 const MAX_REDIRECTS: u32 = 5;
+
+/// Stale answers that the log names one by one.
+const MAX_STALE_SAID: u32 = 5;
 
 /// How a request is to be answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,29 +84,6 @@ impl Ask {
     }
 }
 
-/// An answer and how it came about.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// Status, headers, times and the body.
-    pub entry: Entry,
-    /// How it was answered.
-    pub outcome: Outcome,
-    /// The tier that had it, where one did.
-    pub tier: Option<TierName>,
-    /// Seconds since GitHub last said that it is current.
-    pub age_secs: u64,
-    /// Its freshness lifetime in force.
-    pub ttl_secs: u64,
-    /// Requests that were sent for it, retries and redirects included.
-    pub requests: u32,
-    /// How many of them were answered 304.
-    pub not_modified: u32,
-    /// How many of them counted against the primary limit: all but authorised 304s.
-    pub charged: u32,
-    /// Whether another request's fetch brought it.
-    pub collapsed: bool,
-}
-
 /// The cache. Cheap to share by reference; every method takes `&self`.
 #[derive(Debug)]
 pub struct Cache {
@@ -111,6 +95,8 @@ pub struct Cache {
     clock: Clock,
     stats: Stats,
     flights: Collapse<Answer>,
+    /// Stale answers that the log has been told of.
+    stale_said: AtomicU32,
 }
 
 /// What [`Cache::explain`] finds; nothing is sent.
@@ -146,7 +132,17 @@ impl Cache {
         ttls: TtlTable,
         clock: Clock,
     ) -> Self {
-        Self { api, partition, stack, upstream, ttls, clock, stats: Stats::default(), flights: Collapse::default() }
+        Self {
+            api,
+            partition,
+            stack,
+            upstream,
+            ttls,
+            clock,
+            stats: Stats::default(),
+            flights: Collapse::default(),
+            stale_said: AtomicU32::new(0),
+        }
     }
 
     /// The API that is asked.
@@ -310,7 +306,7 @@ impl Cache {
                 Ok(Answer { requests: 0, not_modified: 0, charged: 0, collapsed: true, ..answer })
             }
             Err(error) if error.allows_stale() && may_stand_in() => {
-                tracing::warn!(target = %request.target(), %error, "answering stale");
+                self.say_stale(request, &error);
                 stored(fallback, Outcome::Stale(stale_reason(&error)), &lifetime, now)
             }
             Err(error) => Err(error),
@@ -382,6 +378,16 @@ impl Cache {
         answer
     }
 
+    /// A limit makes many answers stale at once: the log names the first, reports and summaries all.
+    fn say_stale(&self, request: &Request, error: &Error) {
+        let target = request.target();
+        match self.stale_said.fetch_add(1, Ordering::Relaxed) {
+            before if before < MAX_STALE_SAID => tracing::warn!(%target, %error, "answering stale"),
+            MAX_STALE_SAID => tracing::warn!("more stale answers follow; the report names each"),
+            _ => tracing::debug!(%target, %error, "answering stale"),
+        }
+    }
+
     fn cutoff(&self, key: &CacheKey, parts: &KeyParts, listing: Option<&str>) -> CutoffTimes {
         self.stack.cutoff_times(Subject { key, parts, listing })
     }
@@ -419,66 +425,6 @@ impl Cache {
         self.stack.flush();
         self.stats.flush(self.stack.dir(), self.upstream.sent());
     }
-}
-
-/// What was sent for an answer.
-#[derive(Debug, Clone, Copy, Default)]
-struct Spent {
-    requests: u32,
-    not_modified: u32,
-    charged: u32,
-}
-
-impl Spent {
-    fn add(&mut self, more: Spent) {
-        self.requests += more.requests;
-        self.not_modified += more.not_modified;
-        self.charged += more.charged;
-    }
-
-    /// Adds a reply: an authorised 304 is free (GitHub, "Best practices for using the REST API").
-    fn count(&mut self, reply: &Reply, signer: &Signer) {
-        let not_modified = u32::from(reply.is_not_modified());
-        let free = if signer.token_digest.is_some() { not_modified } else { 0 };
-        self.requests += reply.attempts;
-        self.not_modified += not_modified;
-        self.charged += reply.attempts - free;
-    }
-}
-
-impl Answer {
-    /// An answer that has just come.
-    fn new(entry: Entry, outcome: Outcome, ttl_secs: u64) -> Self {
-        Self {
-            entry,
-            outcome,
-            tier: None,
-            age_secs: 0,
-            ttl_secs,
-            requests: 0,
-            not_modified: 0,
-            charged: 0,
-            collapsed: false,
-        }
-    }
-
-    fn spent(&self) -> Spent {
-        Spent { requests: self.requests, not_modified: self.not_modified, charged: self.charged }
-    }
-
-    fn add(&mut self, spent: Spent) {
-        self.requests += spent.requests;
-        self.not_modified += spent.not_modified;
-        self.charged += spent.charged;
-    }
-}
-
-/// What is stored, as an answer.
-fn stored(found: Option<Found>, outcome: Outcome, lifetime: &Lifetime, now: Timestamp) -> Result<Answer> {
-    let found = found.ok_or_else(|| Error::new(Kind::Internal, "an answer was promised that is not there"))?;
-    let ttl_secs = policy::fresh_secs(&found.entry, lifetime);
-    let age_secs = now.since(found.entry.validated_at.min(now));
-    Ok(Answer { tier: Some(found.tier), age_secs, ..Answer::new(found.entry, outcome, ttl_secs) })
 }
 
 fn is_redirect(entry: &Entry) -> bool {

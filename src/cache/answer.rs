@@ -1,0 +1,95 @@
+//! An answer: the entry, how it came about, and what was sent for it.
+//!
+//! Knows: adding up. Does not know: deciding, asking.
+
+use crate::clock::Timestamp;
+use crate::entry::Entry;
+use crate::error::{Error, Kind, Result};
+use crate::outcome::Outcome;
+use crate::policy::{self, Lifetime, Signer};
+use crate::reply::Reply;
+use crate::stack::Found;
+use crate::tier::TierName;
+
+/// An answer and how it came about.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Status, headers, times and the body.
+    pub entry: Entry,
+    /// How it was answered.
+    pub outcome: Outcome,
+    /// The tier that had it, where one did.
+    pub tier: Option<TierName>,
+    /// Seconds since GitHub last said that it is current.
+    pub age_secs: u64,
+    /// Its freshness lifetime in force.
+    pub ttl_secs: u64,
+    /// Requests that were sent for it, retries and redirects included.
+    pub requests: u32,
+    /// How many of them were answered 304.
+    pub not_modified: u32,
+    /// How many of them counted against the primary limit: all but authorised 304s.
+    pub charged: u32,
+    /// Whether another request's fetch brought it.
+    pub collapsed: bool,
+}
+
+/// What was sent for an answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spent {
+    requests: u32,
+    not_modified: u32,
+    charged: u32,
+}
+
+impl Spent {
+    pub(super) fn add(&mut self, more: Spent) {
+        self.requests += more.requests;
+        self.not_modified += more.not_modified;
+        self.charged += more.charged;
+    }
+
+    /// Adds a reply: an authorised 304 is free (GitHub, "Best practices for using the REST API").
+    pub(super) fn count(&mut self, reply: &Reply, signer: &Signer) {
+        let not_modified = u32::from(reply.is_not_modified());
+        let free = if signer.token_digest.is_some() { not_modified } else { 0 };
+        self.requests += reply.attempts;
+        self.not_modified += not_modified;
+        self.charged += reply.attempts - free;
+    }
+}
+
+impl Answer {
+    /// An answer that has just come.
+    pub(super) fn new(entry: Entry, outcome: Outcome, ttl_secs: u64) -> Self {
+        Self {
+            entry,
+            outcome,
+            tier: None,
+            age_secs: 0,
+            ttl_secs,
+            requests: 0,
+            not_modified: 0,
+            charged: 0,
+            collapsed: false,
+        }
+    }
+
+    pub(super) fn spent(&self) -> Spent {
+        Spent { requests: self.requests, not_modified: self.not_modified, charged: self.charged }
+    }
+
+    pub(super) fn add(&mut self, spent: Spent) {
+        self.requests += spent.requests;
+        self.not_modified += spent.not_modified;
+        self.charged += spent.charged;
+    }
+}
+
+/// What is stored, as an answer.
+pub(super) fn stored(found: Option<Found>, outcome: Outcome, lifetime: &Lifetime, now: Timestamp) -> Result<Answer> {
+    let found = found.ok_or_else(|| Error::new(Kind::Internal, "an answer was promised that is not there"))?;
+    let ttl_secs = policy::fresh_secs(&found.entry, lifetime);
+    let age_secs = now.since(found.entry.validated_at.min(now));
+    Ok(Answer { tier: Some(found.tier), age_secs, ..Answer::new(found.entry, outcome, ttl_secs) })
+}
