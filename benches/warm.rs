@@ -29,7 +29,7 @@ queries:
 
 fn warm(dir: &Path, sim: &Sim, token: &str) -> (f64, usize, usize) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_octocache"));
-    command.args(["warm", "--quiet", "--ahead", "2d", "--partition", "team"]).env_clear().current_dir(dir);
+    command.args(["warm", "--ahead", "2d", "--partition", "team"]).env_clear().current_dir(dir);
     command.env("HOME", dir).env("OCTOCACHE_API_URL", sim.url()).env("GH_ENTERPRISE_TOKEN", token);
     let started = Instant::now();
     let output = command.output().unwrap();

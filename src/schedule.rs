@@ -7,8 +7,8 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Duration, LocalResult, NaiveDateTime, TimeZone, Utc};
-use chrono_tz::Tz;
+use chrono::{DateTime, Utc};
+use jiff::tz::{AmbiguousOffset, TimeZone};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
@@ -17,7 +17,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Schedule {
     text: String,
-    zone: Tz,
+    zone: TimeZone,
+    zone_name: String,
     /// One, or two that are both meant: when day of month and day of week are restricted, either
     /// suffices.
     parts: Vec<cron::Schedule>,
@@ -26,7 +27,7 @@ pub struct Schedule {
 }
 
 /// Local time is set back or forward by no more than this.
-const LARGEST_SHIFT_HOURS: i64 = 3;
+const LARGEST_SHIFT_SECS: i64 = 3 * 3_600;
 
 const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
@@ -49,7 +50,9 @@ impl Schedule {
             Error::usage(format!("`{}` is no schedule: {why}", text.escape_debug()))
                 .hint("write minute, hour, day of month, month and day of week: `17 */6 * * *`")
         };
-        let zone: Tz = zone.parse().map_err(|_| {
+        let zone_name = zone.to_owned();
+        // From the program's own table, so that it is the same on every machine.
+        let zone = TimeZone::get(zone).map_err(|_| {
             Error::usage(format!("there is no time zone `{}`", zone.escape_debug())).hint("use UTC or Europe/Berlin")
         })?;
         let lower = text.trim().to_ascii_lowercase();
@@ -82,7 +85,7 @@ impl Schedule {
         } else {
             vec![make(&list(&days), "*")?, make("*", &by_name)?]
         };
-        let schedule = Self { text: text.trim().to_owned(), zone, parts, hourly: hours.len() == 24 };
+        let schedule = Self { text: text.trim().to_owned(), zone, zone_name, parts, hourly: hours.len() == 24 };
         if schedule.next_after(Timestamp::from_secs(1_704_067_200)).is_none() {
             return Err(bad("there is no such day".into()));
         }
@@ -92,36 +95,38 @@ impl Schedule {
     /// The first tick after `at`. A local time that daylight saving skips ticks when the gap is
     /// over; one that comes twice ticks the first time, unless the schedule is for every hour.
     pub fn next_after(&self, at: Timestamp) -> Option<Timestamp> {
-        let now = DateTime::<Utc>::from_timestamp(at.secs(), 0)?;
-        let local = now.with_timezone(&self.zone).naive_local();
-        let shift = Duration::hours(LARGEST_SHIFT_HOURS);
-        let (from, settled) = (local - shift, local + shift);
-        let mut best: Option<DateTime<Utc>> = None;
+        let offset = self.zone.to_offset(jiff::Timestamp::from_second(at.secs()).ok()?);
+        // Local times are seconds as if there were no zones.
+        let local = at.secs() + i64::from(offset.seconds());
+        let from = DateTime::<Utc>::from_timestamp(local - LARGEST_SHIFT_SECS, 0)?;
+        let mut best: Option<i64> = None;
         for part in &self.parts {
-            for tick in part.after(&from.and_utc()).map(|tick| tick.naive_utc()) {
-                for instant in self.instants(tick).into_iter().filter(|instant| *instant > now) {
+            for tick in part.after(&from).map(|tick| tick.timestamp()) {
+                for instant in self.instants(tick).into_iter().filter(|instant| *instant > at.secs()) {
                     best = Some(best.map_or(instant, |best| best.min(instant)));
                 }
-                if tick > settled && best.is_some() {
+                if tick > local + LARGEST_SHIFT_SECS && best.is_some() {
                     break;
                 }
             }
         }
-        best.map(|best| Timestamp::from_secs(best.timestamp()))
+        best.map(Timestamp::from_secs)
     }
 
     /// When a local time is.
-    fn instants(&self, local: NaiveDateTime) -> Vec<DateTime<Utc>> {
-        match self.zone.from_local_datetime(&local) {
-            LocalResult::Single(at) => vec![at.to_utc()],
-            LocalResult::Ambiguous(first, second) if self.hourly => vec![first.to_utc(), second.to_utc()],
-            LocalResult::Ambiguous(first, _) => vec![first.to_utc()],
-            LocalResult::None => {
-                // Gaps begin and end at full minutes.
-                let minutes = 1..=LARGEST_SHIFT_HOURS * 60;
-                let mut after = minutes.map(|minute| local + Duration::minutes(minute));
-                let end = after.find_map(|later| self.zone.from_local_datetime(&later).earliest());
-                end.into_iter().map(|at| at.to_utc()).collect()
+    fn instants(&self, local: i64) -> Vec<i64> {
+        let Ok(civil) = jiff::Timestamp::from_second(local) else { return Vec::new() };
+        let civil = jiff::tz::Offset::UTC.to_datetime(civil);
+        let at = |offset: jiff::tz::Offset| local - i64::from(offset.seconds());
+        match self.zone.to_ambiguous_timestamp(civil).offset() {
+            AmbiguousOffset::Unambiguous { offset } => vec![at(offset)],
+            AmbiguousOffset::Fold { before, after } if self.hourly => vec![at(before), at(after)],
+            AmbiguousOffset::Fold { before, .. } => vec![at(before)],
+            AmbiguousOffset::Gap { after, .. } => {
+                // By the later offset it would be before the change: the next one is the gap's end.
+                let earlier = jiff::Timestamp::from_second(at(after)).ok();
+                let change = earlier.and_then(|earlier| self.zone.following(earlier).next());
+                change.into_iter().map(|change| change.timestamp().as_second()).collect()
             }
         }
     }
@@ -129,7 +134,7 @@ impl Schedule {
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.text, self.zone)
+        write!(f, "{} ({})", self.text, self.zone_name)
     }
 }
 
