@@ -43,7 +43,7 @@ pub(super) fn main(context: &Context, args: &WarmArgs) -> Result<Exit> {
     }
     let worker = Worker { context, args, config, plan };
     let resident = args.schedule.is_some();
-    block_on(async { if resident { worker.stay().await } else { worker.tick().await.map(|done| done.exit) } })?
+    block_on(async { if resident { worker.stay().await } else { worker.tick().await } })?
 }
 
 struct Worker<'a> {
@@ -51,10 +51,6 @@ struct Worker<'a> {
     args: &'a WarmArgs,
     config: Config,
     plan: Plan,
-}
-
-struct Done {
-    exit: Exit,
 }
 
 impl Worker<'_> {
@@ -90,12 +86,12 @@ impl Worker<'_> {
         Exit::Done
     }
 
-    async fn tick(&self) -> Result<Done> {
+    async fn tick(&self) -> Result<Exit> {
         let cache = self.config.warming_cache(&self.plan, &self.context.clock);
         cache.stack().prepare()?;
         let Some(_only) = only_one(&cache)? else {
             self.note("another worker is at it; this tick is left to that one");
-            return Ok(Done { exit: Exit::Done });
+            return Ok(Exit::Done);
         };
         let ask = Ask::default().mode(self.config.mode.unwrap_or_default());
         let options = Options {
@@ -113,12 +109,11 @@ impl Worker<'_> {
         shown.end();
         let saved = cache.stack().pack(&self.plan.narrow, false)?;
         self.report(&tick, &saved)?;
-        let exit = match tick.worst {
+        Ok(match tick.worst {
             // What the budget did not allow is for the next tick.
             None | Some(Kind::Limited { .. }) => Exit::Done,
             Some(_) => Exit::Missing,
-        };
-        Ok(Done { exit })
+        })
     }
 
     fn report(&self, tick: &Tick, saved: &Saved) -> Result<()> {
