@@ -282,7 +282,7 @@ impl Cache {
         let shared = match ask.mode {
             Mode::Default | Mode::ForceCache => {
                 let lead = async {
-                    let turn = self.stack.turn(&key).await;
+                    let turn = self.stack.turn(&key, may_wait).await;
                     // Another process, or a request that ended just now, may have brought it.
                     let again = self.explain(request, ask);
                     if let Before::Fresh { proof, .. } = again.decision {

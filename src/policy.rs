@@ -176,7 +176,7 @@ pub fn may_try(candidate: &Entry, terms: &Terms<'_>) -> Option<Validators> {
         && candidate.etag_rule == Some(EtagRule::Github)
         && !terms.lifetime.private
         && terms.cutoff.gone.is_none_or(|at| candidate.fetched_at > at);
-    may.then(|| Validators::of_candidate(candidate))
+    may.then(|| Validators::of_candidate(candidate, terms.signer))
 }
 
 /// How long `entry` is fresh for an asker with `lifetime`: negative answers briefly, growing

@@ -120,7 +120,7 @@ impl Cache {
         if !flights.is_empty() {
             // Another process may be at the same: then its answers are there when it is our turn.
             let key = crate::key::KeyParts::of(&wanted[flights[0].at].request.projected(), &self.partition).key();
-            let _turn = self.stack.turn(&key).await;
+            let _turn = self.stack.turn(&key, true).await;
             let mut rest = VecDeque::new();
             for flight in flights {
                 match self.way(flight.at, &wanted[flight.at], how) {

@@ -110,7 +110,7 @@ impl Validators {
             if same_token {
                 Some(Etag::Stored(tag.to_owned()))
             } else if signer.predicts && entry.etag_rule == Some(EtagRule::Github) {
-                Some(Self::predicted(entry))
+                Some(Self::predicted(entry, signer))
             } else {
                 (last_modified.is_none() && digits(tag).is_none()).then(|| Etag::Stored(tag.to_owned()))
             }
@@ -120,12 +120,14 @@ impl Validators {
 
     /// What a body of another partition, or one that is only guessed, offers: nothing but the
     /// prediction, whose 304 also proves that the asker may see it.
-    pub fn of_candidate(candidate: &Entry) -> Self {
-        Self { etag: Some(Self::predicted(candidate)), last_modified: None }
+    pub fn of_candidate(candidate: &Entry, signer: &Signer) -> Self {
+        Self { etag: Some(Self::predicted(candidate, signer)), last_modified: None }
     }
 
-    fn predicted(entry: &Entry) -> Etag {
-        let vary = entry.headers.get(VARY.as_str()).map(Vary::of).unwrap_or_default();
+    fn predicted(entry: &Entry, signer: &Signer) -> Etag {
+        let mut vary = entry.headers.get(VARY.as_str()).map(Vary::of).unwrap_or_default();
+        // An answer to nobody does not name `Authorization`; the same answer to a token does.
+        vary.authorization |= entry.token_digest.is_none() && signer.token_digest.is_some();
         Etag::Predicted { vary, body: entry.body.clone() }
     }
 

@@ -15,6 +15,9 @@ use crate::key::CacheKey;
 /// Nobody waits longer for another process, which may itself be waiting for a limit.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
+/// Who has a stale answer waits no longer than this.
+const LONGEST_WAIT_WITH_STALE: Duration = Duration::from_secs(5);
+
 /// A taken turn is asked for again after so long, doubling up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 
@@ -23,8 +26,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 impl Stack {
     /// Waits for the turn to fetch `key`; it ends when the file is dropped. `None` where there are
     /// no turns: the store cannot be written, or the one before takes too long. Whose turn it is
-    /// looks again: what others stored meanwhile is to be seen by then.
-    pub async fn turn(&self, key: &CacheKey) -> Option<File> {
+    /// looks again (`may_wait`: there is nothing to answer meanwhile): what others stored meanwhile is to be seen by then.
+    pub async fn turn(&self, key: &CacheKey, may_wait: bool) -> Option<File> {
+        let longest = if may_wait { LONGEST_WAIT } else { LONGEST_WAIT_WITH_STALE };
         if !*self.prepared.get_or_init(|| self.said(self.prepare())) {
             return None;
         }
@@ -40,7 +44,7 @@ impl Stack {
                     self.bundle.look_again();
                     return Some(file);
                 }
-                Err(std::fs::TryLockError::WouldBlock) if started.elapsed() < LONGEST_WAIT => {
+                Err(std::fs::TryLockError::WouldBlock) if started.elapsed() < longest => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

@@ -178,6 +178,25 @@ async fn a_resident_process_answers_at_once_and_revalidates_behind() {
     assert_eq!(cache.get_at_once(&request, &ask).await.unwrap().outcome, Outcome::Revalidated);
 }
 
+#[tokio::test(start_paused = true)]
+async fn another_process_that_takes_its_time_keeps_nobody_long() {
+    let fx = following_tokio();
+    world::organisation(&fx.sim, 1);
+    let cache = fx.wired("ghp_one", |_| {});
+    let request = fx.request("/repos/acme/repo-0000");
+    for (known, longest) in [(false, 60), (true, 5)] {
+        let key = cache.explain(&request, &Ask::default()).key;
+        std::fs::create_dir_all(fx.dir.path().join("store/turns")).unwrap();
+        let path = fx.dir.path().join(format!("store/turns/{:02x}", key.as_bytes()[0]));
+        let held = std::fs::File::create(path).unwrap();
+        held.lock().unwrap();
+        let started = tokio::time::Instant::now();
+        cache.get(&request, &Ask::default()).await.unwrap();
+        assert_eq!(started.elapsed().as_secs(), longest, "a stale copy at hand: {known}");
+        tokio::time::advance(Duration::from_hours(2)).await;
+    }
+}
+
 #[test]
 fn fifty_processes_with_one_cold_key_send_one_request() {
     let fx = Fixture::with_clock(Clock::System);

@@ -176,3 +176,16 @@ async fn a_change_of_the_rule_costs_requests_never_truth_and_is_noticed() {
     cache.get(&fx.request("/repos/acme/repo-0001/languages"), &Ask::default()).await.unwrap();
     assert_eq!(fx.sim.take_counts(), (1, 0));
 }
+
+#[tokio::test]
+async fn what_was_read_without_a_token_is_tried_with_one() {
+    let fx = Fixture::new();
+    let names = world::organisation(&fx.sim, 5);
+    for (token, charged) in [(None, 5), (Some("ghp_one"), 0), (Some("ghp_two"), 0)] {
+        let cache = fx.cache(token);
+        for name in &names {
+            cache.get(&fx.request(&format!("/repos/{name}/languages")), &Ask::default()).await.unwrap();
+        }
+        assert_eq!(fx.sim.take_counts(), (5, charged), "{token:?}");
+    }
+}
