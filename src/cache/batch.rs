@@ -231,7 +231,8 @@ impl Cache {
                     let mut requests = 1;
                     for (place, group) in groups.into_iter().enumerate() {
                         let alias = format!("i{place}");
-                        let (node, failure) = (data[&alias].take(), failed.remove(&alias));
+                        let node = data.get_mut(&alias).map(Value::take).unwrap_or_default();
+                        let failure = failed.remove(&alias);
                         for mut flight in group {
                             let at = flight.at;
                             match &failure {
@@ -241,6 +242,11 @@ impl Cache {
                                 Some(Failure::Other(why)) => {
                                     let text = format!("GraphQL: {why} ({})", wanted[at].request.target());
                                     by_rest.push((at, Some(Error::new(Kind::Refused(200), text))));
+                                }
+                                // Half an answer without an error is no answer.
+                                None if !flight.is_answered_by(&node) => {
+                                    let text = format!("GraphQL left out {}", wanted[at].request.target());
+                                    by_rest.push((at, Some(Error::new(Kind::Corrupt, text))));
                                 }
                                 None if flight.take(&node) => {
                                     let body = flight.body(&self.api.rest_base());

@@ -175,6 +175,39 @@ async fn failures_of_graphql_are_stale_answers_or_rest() {
     assert!(fx.sim.log().iter().all(|logged| logged.method == "GET"));
 }
 
+#[tokio::test]
+async fn odd_answers_of_graphql_are_no_answers() {
+    let fx = Fixture::new();
+    let names = world::organisation(&fx.sim, 2);
+    let wanted = fx.facets(&names[1..]);
+    let right = bodies(&fx.cache(Some("ghp_two")), &wanted, &Batching { graphql: false, ..Batching::default() }).await;
+    for (n, odd) in [
+        "",
+        "not json",
+        "null",
+        "[]",
+        "{}",
+        r#"{"data":null}"#,
+        r#"{"data":[1]}"#,
+        r#"{"data":"i0"}"#,
+        r#"{"data":{"i0":null}}"#,
+        r#"{"data":{"i0":[]}}"#,
+        r#"{"data":{"i0":{}}}"#,
+        r#"{"data":{"i0":{"databaseId":null,"languages":{"edges":null}}}}"#,
+        r#"{"data":{"i0":{"languages":{"edges":[]},"issues":{"nodes":{}}}}}"#,
+        r#"{"errors":7}"#,
+        r#"{"errors":[{"path":[{}]}]}"#,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let token = format!("ghp_odd{n}");
+        fx.sim.token(&token, "user:odd");
+        fx.sim.put("/graphql", Doc::Status(200, odd.into()));
+        assert_eq!(bodies(&fx.cache(Some(&token)), &wanted, &Batching::default()).await, right, "{odd}");
+    }
+}
+
 #[test]
 fn documents_are_valid_by_githubs_own_schema() {
     let Some(node) = node_dir() else { return };

@@ -56,6 +56,14 @@ impl Flight {
         (self.item.owner.to_lowercase(), self.item.name.to_lowercase())
     }
 
+    /// Whether `node` holds everything that was asked for it.
+    pub(super) fn is_answered_by(&self, node: &Value) -> bool {
+        self.parts.iter().all(|part| match part.connection {
+            None => node["databaseId"].is_u64(),
+            Some(connection) => elements(connection, node).is_some() && node[connection.name()]["pageInfo"].is_object(),
+        })
+    }
+
     /// Takes over what came for it; whether it is complete.
     pub(super) fn take(&mut self, node: &Value) -> bool {
         if let Some(full) = node["nameWithOwner"].as_str() {
@@ -69,8 +77,7 @@ impl Flight {
                 continue;
             };
             let page = &node[connection.name()];
-            let elements = if connection == Connection::Languages { &page["edges"] } else { &page["nodes"] };
-            let elements = elements.as_array().into_iter().flatten().filter(|element| !element.is_null());
+            let elements = elements(connection, node).into_iter().flatten().filter(|element| !element.is_null());
             self.elements.entry(connection).or_default().extend(elements.cloned());
             let info = &page["pageInfo"];
             if let (Some(true), Some(after)) = (info["hasNextPage"].as_bool(), info["endCursor"].as_str())
@@ -104,6 +111,12 @@ impl Flight {
         };
         serde_json::to_vec(&value).unwrap_or_default()
     }
+}
+
+/// A page of a connection.
+fn elements(connection: Connection, node: &Value) -> Option<&Vec<Value>> {
+    let page = &node[connection.name()];
+    if connection == Connection::Languages { &page["edges"] } else { &page["nodes"] }.as_array()
 }
 
 /// Puts what is asked about one repository side by side, in the order of its first mention.
