@@ -15,16 +15,19 @@
 
 mod answer;
 pub mod batch;
+mod behind;
 mod candidate;
 mod own;
 pub mod pages;
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::time::Instant;
 
 pub use answer::Answer;
+pub use behind::Behind;
 use answer::{Spent, stored};
 
 use crate::cid::Cid;
@@ -89,11 +92,13 @@ impl Ask {
 pub struct Cache {
     api: Api,
     partition: Partition,
-    stack: Stack,
+    stack: Arc<Stack>,
     upstream: Arc<dyn Upstream>,
     ttls: TtlTable,
     clock: Clock,
-    stats: Stats,
+    stats: Arc<Stats>,
+    /// Of a process that stays: writing goes on behind the answers.
+    behind: Option<Behind>,
     flights: Collapse<Answer>,
     /// Stale answers that the log has been told of.
     stale_said: AtomicU32,
@@ -127,7 +132,7 @@ impl Cache {
     pub fn new(
         api: Api,
         partition: Partition,
-        stack: Stack,
+        stack: impl Into<Arc<Stack>>,
         upstream: Arc<dyn Upstream>,
         ttls: TtlTable,
         clock: Clock,
@@ -135,14 +140,22 @@ impl Cache {
         Self {
             api,
             partition,
-            stack,
+            stack: stack.into(),
             upstream,
             ttls,
             clock,
-            stats: Stats::default(),
+            stats: Arc::default(),
+            behind: None,
             flights: Collapse::default(),
             stale_said: AtomicU32::new(0),
         }
+    }
+
+    /// The same for a process that stays and serves several identities: they share statistics, and
+    /// writing goes on behind the answers.
+    #[must_use]
+    pub fn resident(self, stats: Arc<Stats>, behind: Behind) -> Self {
+        Self { stats, behind: Some(behind), ..self }
     }
 
     /// The API that is asked.
@@ -201,6 +214,11 @@ impl Cache {
         Ok(answer)
     }
 
+    /// Answers a request as GitHub would: a redirect is an answer, too.
+    pub async fn get_unfollowed(&self, request: &Request, ask: &Ask) -> Result<Answer> {
+        self.get_one(request, ask).await
+    }
+
     /// The same for a resident process: what is stale for no longer than
     /// [`Ask::while_revalidate_secs`] answers at once and is revalidated behind the answer, in a task
     /// of its own. Many who ask meanwhile share that one revalidation.
@@ -240,10 +258,31 @@ impl Cache {
 
     async fn get_one(&self, request: &Request, ask: &Ask) -> Result<Answer> {
         let started = Instant::now();
-        let result = self.answer(request, ask).await;
+        let result = match self.at_hand(request, ask) {
+            Some(answer) => Ok(answer),
+            None => self.answer(request, ask).await,
+        };
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.count(&result, micros);
         result
+    }
+
+    /// What this process has in memory, if it is fresh: no key, no file, no lock but the table's.
+    fn at_hand(&self, request: &Request, ask: &Ask) -> Option<Answer> {
+        let (resident, cutoff) = self.stack.at_hand(request, &self.partition)?;
+        let lifetime = self.ttls.lifetime_of(resident.class, ask.ttl_secs, ask.stale_secs);
+        let now = self.clock.now();
+        // Who asks matters only for what is sent.
+        let signer = Signer::default();
+        let terms = ask.terms(&lifetime, cutoff.not_before(ask.validated_since), &signer, now);
+        let Before::Fresh { age_secs, proof: Proof::Lifetime } = policy::before_request(Some(&resident.entry), &terms)
+        else {
+            return None;
+        };
+        let ttl_secs = policy::fresh_secs(&resident.entry, &lifetime);
+        let entry = resident.entry.clone();
+        let answer = Answer::new(entry, Outcome::Hit(Proof::Lifetime), ttl_secs);
+        Some(Answer { tier: Some(TierName::Memory), age_secs, ..answer })
     }
 
     fn count(&self, result: &Result<Answer>, micros: u64) {
@@ -288,15 +327,13 @@ impl Cache {
                     if let Before::Fresh { proof, .. } = again.decision {
                         return stored(again.found, Outcome::Hit(proof), &again.lifetime, again.now);
                     }
-                    let answer = self.fetch(request, ask, again, may_wait).await;
-                    drop(turn);
-                    answer
+                    self.fetch(request, ask, again, may_wait, turn).await
                 };
                 self.flights.join(key, lead).await
             }
             // Whoever wants it from GitHub himself gets it from there.
             Mode::NoStore | Mode::Reload | Mode::NoCache | Mode::OnlyIfCached => {
-                self.fetch(request, ask, explained, may_wait).await.map(|answer| (answer, Role::Leader))
+                self.fetch(request, ask, explained, may_wait, None).await.map(|answer| (answer, Role::Leader))
             }
         };
         match shared {
@@ -314,7 +351,15 @@ impl Cache {
     }
 
     /// Asks upstream, absorbs the reply and stores what is worth storing.
-    async fn fetch(&self, request: &Request, ask: &Ask, explained: Explained, may_wait: bool) -> Result<Answer> {
+    /// The turn, if there is one, ends when the answer is where other processes find it.
+    async fn fetch(
+        &self,
+        request: &Request,
+        ask: &Ask,
+        explained: Explained,
+        may_wait: bool,
+        turn: Option<File>,
+    ) -> Result<Answer> {
         let Explained { parts, lifetime, found, candidate, cutoff, decision, .. } = explained;
         let (validators, because) = match decision {
             Before::Revalidate { validators, because } => (validators, because),
@@ -331,31 +376,31 @@ impl Cache {
             spent.count(&reply, &signer);
             let confirmed = candidate.is_some() && reply.is_not_modified();
             self.stats.rule(reply.rule_held);
-            let before = found.as_ref().map(|found| &found.entry).or(candidate.as_ref().filter(|_| confirmed));
+            let before = found.as_ref().map(|found| &*found.entry).or(candidate.as_ref().filter(|_| confirmed));
             let before = before.filter(|_| conditional || !reply.is_not_modified()).cloned();
             let now = self.clock.now();
             let terms = ask.terms(&lifetime, cutoff, &signer, now);
+            let live = Some(Arc::new(reply.headers.clone()));
             let (entry, outcome) = match policy::after_reply(before, request, &parts, reply, &terms) {
                 After::AskAgain => continue,
                 After::Freshened(entry) if confirmed => {
-                    self.stack.put(&entry);
-                    (entry, Outcome::Confirmed)
+                    (self.store(*entry, turn), Outcome::Confirmed)
                 }
                 After::Freshened(entry) => {
+                    let entry: Arc<Entry> = Arc::from(entry);
                     // A note beside the bundle says when, not what follows from what.
                     let noted = found.as_ref().filter(|found| found.entry.fields_cid == entry.fields_cid);
-                    self.stack.freshen(&entry, noted.map_or(TierName::Disk, |found| found.tier));
+                    self.stack.freshen_soon(&entry, noted.map_or(TierName::Disk, |found| found.tier));
                     (entry, Outcome::Revalidated)
                 }
-                After::Replaced(entry) if ask.mode == Mode::NoStore => (entry, Outcome::NotStored(NoStore::Mode)),
-                After::Replaced(entry) => {
-                    self.stack.put(&entry);
-                    (entry, Outcome::Fetched(because))
+                After::Replaced(entry) if ask.mode == Mode::NoStore => {
+                    (Arc::from(entry), Outcome::NotStored(NoStore::Mode))
                 }
-                After::DoNotStore(entry, reason) => (entry, Outcome::NotStored(reason)),
+                After::Replaced(entry) => (self.store(*entry, turn), Outcome::Fetched(because)),
+                After::DoNotStore(entry, reason) => (Arc::from(entry), Outcome::NotStored(reason)),
             };
             let ttl_secs = policy::fresh_secs(&entry, &lifetime);
-            let mut answer = Answer::new(*entry, outcome, ttl_secs);
+            let mut answer = Answer { live, ..Answer::new(entry, outcome, ttl_secs) };
             answer.add(spent);
             return Ok(answer);
         }
@@ -365,15 +410,28 @@ impl Cache {
         ))
     }
 
+    /// Stores an entry: at once, or in memory now and on disk behind the answer.
+    fn store(&self, entry: Entry, turn: Option<File>) -> Arc<Entry> {
+        let entry = Arc::new(entry);
+        match &self.behind {
+            None => {
+                self.stack.keep_in_memory(&entry);
+                self.stack.put(&entry);
+            }
+            Some(behind) => behind.store(&self.stack, &entry, turn),
+        }
+        entry
+    }
+
     /// An answer that unchanged fields prove current beyond its lifetime was as good as validated:
     /// that is noted, once per lifetime.
     fn proven(&self, mut answer: Answer) -> Answer {
         if let (Outcome::Hit(Proof::Fields), Some(tier)) = (answer.outcome, answer.tier)
             && answer.age_secs >= answer.ttl_secs
         {
-            answer.entry.validated_at = self.clock.now();
+            Arc::make_mut(&mut answer.entry).validated_at = self.clock.now();
             answer.age_secs = 0;
-            self.stack.freshen(&answer.entry, tier);
+            self.stack.freshen_soon(&answer.entry, tier);
         }
         answer
     }
@@ -397,11 +455,11 @@ impl Cache {
         let parts = KeyParts::of(request, &self.partition);
         let key = parts.key();
         let lifetime = self.ttls.lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
-        let mut found = if ask.mode == Mode::NoStore { None } else { self.stack.look_up(&key) };
+        let mut found = if ask.mode == Mode::NoStore { None } else { self.stack.find(&parts, &key) };
         let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
         let (now, signer) = (self.clock.now(), self.upstream.signer());
         let terms = ask.terms(&lifetime, cutoff, &signer, now);
-        let decide = |found: Option<&Found>| policy::before_request(found.map(|found| &found.entry), &terms);
+        let decide = |found: Option<&Found>| policy::before_request(found.map(|found| &*found.entry), &terms);
         let mut decision = decide(found.as_ref());
         // What is stale near may be fresh farther: look on once before anything is sent.
         if !matches!(decision, Before::Fresh { .. })

@@ -20,6 +20,22 @@ pub enum Durability {
     Synced,
 }
 
+/// Which file stands at a path, and in which state: another stamp means that it is to be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamp(Option<(u64, u64, Option<std::time::SystemTime>)>);
+
+impl Stamp {
+    /// What is there now; a file that is not there has a stamp, too.
+    pub fn of(path: &Path) -> Self {
+        let meta = fs::metadata(path).ok();
+        #[cfg(unix)]
+        let number = |meta: &fs::Metadata| std::os::unix::fs::MetadataExt::ino(meta);
+        #[cfg(not(unix))]
+        let number = |_: &fs::Metadata| 0;
+        Self(meta.map(|meta| (number(&meta), meta.len(), meta.modified().ok())))
+    }
+}
+
 /// Creates a directory and its parents, readable by this user only.
 pub fn create_private_dir(dir: &Path) -> std::io::Result<()> {
     let mut builder = fs::DirBuilder::new();

@@ -45,11 +45,16 @@ impl KeyParts {
             accept: request.accept.clone(),
             api_version: request.api_version.clone(),
             body_sha256: match &request.method {
-                Method::Graphql(body) => Some(HEXLOWER.encode(&Sha256::digest(body))),
+                Method::Graphql(body) => Some(Self::body_digest(body)),
                 Method::Get | Method::Head | Method::Projected => None,
             },
             partition: partition.clone(),
         }
+    }
+
+    /// What stands for a body in a key: its SHA-256 in hex.
+    pub fn body_digest(body: &[u8]) -> String {
+        HEXLOWER.encode(&Sha256::digest(body))
     }
 
     /// The request that an entry with these parts answers, if they tell it: of a GraphQL document

@@ -10,8 +10,10 @@
 
 mod clean;
 mod inventory;
+mod invalid;
 mod pack;
 mod partitions;
+mod resident;
 mod turns;
 
 pub use clean::Cleaned;
@@ -22,17 +24,14 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::clock::Clock;
-use crate::cutoff::{Cutoff, Cutoffs};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::files::{self, Durability};
-use crate::key::CacheKey;
+use crate::files;
+use crate::key::{CacheKey, KeyParts};
 use crate::partition::Partition;
-use crate::policy::CutoffTimes;
-use crate::tag::Subject;
 use crate::tier::bundle::BundleTier;
 use crate::tier::disk::DiskTier;
 use crate::tier::{Tier, TierName, WritableTier};
@@ -55,7 +54,9 @@ pub struct Stack {
     bundle: BundleTier,
     /// Further tiers, nearest first.
     added: Vec<Box<dyn Tier>>,
-    cutoffs: OnceLock<Mutex<Cutoffs>>,
+    invalid: invalid::Invalid,
+    /// Of a process that stays.
+    resident: Option<resident::Held>,
     /// First halves of the keys of bundled entries that answered, for `used.log`.
     used: Mutex<Vec<[u8; 16]>>,
     prepared: OnceLock<bool>,
@@ -70,7 +71,7 @@ pub struct Stack {
 #[derive(Debug, Clone)]
 pub struct Found {
     /// The entry, verified.
-    pub entry: Entry,
+    pub entry: Arc<Entry>,
     /// The tier that had it.
     pub tier: TierName,
 }
@@ -85,7 +86,8 @@ impl Stack {
             added: Vec::new(),
             dir,
             clock,
-            cutoffs: OnceLock::new(),
+            invalid: invalid::Invalid::default(),
+            resident: None,
             used: Mutex::default(),
             prepared: OnceLock::new(),
             observing: true,
@@ -129,8 +131,25 @@ impl Stack {
         &self.bundle
     }
 
-    /// The entry under `key` in the nearest tier that has a usable one.
+    /// The entry of `parts`, whose key is `key`, in the nearest tier that has a usable one.
+    pub fn find(&self, parts: &KeyParts, key: &CacheKey) -> Option<Found> {
+        if let Some(entry) = self.in_memory(parts) {
+            return Some(Found { entry, tier: TierName::Memory });
+        }
+        let found = self.look_up(key)?;
+        self.keep_in_memory(&found.entry);
+        Some(found)
+    }
+
+    /// The entry under `key` in the nearest tier on disk that has a usable one.
     pub fn look_up(&self, key: &CacheKey) -> Option<Found> {
+        self.look_into_tiers(key).or_else(|| {
+            // What was loose a moment ago may have been folded into a bundle that is not open yet.
+            if self.bundle.look_again() { self.look_into_tiers(key) } else { None }
+        })
+    }
+
+    fn look_into_tiers(&self, key: &CacheKey) -> Option<Found> {
         let own = [&self.disk as &dyn Tier, &self.bundle];
         for tier in own.into_iter().chain(self.added.iter().map(|tier| &**tier)) {
             match tier.look_up(key) {
@@ -140,7 +159,7 @@ impl Stack {
                 }
                 Ok(Some(entry)) => {
                     match tier.name() {
-                        TierName::Disk => {}
+                        TierName::Disk | TierName::Memory => {}
                         TierName::Bundle if !self.observing => {}
                         TierName::Bundle => {
                             let mut lead = [0; 16];
@@ -151,7 +170,7 @@ impl Stack {
                             self.put(&entry);
                         }
                     }
-                    return Some(Found { entry, tier: tier.name() });
+                    return Some(Found { entry: Arc::new(entry), tier: tier.name() });
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -162,15 +181,24 @@ impl Stack {
         None
     }
 
-    /// A copy in a deeper tier that was validated later than `found`: a bundle that was restored over
-    /// an older loose entry may have one. Worth asking only when `found` is not fresh.
+    /// A copy in a deeper tier that was validated later than `found`: another process may have brought
+    /// it, or a bundle that was restored over older entries. Worth asking only when `found` is not
+    /// fresh.
     pub fn newer_than(&self, key: &CacheKey, found: &Found) -> Option<Found> {
-        if found.tier != TierName::Disk {
+        let known = found.entry.validated_at;
+        let newer = |entry: &Entry| entry.validated_at > known;
+        if found.tier == TierName::Memory
+            && self.disk.is_written_after(key, known)
+            && let Some(entry) = self.disk.look_up(key).ok().flatten().filter(newer)
+        {
+            return Some(Found { entry: Arc::new(entry), tier: TierName::Disk });
+        }
+        let is_above = matches!(found.tier, TierName::Memory | TierName::Disk);
+        if !is_above || self.bundle.validated_at(key).is_none_or(|at| at <= known) {
             return None;
         }
-        let entry = self.bundle.look_up(key).ok().flatten()?;
-        let newer = entry.validated_at > found.entry.validated_at;
-        newer.then_some(Found { entry, tier: TierName::Bundle })
+        let entry = self.bundle.look_up(key).ok().flatten().filter(newer)?;
+        Some(Found { entry: Arc::new(entry), tier: TierName::Bundle })
     }
 
     /// A number by which keys sort into the order in which the store reads them fastest.
@@ -192,6 +220,8 @@ impl Stack {
     pub fn freshen(&self, entry: &Entry, tier: TierName) -> bool {
         self.write(|| match tier {
             TierName::Bundle if self.bundle.freshen(entry)? => Ok(()),
+            // Whichever tier had it before memory did.
+            TierName::Memory if !self.disk.has(&entry.key()) && self.bundle.freshen(entry)? => Ok(()),
             _ => self.disk.put(entry),
         })
     }
@@ -225,55 +255,6 @@ impl Stack {
         Ok(())
     }
 
-    /// What invalidations say about `subject`.
-    pub fn cutoff_times(&self, subject: Subject<'_>) -> CutoffTimes {
-        let cutoffs = lock(self.cutoffs());
-        if cutoffs.is_empty() { CutoffTimes::default() } else { cutoffs.times(subject) }
-    }
-
-    /// Adds invalidations, durably: their loss would give wrong answers.
-    pub fn invalidate(&self, new: &[Cutoff]) -> Result<()> {
-        self.prepare()?;
-        let _lock = self.lock(Wait::Yes)?;
-        // Another process may have added some since we looked.
-        let mut all = self.read_cutoffs();
-        for cutoff in new {
-            all.add(cutoff.clone());
-        }
-        files::write_atomic(&self.cutoffs_path(), &self.dir.join("partial"), &all.encode(), Durability::Synced)?;
-        *lock(self.cutoffs()) = all;
-        Ok(())
-    }
-
-    /// All invalidations in force.
-    pub fn all_cutoffs(&self) -> Cutoffs {
-        lock(self.cutoffs()).clone()
-    }
-
-    fn cutoffs(&self) -> &Mutex<Cutoffs> {
-        self.cutoffs.get_or_init(|| Mutex::new(self.read_cutoffs()))
-    }
-
-    fn cutoffs_path(&self) -> PathBuf {
-        self.dir.join("cutoffs.json")
-    }
-
-    /// The directory's own and those that came with the bundle; the later time wins, so that an
-    /// old bundle cannot roll one back.
-    fn read_cutoffs(&self) -> Cutoffs {
-        let read = || -> Result<Cutoffs> {
-            let mut all = Cutoffs::decode(&files::read_bounded(&self.cutoffs_path(), 1 << 20)?.unwrap_or_default())?;
-            if let Some(bundle) = self.bundle.bundle() {
-                all.merge(&bundle.cutoffs()?);
-            }
-            Ok(all)
-        };
-        read().unwrap_or_else(|error| {
-            tracing::warn!(dir = %self.dir.display(), %error, "cannot read the invalidations; everything is revalidated");
-            Cutoffs::everything(self.clock.now())
-        })
-    }
-
     fn fresh_log(&self) -> PathBuf {
         self.dir.join("fresh.log")
     }
@@ -299,8 +280,9 @@ impl Stack {
         Ok(locked.then_some(file))
     }
 
-    /// Writes what was only noted in memory: last uses of bundled entries. Best effort.
+    /// Writes what was only noted in memory: freshenings, last uses. Best effort.
     pub fn flush(&self) {
+        self.write_behind();
         let used = std::mem::take(&mut *lock(&self.used));
         if used.is_empty() {
             return;

@@ -135,7 +135,10 @@ impl Stats {
                 }
             };
             if let Some(map) = map {
-                *map.entry(name.to_owned()).or_default() += 1;
+                match map.get_mut(name) {
+                    Some(count) => *count += 1,
+                    None => drop(map.insert(name.to_owned(), 1)),
+                }
             }
             if !matches!(outcome, Outcome::Fetched(_) | Outcome::NotStored(_)) {
                 counts.bytes_saved += body_bytes as u64;

@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod disk;
+pub mod memory;
 
 use crate::entry::Entry;
 use crate::error::Result;
@@ -14,6 +15,8 @@ use crate::key::CacheKey;
 /// Which tier answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TierName {
+    /// This process's memory.
+    Memory,
     /// Loose files.
     Disk,
     /// The bundle, read in place.
@@ -26,6 +29,7 @@ impl TierName {
     /// The word for reports.
     pub fn as_str(self) -> &'static str {
         match self {
+            TierName::Memory => "memory",
             TierName::Disk => "disk",
             TierName::Bundle => "bundle",
             TierName::Added(name) => name,

@@ -2,6 +2,10 @@
 //!
 //! Knows: adding up. Does not know: deciding, asking.
 
+use std::sync::Arc;
+
+use http::HeaderMap;
+
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
@@ -15,7 +19,7 @@ use crate::tier::TierName;
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// Status, headers, times and the body.
-    pub entry: Entry,
+    pub entry: Arc<Entry>,
     /// How it was answered.
     pub outcome: Outcome,
     /// The tier that had it, where one did.
@@ -32,6 +36,9 @@ pub struct Answer {
     pub charged: u32,
     /// Whether another request's fetch brought it.
     pub collapsed: bool,
+    /// All headers of GitHub's answer, where this one came from GitHub just now. They describe the
+    /// moment and are stored nowhere.
+    pub live: Option<Arc<HeaderMap>>,
 }
 
 /// What was sent for an answer.
@@ -61,7 +68,7 @@ impl Spent {
 
 impl Answer {
     /// An answer that has just come.
-    pub(super) fn new(entry: Entry, outcome: Outcome, ttl_secs: u64) -> Self {
+    pub(super) fn new(entry: Arc<Entry>, outcome: Outcome, ttl_secs: u64) -> Self {
         Self {
             entry,
             outcome,
@@ -72,6 +79,7 @@ impl Answer {
             not_modified: 0,
             charged: 0,
             collapsed: false,
+            live: None,
         }
     }
 

@@ -10,6 +10,7 @@
 mod flight;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -299,20 +300,19 @@ impl Cache {
         };
         let reply = Reply { status, headers, body, attempts: requests, rule_held: None };
         let terms = wanted.ask.terms(&explained.lifetime, explained.cutoff, &explained.signer, self.clock.now());
-        let before = explained.found.map(|found| found.entry);
+        let before = explained.found.map(|found| Arc::unwrap_or_clone(found.entry));
         let (entry, outcome) = match policy::after_reply(before, &request, &explained.parts, reply, &terms) {
             After::Replaced(entry) if wanted.ask.mode != Mode::NoStore => {
-                self.stack.put(&entry);
-                (entry, Outcome::Fetched(flight.because))
+                (self.store(*entry, None), Outcome::Fetched(flight.because))
             }
-            After::Replaced(entry) => (entry, Outcome::NotStored(crate::outcome::NoStore::Mode)),
-            After::DoNotStore(entry, reason) => (entry, Outcome::NotStored(reason)),
+            After::Replaced(entry) => (Arc::from(entry), Outcome::NotStored(crate::outcome::NoStore::Mode)),
+            After::DoNotStore(entry, reason) => (Arc::from(entry), Outcome::NotStored(reason)),
             After::Freshened(_) | After::AskAgain => {
                 return Err(Error::new(Kind::Internal, "a batch was answered 304"));
             }
         };
         let ttl_secs = policy::fresh_secs(&entry, &explained.lifetime);
-        Ok(Answer { requests, charged: requests, ..Answer::new(*entry, outcome, ttl_secs) })
+        Ok(Answer { requests, charged: requests, ..Answer::new(entry, outcome, ttl_secs) })
     }
 
     /// By REST, or from what is stored though stale, where GraphQL failed or was not asked.
@@ -370,8 +370,9 @@ impl Cache {
             whole.age_secs = whole.age_secs.max(page.age_secs);
         }
         whole.outcome = weakest.unwrap_or(whole.outcome);
-        whole.entry.cid = Cid::of(&body);
-        whole.entry.body = body.into();
+        let entry = Arc::make_mut(&mut whole.entry);
+        entry.cid = Cid::of(&body);
+        entry.body = body.into();
         Ok(whole)
     }
 }

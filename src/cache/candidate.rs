@@ -3,6 +3,8 @@
 //! Knows: where to find one. Does not know: whether it may answer; only GitHub's 304 to the very
 //! token that asks says that.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, VARY};
 
@@ -27,7 +29,7 @@ impl Cache {
         }
         let others = self.stack.others(&self.partition).into_iter().filter_map(|partition| {
             let key = KeyParts { partition, ..parts.clone() }.key();
-            Some(self.stack.look_up(&key)?.entry)
+            Some(Arc::unwrap_or_clone(self.stack.look_up(&key)?.entry))
         });
         let newest =
             others.filter(|entry| policy::may_try(entry, terms).is_some()).max_by_key(|entry| entry.validated_at);

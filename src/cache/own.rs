@@ -2,6 +2,8 @@
 //!
 //! Knows: names beside URLs. Does not know: upstream; own names are never fetched.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{Answer, Ask, Cache};
@@ -44,6 +46,8 @@ impl Cache {
         if !entry.fits() {
             return Err(Error::new(Kind::TooLarge, format!("`{name}`: a body has at most 24 MB")));
         }
+        let entry = Arc::new(entry);
+        self.stack.keep_in_memory(&entry);
         if self.stack.put(&entry) {
             Ok(())
         } else {
@@ -55,7 +59,7 @@ impl Cache {
     pub fn get_own(&self, name: &str, ask: &Ask) -> Option<Answer> {
         let parts = KeyParts::named(name, &self.partition);
         let key = parts.key();
-        let found = self.stack.look_up(&key)?;
+        let found = self.stack.find(&parts, &key)?;
         let lifetime = Lifetime {
             class: "own",
             fresh_secs: ask.ttl_secs.unwrap_or(found.entry.ttl_secs),
@@ -75,9 +79,10 @@ impl Cache {
 
     /// Says that what is stored under an own name is current again. `false` when nothing is.
     pub fn touch(&self, name: &str) -> bool {
-        let key = KeyParts::named(name, &self.partition).key();
-        let Some(mut found) = self.stack.look_up(&key) else { return false };
-        found.entry.validated_at = self.clock.now();
+        let parts = KeyParts::named(name, &self.partition);
+        let Some(mut found) = self.stack.find(&parts, &parts.key()) else { return false };
+        Arc::make_mut(&mut found.entry).validated_at = self.clock.now();
+        self.stack.keep_in_memory(&found.entry);
         self.stack.freshen(&found.entry, found.tier)
     }
 

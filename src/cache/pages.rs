@@ -10,6 +10,8 @@
 //! modified" when another page has come after it. So behind a full last page that was confirmed,
 //! the page after is asked for, with the tag of an empty list; that is free while there is none.
 
+use std::sync::Arc;
+
 use super::{Answer, Ask, Cache, Spent};
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
@@ -97,7 +99,8 @@ impl Cache {
         if item_count(&behind.entry.body).is_some_and(|count| count > 0) {
             let link = format!("<{}>; rel=\"next\"", self.api.url(after));
             let links = last.entry.headers.get("link").map_or_else(|| link.clone(), |old| format!("{old}, {link}"));
-            last.entry.headers.set("link", links);
+            Arc::make_mut(&mut last.entry).headers.set("link", links);
+            self.stack.keep_in_memory(&last.entry);
             self.stack.put(&last.entry);
         }
     }

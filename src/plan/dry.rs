@@ -127,7 +127,7 @@ fn forecast_wave(
                 let outcome = answer.as_ref().map(|answer| answer.outcome);
                 let mut query = blank(unit, if matches!(outcome, Some(Outcome::Hit(_))) { "hit" } else { "stale" });
                 query.reason = outcome.and_then(Outcome::reason);
-                (query, answer.map(|answer| answer.entry.body))
+                (query, answer.map(|answer| answer.entry.body.clone()))
             }
             Some(ForeseenWay::Batch) => {
                 let mut query = blank(unit, "batch");
@@ -256,7 +256,7 @@ fn pages(first: &Request, cache: &Cache, ask: &Ask, paginate: bool) -> Vec<Page>
             .and_then(|entry| entry.headers.get("location"));
         let onward = redirect.or_else(|| entry.as_ref().filter(|_| paginate)?.headers.get("link").and_then(link::next));
         next = onward.filter(|_| pages.len() < MAX_PAGES).and_then(|to| request.follow(cache.api(), to));
-        let body = if redirect.is_some() { Some(Bytes::new()) } else { entry.map(|entry| entry.body) };
+        let body = if redirect.is_some() { Some(Bytes::new()) } else { entry.map(|entry| entry.body.clone()) };
         pages.push(Page { step, reason, full_and_last: behind.is_some(), body });
     }
     pages.retain(|page| page.body.as_ref().is_none_or(|body| !body.is_empty()) || page.step != Step::Hit);

@@ -232,7 +232,7 @@ impl<'a> Runner<'a> {
             let raw = answer.and_then(|answer| {
                 add(&mut report, &answer);
                 check(&answer)?;
-                Ok(answer.entry.body)
+                Ok(answer.entry.body.clone())
             });
             let done = self.finish(number, &unit, report, raw);
             progress.done(&done.report);
@@ -277,7 +277,7 @@ impl<'a> Runner<'a> {
                 add(report, answer);
                 check(answer)?;
             }
-            let bodies: Vec<Bytes> = answers.into_iter().map(|answer| answer.entry.body).collect();
+            let bodies: Vec<Bytes> = answers.into_iter().map(|answer| answer.entry.body.clone()).collect();
             documents.push(match bodies.as_slice() {
                 [one] if !unit.query.paginate && one.is_empty() => Bytes::from_static(b"null"),
                 bodies => document::join(bodies).map_err(|why| Error::new(Kind::Corrupt, why))?,

@@ -36,7 +36,12 @@ pub struct TtlTable {
 impl TtlTable {
     /// The lifetime of answers to `path` and `query`; `own_*` are the query's.
     pub fn lifetime(&self, path: &str, query: &str, own_ttl: Option<u64>, own_stale: Option<u64>) -> Lifetime {
-        let Class { name, fresh_secs, stale_secs, private, .. } = *class::of(path, query);
+        self.lifetime_of(class::of(path, query), own_ttl, own_stale)
+    }
+
+    /// The same for a class that is known.
+    pub fn lifetime_of(&self, class: &'static Class, own_ttl: Option<u64>, own_stale: Option<u64>) -> Lifetime {
+        let Class { name, fresh_secs, stale_secs, private, .. } = *class;
         let by_table = || {
             let by_default = self.default_secs.filter(|_| name == "other");
             self.classes.get(name).copied().or(by_default).unwrap_or(fresh_secs)

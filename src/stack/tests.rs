@@ -3,9 +3,9 @@
 use super::*;
 use crate::bundle::Bundle;
 use crate::clock::Timestamp;
-use crate::cutoff::CutoffMode;
+use crate::cutoff::{Cutoff, CutoffMode};
 use crate::entry::tests::entry;
-use crate::tag::Scope;
+use crate::tag::{Scope, Subject};
 
 fn store() -> (tempfile::TempDir, Stack) {
     let dir = tempfile::tempdir().unwrap();
@@ -45,7 +45,7 @@ fn a_pack_absorbs_and_answers_in_place() {
     for n in 0..500 {
         let wanted = entry(&format!("/repos/o/r{n}"), &body(n));
         let found = reader.look_up(&wanted.key()).unwrap();
-        assert_eq!((found.entry, found.tier), (wanted, TierName::Bundle));
+        assert_eq!((&*found.entry, found.tier), (&wanted, TierName::Bundle));
     }
     assert!(reader.look_up(&entry("/repos/o/none", b"{}").key()).is_none());
     assert_eq!(reader.pack(&Narrow::default(), false).unwrap(), Saved::Unchanged);
@@ -93,7 +93,7 @@ fn appends_keep_frames_and_supersede_members() {
     let after = fs::read(again.bundle_path()).unwrap();
     assert_eq!(before[..4_096], after[..4_096]);
     let reader = at(dir.path());
-    assert_eq!(reader.look_up(&newer.key()).unwrap().entry, newer);
+    assert_eq!(*reader.look_up(&newer.key()).unwrap().entry, newer);
     assert_eq!(Bundle::open(&reader.bundle_path()).unwrap().unwrap().verify().unwrap().broken, 0);
 }
 
@@ -105,7 +105,8 @@ fn a_304_changes_times_and_no_frame() {
     let size = fs::metadata(stack.bundle_path()).unwrap().len();
     let reader = at(dir.path());
     let mut found = reader.look_up(&entry("/repos/o/r3", b"").key()).unwrap();
-    found.entry.validated_at = found.entry.validated_at.plus(1_000);
+    let entry_now = Arc::make_mut(&mut found.entry);
+    entry_now.validated_at = entry_now.validated_at.plus(1_000);
     assert!(reader.freshen(&found.entry, found.tier));
     let other = at(dir.path());
     assert_eq!(other.look_up(&found.entry.key()).unwrap().entry, found.entry);

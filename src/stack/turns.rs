@@ -41,7 +41,7 @@ impl Stack {
         loop {
             match file.try_lock() {
                 Ok(()) => {
-                    self.bundle.look_again();
+                    self.look_again();
                     return Some(file);
                 }
                 Err(std::fs::TryLockError::WouldBlock) if started.elapsed() < longest => {

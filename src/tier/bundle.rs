@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use sha2::{Digest, Sha256};
 
@@ -20,7 +20,7 @@ use crate::bundle::{Bundle, Record};
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Stamp};
 use crate::key::CacheKey;
 
 const RECORD_BYTES: usize = 32;
@@ -34,7 +34,8 @@ const MAX_LOG_BYTES: u64 = 1 << 20;
 pub struct BundleTier {
     path: PathBuf,
     log: PathBuf,
-    bundle: OnceLock<Option<Bundle>>,
+    /// The file as it was when it was opened, and the bundle in it, if it is one.
+    open: RwLock<Option<(Stamp, Option<Arc<Bundle>>)>>,
     /// The log as far as it was read: its length, and what it says.
     freshened: Mutex<Option<(u64, Freshened)>>,
 }
@@ -54,19 +55,25 @@ struct Note {
 impl BundleTier {
     /// The tier of the bundle at `path` with its log at `log`; opened when first asked.
     pub fn new(path: PathBuf, log: PathBuf) -> Self {
-        Self { path, log, bundle: OnceLock::new(), freshened: Mutex::default() }
+        Self { path, log, open: RwLock::default(), freshened: Mutex::default() }
     }
 
     /// The open bundle; `None` when there is none or it is not usable, which is said once.
-    pub fn bundle(&self) -> Option<&Bundle> {
-        self.bundle
-            .get_or_init(|| {
-                Bundle::open(&self.path).unwrap_or_else(|error| {
-                    tracing::warn!(%error, "the bundle is not usable; going on without it");
-                    None
-                })
-            })
-            .as_ref()
+    pub fn bundle(&self) -> Option<Arc<Bundle>> {
+        if let Some((_, bundle)) = &*self.open.read().unwrap_or_else(PoisonError::into_inner) {
+            return bundle.clone();
+        }
+        self.reopen(Stamp::of(&self.path))
+    }
+
+    fn reopen(&self, stamp: Stamp) -> Option<Arc<Bundle>> {
+        let bundle = Bundle::open(&self.path).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the bundle is not usable; going on without it");
+            None
+        });
+        let bundle = bundle.map(Arc::new);
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some((stamp, bundle.clone()));
+        bundle
     }
 
     /// Notes that the bundled `entry` is current. `false` when the log is full or the bundle does
@@ -98,13 +105,33 @@ impl BundleTier {
         Ok(true)
     }
 
-    /// Looks whether other processes have noted more since.
-    pub fn look_again(&self) {
+    /// Looks whether there is another bundle by now, or more was noted beside it.
+    ///
+    /// `true` when what was not found before may be there now.
+    pub fn look_again(&self) -> bool {
+        let stamp = Stamp::of(&self.path);
+        let known = self.open.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(stamp, _)| *stamp);
+        let is_another = known.is_some_and(|known| known != stamp);
+        if is_another {
+            self.reopen(stamp);
+            *self.known() = None;
+            return true;
+        }
         let len = std::fs::metadata(&self.log).map_or(0, |meta| meta.len());
         let mut known = self.known();
         if known.as_ref().is_some_and(|(read, _)| *read != len) {
             *known = None;
         }
+        false
+    }
+
+    /// When the entry under `key` was last said to be current, without reading it.
+    pub fn validated_at(&self, key: &CacheKey) -> Option<Timestamp> {
+        let record = self.bundle()?.find(key).ok().flatten()?;
+        let mut known = self.known();
+        let noted =
+            known.get_or_insert_with(|| Freshened::read_with_length(&self.log)).1.validated_at(&record).unwrap_or(0);
+        Some(record.validated_at().max(Timestamp::from_secs(i64::from(noted))))
     }
 
     fn known(&self) -> MutexGuard<'_, Option<(u64, Freshened)>> {

@@ -76,6 +76,27 @@ impl DiskTier {
         }
     }
 
+    /// Whether the file under `key` was written after `at`; then it may say something newer.
+    pub fn is_written_after(&self, key: &CacheKey, at: Timestamp) -> bool {
+        let modified = fs::metadata(self.path(key)).and_then(|meta| meta.modified()).ok();
+        let written = modified.and_then(|modified| modified.duration_since(std::time::UNIX_EPOCH).ok());
+        written.is_some_and(|since| since.as_secs() as i64 > at.secs())
+    }
+
+    /// Whether there is a file under `key`.
+    pub fn has(&self, key: &CacheKey) -> bool {
+        self.path(key).exists()
+    }
+
+    /// Notes that the entry under `key` is in use. Best effort.
+    pub fn note_use(&self, key: &CacheKey) -> bool {
+        let file = File::options().append(true).open(self.path(key));
+        file.is_ok_and(|file| {
+            self.renew_last_use(&file);
+            true
+        })
+    }
+
     fn open(&self, key: &CacheKey) -> Result<Option<File>> {
         let path = self.path(key);
         match File::open(&path) {

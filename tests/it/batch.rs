@@ -29,7 +29,7 @@ impl Fixture {
 
 async fn bodies(cache: &Cache, wanted: &[Wanted], how: &Batching) -> Vec<bytes::Bytes> {
     let answers = cache.get_batch(wanted, how).await;
-    answers.into_iter().map(|answer| answer.unwrap().entry.body).collect()
+    answers.into_iter().map(|answer| answer.unwrap().entry.body.clone()).collect()
 }
 
 #[tokio::test]

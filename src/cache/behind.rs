@@ -1,0 +1,49 @@
+//! Writing behind the answers, for a process that stays.
+//!
+//! Knows: that a write takes a thread and longer than an answer may wait, and how to wait for all of
+//! them at the end. Does not know: what is written.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::entry::Entry;
+use crate::stack::Stack;
+
+/// Writes that may be under way; whoever comes after them writes himself.
+const MAX_WRITES: u32 = 256;
+
+/// Writes under way.
+#[derive(Debug, Clone)]
+pub struct Behind(Arc<Semaphore>);
+
+impl Default for Behind {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_WRITES as usize)))
+    }
+}
+
+impl Behind {
+    /// Holds `entry` in memory and writes it on another thread. The turn ends when it is written, so
+    /// that another process which waits for it finds the entry.
+    pub(super) fn store(&self, stack: &Arc<Stack>, entry: &Arc<Entry>, turn: Option<File>) {
+        stack.keep_in_memory(entry);
+        let Ok(place) = self.0.clone().try_acquire_owned() else {
+            stack.put(entry);
+            return;
+        };
+        let (stack, entry) = (stack.clone(), entry.clone());
+        tokio::task::spawn_blocking(move || {
+            if !stack.is_superseded(&entry) {
+                stack.put(&entry);
+            }
+            drop((turn, place));
+        });
+    }
+
+    /// Waits until everything is written.
+    pub async fn drained(&self) {
+        let _all = self.0.acquire_many(MAX_WRITES).await;
+    }
+}

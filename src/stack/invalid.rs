@@ -1,0 +1,106 @@
+//! Invalidations in force, and how they are added (A15).
+//!
+//! Knows: the store's own list and the bundle's, that another process may add to them. Does not
+//! know: what is invalidated, or why.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use super::{Stack, Wait, lock};
+use crate::cutoff::{Cutoff, Cutoffs};
+use crate::error::Result;
+use crate::files::{self, Durability, Stamp};
+use crate::policy::CutoffTimes;
+use crate::tag::Subject;
+
+/// The list as far as it was read.
+#[derive(Debug, Default)]
+pub(super) struct Invalid {
+    list: Mutex<Option<(Stamp, Cutoffs)>>,
+    /// Counts changes of the list, from 1, so that a look-up need not go through it again.
+    version: AtomicU64,
+}
+
+impl Stack {
+    /// What invalidations say about `subject`.
+    pub fn cutoff_times(&self, subject: Subject<'_>) -> CutoffTimes {
+        self.with_cutoffs(|cutoffs| if cutoffs.is_empty() { CutoffTimes::default() } else { cutoffs.times(subject) })
+    }
+
+    /// Adds invalidations, durably: their loss would give wrong answers.
+    pub fn invalidate(&self, new: &[Cutoff]) -> Result<()> {
+        self.prepare()?;
+        let _lock = self.lock(Wait::Yes)?;
+        // Another process may have added some since we looked.
+        let mut all = self.read_cutoffs();
+        for cutoff in new {
+            all.add(cutoff.clone());
+        }
+        files::write_atomic(&self.cutoffs_path(), &self.dir.join("partial"), &all.encode(), Durability::Synced)?;
+        // Nobody else writes while we hold the lock.
+        self.know(&mut lock(&self.invalid.list), Stamp::of(&self.cutoffs_path()), all);
+        self.forget_gone(new);
+        Ok(())
+    }
+
+    /// All invalidations in force.
+    pub fn all_cutoffs(&self) -> Cutoffs {
+        self.with_cutoffs(Cutoffs::clone)
+    }
+
+    /// The version of the list that is known; see [`Stack::look_again`].
+    pub(super) fn cutoff_version(&self) -> u64 {
+        match self.invalid.version.load(Ordering::Acquire) {
+            0 => {
+                self.with_cutoffs(|_| ());
+                self.invalid.version.load(Ordering::Acquire)
+            }
+            version => version,
+        }
+    }
+
+    /// Reads the list again if another process has changed it, or another bundle brought its own.
+    pub(super) fn look_again_at_cutoffs(&self, is_another_bundle: bool) {
+        let mut list = lock(&self.invalid.list);
+        let now = Stamp::of(&self.cutoffs_path());
+        if list.as_ref().is_some_and(|(stamp, _)| is_another_bundle || *stamp != now) {
+            let all = self.read_cutoffs();
+            self.know(&mut list, now, all);
+        }
+    }
+
+    fn with_cutoffs<T>(&self, with: impl FnOnce(&Cutoffs) -> T) -> T {
+        let mut list = lock(&self.invalid.list);
+        if list.is_none() {
+            let stamp = Stamp::of(&self.cutoffs_path());
+            let all = self.read_cutoffs();
+            self.know(&mut list, stamp, all);
+        }
+        with(list.as_ref().map_or(&Cutoffs::default(), |(_, cutoffs)| cutoffs))
+    }
+
+    fn know(&self, list: &mut MutexGuard<'_, Option<(Stamp, Cutoffs)>>, stamp: Stamp, cutoffs: Cutoffs) {
+        **list = Some((stamp, cutoffs));
+        self.invalid.version.fetch_add(1, Ordering::Release);
+    }
+
+    fn cutoffs_path(&self) -> std::path::PathBuf {
+        self.dir.join("cutoffs.json")
+    }
+
+    /// The directory's own and those that came with the bundle; the later time wins, so that an
+    /// old bundle cannot roll one back.
+    fn read_cutoffs(&self) -> Cutoffs {
+        let read = || -> Result<Cutoffs> {
+            let mut all = Cutoffs::decode(&files::read_bounded(&self.cutoffs_path(), 1 << 20)?.unwrap_or_default())?;
+            if let Some(bundle) = self.bundle.bundle() {
+                all.merge(&bundle.cutoffs()?);
+            }
+            Ok(all)
+        };
+        read().unwrap_or_else(|error| {
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot read the invalidations; everything is revalidated");
+            Cutoffs::everything(self.clock.now())
+        })
+    }
+}

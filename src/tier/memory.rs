@@ -1,0 +1,221 @@
+//! Entries in this process's memory, bounded by bytes.
+//!
+//! Knows: finding an entry by the parts of its key without making the key, and what eviction
+//! weighs. Does not know: freshness, files. An entry that is here was verified on its way in.
+
+use std::borrow::Cow;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::entry::Entry;
+use crate::key::{CacheKey, KeyParts};
+use crate::partition::Partition;
+use crate::policy::class::{self, Class};
+use crate::request::{Method, Request};
+
+/// What an entry takes beside its body and texts.
+const OVERHEAD_BYTES: u64 = 900;
+
+/// The size of an entry by which room for the first ones is made.
+const USUAL_BYTES: u64 = 8 << 10;
+
+/// The tier. What was not asked for of late goes first; bodies that many ask for stay.
+pub struct MemoryTier {
+    /// By a keyed hash of the parts: who finds something compares the parts themselves.
+    entries: Cache<u64, Arc<Resident>, Weight>,
+    hasher: RandomState,
+}
+
+/// An entry in memory, with what each look-up would have to find out again.
+#[derive(Debug)]
+pub struct Resident {
+    /// The entry.
+    pub entry: Arc<Entry>,
+    /// Its key.
+    pub key: CacheKey,
+    /// Its TTL class.
+    pub class: &'static Class,
+    /// The version of the invalidations that were found not to touch it.
+    pub(crate) untouched_by: AtomicU64,
+    /// When its last use was noted, in seconds since 1970.
+    used_at: AtomicI64,
+}
+
+/// What is looked for: all parts of a key, borrowed.
+#[derive(Debug, Hash, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    query: &'a str,
+    accept: &'a str,
+    api_version: &'a str,
+    body_sha256: Option<Cow<'a, str>>,
+    partition: &'a str,
+}
+
+impl<'a> Wanted<'a> {
+    /// The parts of a request under an identity.
+    pub fn of(request: &'a Request, partition: &'a Partition) -> Self {
+        Self {
+            method: request.method.as_str(),
+            host: &request.host,
+            path: &request.path,
+            query: &request.query,
+            accept: &request.accept,
+            api_version: &request.api_version,
+            body_sha256: match &request.method {
+                Method::Graphql(body) => Some(KeyParts::body_digest(body).into()),
+                Method::Get | Method::Head | Method::Projected => None,
+            },
+            partition: partition.as_str(),
+        }
+    }
+
+    fn of_parts(parts: &'a KeyParts) -> Self {
+        Self {
+            method: &parts.method,
+            host: &parts.host,
+            path: &parts.path,
+            query: &parts.query,
+            accept: &parts.accept,
+            api_version: &parts.api_version,
+            body_sha256: parts.body_sha256.as_deref().map(Into::into),
+            partition: parts.partition.as_str(),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Weight;
+
+impl Weighter<u64, Arc<Resident>> for Weight {
+    fn weight(&self, _: &u64, resident: &Arc<Resident>) -> u64 {
+        let Entry { parts, headers, body, .. } = &*resident.entry;
+        let texts: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
+        let parts = parts.path.len() + parts.query.len() + parts.accept.len();
+        OVERHEAD_BYTES + (body.len() + texts + parts) as u64
+    }
+}
+
+impl std::fmt::Debug for MemoryTier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryTier").field("entries", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
+impl MemoryTier {
+    /// A tier of at most `max_bytes`, the entries' own overhead included.
+    pub fn new(max_bytes: u64) -> Self {
+        let entries = (max_bytes / USUAL_BYTES).clamp(64, 65_536) as usize;
+        Self { entries: Cache::with_weighter(entries, max_bytes, Weight), hasher: RandomState::new() }
+    }
+
+    /// What is held for `wanted`. This is the hot path: one hash, one comparison, no allocation.
+    pub fn get(&self, wanted: &Wanted<'_>) -> Option<Arc<Resident>> {
+        let resident = self.entries.get(&self.hash(wanted))?;
+        (Wanted::of_parts(&resident.entry.parts) == *wanted).then_some(resident)
+    }
+
+    /// The same, for parts.
+    pub fn get_by_parts(&self, parts: &KeyParts) -> Option<Arc<Resident>> {
+        self.get(&Wanted::of_parts(parts))
+    }
+
+    /// Holds `entry`, whose last use was noted at `now`.
+    pub fn put(&self, entry: Arc<Entry>, now: i64) {
+        let hash = self.hash(&Wanted::of_parts(&entry.parts));
+        let class = class::of(&entry.parts.path, &entry.parts.query);
+        let (untouched_by, used_at) = (AtomicU64::new(0), AtomicI64::new(now));
+        let resident = Resident { key: entry.key(), class, entry, untouched_by, used_at };
+        self.entries.insert(hash, Arc::new(resident));
+    }
+
+    /// Drops everything that `doomed` says.
+    pub fn forget(&self, doomed: impl Fn(&Resident) -> bool) {
+        self.entries.retain(|_, resident| !doomed(resident));
+    }
+
+    /// Bytes in use, by weight, and entries.
+    pub fn size(&self) -> (u64, usize) {
+        (self.entries.weight(), self.entries.len())
+    }
+
+    fn hash(&self, wanted: &Wanted<'_>) -> u64 {
+        self.hasher.hash_one(wanted)
+    }
+}
+
+impl Resident {
+    /// Whether its last use is to be noted, since `after_secs` have gone by; then it counts as noted.
+    pub fn is_used_again(&self, now: i64, after_secs: i64) -> bool {
+        let used = self.used_at.load(Ordering::Relaxed);
+        now - used > after_secs
+            && self.used_at.compare_exchange(used, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::tests::entry;
+    use crate::request::Api;
+
+    fn wanted<'a>(request: &'a Request, partition: &'a Partition) -> Wanted<'a> {
+        Wanted::of(request, partition)
+    }
+
+    #[test]
+    fn what_is_put_is_found_by_its_request_and_by_no_other() {
+        let memory = MemoryTier::new(1 << 20);
+        let one = Arc::new(entry("/repos/o/r?b=1&a=2", b"{}"));
+        memory.put(one.clone(), 0);
+        let api = Api::github();
+        let request = Request::get(&api, "/repos/o/r?a=2&b=1").unwrap();
+        let public = Partition::public();
+        let found = memory.get(&wanted(&request, &public)).unwrap();
+        assert_eq!((&found.entry, found.key, found.class.name), (&one, one.key(), "repo"));
+        assert!(memory.get_by_parts(&one.parts).is_some());
+        let others = [
+            (request.clone().accepting("text/html"), public.clone()),
+            (request.clone().version("2099-01-01"), public.clone()),
+            (Request::get(&api, "/repos/o/r?a=2").unwrap(), public.clone()),
+            (request.projected(), public),
+            (request, Partition::named("other").unwrap()),
+        ];
+        for (request, partition) in &others {
+            assert!(memory.get(&wanted(request, partition)).is_none(), "{request:?} {partition}");
+        }
+        memory.forget(|resident| resident.class.name == "repo");
+        assert_eq!(memory.size(), (0, 0));
+    }
+
+    #[test]
+    fn it_is_bounded_by_bytes() {
+        let memory = MemoryTier::new(4 << 20);
+        let body = vec![b'1'; 10_000];
+        for n in 0..2_000 {
+            memory.put(Arc::new(entry(&format!("/repos/o/r{n}"), &body)), 0);
+        }
+        let (bytes, entries) = memory.size();
+        assert!((2 << 20..=4 << 20).contains(&bytes) && (180..400).contains(&entries), "{bytes} {entries}");
+        // What is larger than its share is not held, and nothing else goes for it.
+        memory.put(Arc::new(entry("/large", &vec![b'1'; 5 << 20])), 0);
+        assert!(memory.get_by_parts(&entry("/large", b"").parts).is_none());
+        assert_eq!(memory.size().1, entries);
+    }
+
+    #[test]
+    fn a_last_use_is_noted_once_in_a_while() {
+        let memory = MemoryTier::new(1 << 20);
+        let one = Arc::new(entry("/x", b"{}"));
+        memory.put(one.clone(), 1_000);
+        let resident = memory.get_by_parts(&one.parts).unwrap();
+        let noted: Vec<bool> = [1_500, 4_601, 4_602, 9_000].map(|now| resident.is_used_again(now, 3_600)).to_vec();
+        assert_eq!(noted, [false, true, false, true]);
+    }
+}
