@@ -1,7 +1,8 @@
 //! A simulated GitHub with a made-up organisation, for trying things without a token or a network.
-//! Prints its address and goes on until its standard input ends.
+//! Prints its address and goes on until its standard input ends. Named a path, it listens on a Unix
+//! socket there, too.
 //!
-//! `cargo run --example simulator`
+//! `cargo run --example simulator [SOCKET]`
 
 #![allow(
     missing_docs,
@@ -25,6 +26,10 @@ fn main() {
     world::organisation(&sim, 30);
     for n in 1..=9 {
         sim.token(&format!("ghs_job{n}"), "repo:acme/repo-0001");
+    }
+    #[cfg(unix)]
+    if let Some(path) = std::env::args().nth(1) {
+        sim.listen_unix(path.as_ref());
     }
     println!("{}", sim.url());
     let _ended = std::io::stdin().read_to_end(&mut Vec::new());

@@ -17,6 +17,7 @@ mod answer;
 pub mod batch;
 mod behind;
 mod candidate;
+mod holder;
 mod own;
 pub mod pages;
 
@@ -27,8 +28,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::time::Instant;
 
 pub use answer::Answer;
-pub use behind::Behind;
 use answer::{Spent, stored};
+pub use behind::Behind;
+pub use holder::Said;
 
 use crate::cid::Cid;
 use crate::clock::{Clock, Timestamp};
@@ -75,6 +77,8 @@ pub struct Ask {
     /// Whether an empty list is a likely answer: a first request then asks "is it still `[]`?",
     /// which costs nothing if so.
     pub maybe_empty: bool,
+    /// Whether a redirect is an answer like any other, for somebody who follows it himself.
+    pub unfollowed: bool,
     /// Whether to send nothing because the budget is needed for what is more urgent: as if a limit
     /// held.
     pub held_back: bool,
@@ -195,7 +199,7 @@ impl Cache {
         let mut answer = self.get_one(request, ask).await?;
         let mut followed = None;
         let mut redirects = 0;
-        while is_redirect(&answer.entry) {
+        while !ask.unfollowed && is_redirect(&answer.entry) {
             let from = followed.as_ref().unwrap_or(request);
             let Some(next) = answer.entry.headers.get("location").and_then(|to| from.follow(&self.api, to)) else {
                 // To another host, for which our token is not meant: the redirect is the answer.
@@ -212,11 +216,6 @@ impl Cache {
             followed = Some(next);
         }
         Ok(answer)
-    }
-
-    /// Answers a request as GitHub would: a redirect is an answer, too.
-    pub async fn get_unfollowed(&self, request: &Request, ask: &Ask) -> Result<Answer> {
-        self.get_one(request, ask).await
     }
 
     /// The same for a resident process: what is stale for no longer than
@@ -318,8 +317,9 @@ impl Cache {
         }
         // Only who has nothing to show waits for a limit to end.
         let may_wait = !may_stand_in();
+        let mut again = true;
         let shared = match ask.mode {
-            Mode::Default | Mode::ForceCache => {
+            Mode::Default | Mode::ForceCache => loop {
                 let lead = async {
                     let turn = self.stack.turn(&key, may_wait).await;
                     // Another process, or a request that ended just now, may have brought it.
@@ -329,8 +329,12 @@ impl Cache {
                     }
                     self.fetch(request, ask, again, may_wait, turn).await
                 };
-                self.flights.join(key, lead).await
-            }
+                match self.flights.join(key, lead).await {
+                    // It was under way when something changed that we must see.
+                    Ok((answer, Role::Follower)) if again && is_outdated(&answer.entry, cutoff) => again = false,
+                    other => break other,
+                }
+            },
             // Whoever wants it from GitHub himself gets it from there.
             Mode::NoStore | Mode::Reload | Mode::NoCache | Mode::OnlyIfCached => {
                 self.fetch(request, ask, explained, may_wait, None).await.map(|answer| (answer, Role::Leader))
@@ -360,7 +364,7 @@ impl Cache {
         may_wait: bool,
         turn: Option<File>,
     ) -> Result<Answer> {
-        let Explained { parts, lifetime, found, candidate, cutoff, decision, .. } = explained;
+        let Explained { key, parts, lifetime, found, candidate, cutoff, decision, .. } = explained;
         let (validators, because) = match decision {
             Before::Revalidate { validators, because } => (validators, because),
             Before::Fetch(because) => (Validators::default(), because),
@@ -368,7 +372,7 @@ impl Cache {
                 return Err(Error::new(Kind::Internal, "a request is sent that need not be"));
             }
         };
-        let mut spent = Spent::default();
+        let (started, mut spent) = (self.clock.now(), Spent::default());
         for validators in [validators, Validators::default()] {
             let conditional = !validators.is_empty();
             let reply = self.upstream.fetch(request, &Conditions { validators, may_wait }).await?;
@@ -378,14 +382,14 @@ impl Cache {
             self.stats.rule(reply.rule_held);
             let before = found.as_ref().map(|found| &*found.entry).or(candidate.as_ref().filter(|_| confirmed));
             let before = before.filter(|_| conditional || !reply.is_not_modified()).cloned();
-            let now = self.clock.now();
+            // What was invalidated meanwhile may have changed too late to show here.
+            let meanwhile = self.cutoff(&key, &parts, request.listing.as_deref()).revalidate;
+            let now = if meanwhile >= Some(started) { started } else { self.clock.now() };
             let terms = ask.terms(&lifetime, cutoff, &signer, now);
             let live = Some(Arc::new(reply.headers.clone()));
             let (entry, outcome) = match policy::after_reply(before, request, &parts, reply, &terms) {
                 After::AskAgain => continue,
-                After::Freshened(entry) if confirmed => {
-                    (self.store(*entry, turn), Outcome::Confirmed)
-                }
+                After::Freshened(entry) if confirmed => (self.store(*entry, turn), Outcome::Confirmed),
                 After::Freshened(entry) => {
                     let entry: Arc<Entry> = Arc::from(entry);
                     // A note beside the bundle says when, not what follows from what.
@@ -483,6 +487,10 @@ impl Cache {
         self.stack.flush();
         self.stats.flush(self.stack.dir(), self.upstream.sent());
     }
+}
+
+fn is_outdated(entry: &Entry, cutoff: CutoffTimes) -> bool {
+    cutoff.revalidate.is_some_and(|at| entry.validated_at <= at)
 }
 
 fn is_redirect(entry: &Entry) -> bool {

@@ -16,6 +16,7 @@ mod print;
 mod progress;
 mod reference;
 mod run;
+mod serve;
 mod warm;
 
 use std::process::ExitCode;
@@ -82,6 +83,7 @@ fn dispatch(args: Args) -> Result<Exit> {
         Command::Run(run) => run::main(&context, &run),
         Command::Warm(warm) => warm::main(&context, &warm),
         Command::Api(api) => api::main(&context, &api),
+        Command::Serve(serve) => serve::main(&context, &serve),
         Command::Bundle(bundle) => bundle::main(&context, &bundle),
         Command::Cache(cache) => cache::main(&context, &cache),
         Command::Explain(explain) => explain::main(&context, &explain),
@@ -117,6 +119,22 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
         .build()
         .map_err(|cause| Error::new(Kind::Internal, "cannot start the runtime").because(cause))?;
     Ok(runtime.block_on(future))
+}
+
+/// Resolves when the process is told to end.
+pub(crate) async fn told_to_end() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    let _whatever_it_says = tokio::signal::ctrl_c().await;
 }
 
 fn start_log(args: &Args) {

@@ -21,6 +21,7 @@ use crate::partition::Partition;
 use crate::plan::{DEFAULT_PATH, Plan};
 use crate::policy::TtlTable;
 use crate::request::Api;
+use crate::serve::Common;
 use crate::stack::Stack;
 use crate::token::Token;
 use crate::units::Span;
@@ -164,13 +165,34 @@ impl Config {
         self.make_cache(Some(plan), clock, Some(reserve), stack)
     }
 
-    fn make_cache(&self, plan: Option<&Plan>, clock: &Clock, reserve: Option<Reserve>, stack: Stack) -> Cache {
+    /// What the identities of a server share; `plan`'s TTLs hold where flags say nothing. `lend`: requests
+    /// without a token are signed with ours.
+    pub fn common(&self, plan: Option<&Plan>, stack: Arc<Stack>, clock: Clock, lend: bool) -> Common {
+        Common {
+            api: self.api.clone(),
+            options: self.options.clone(),
+            partition: self.partition.clone(),
+            ttls: self.ttls_with(plan),
+            stack,
+            clock,
+            lend,
+        }
+    }
+
+    fn ttls_with(&self, plan: Option<&Plan>) -> TtlTable {
         let mut ttls = self.ttls.clone();
-        let mut options = self.options.clone();
         if let Some(plan) = plan {
             ttls.default_secs = plan.ttls.default_secs.or(ttls.default_secs);
             ttls.stale_secs = ttls.stale_secs.or(plan.ttls.stale_secs);
             ttls.classes.extend(plan.ttls.classes.iter().map(|(name, secs)| (*name, *secs)));
+        }
+        ttls
+    }
+
+    fn make_cache(&self, plan: Option<&Plan>, clock: &Clock, reserve: Option<Reserve>, stack: Stack) -> Cache {
+        let ttls = self.ttls_with(plan);
+        let mut options = self.options.clone();
+        if let Some(plan) = plan {
             options.max_requests = options.max_requests.or(plan.max_requests);
         }
         options.reserve = reserve;

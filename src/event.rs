@@ -4,8 +4,10 @@
 //! Does not know: how an event came here, or what is done about what it outdates.
 
 mod payload;
+mod write;
 
 pub use payload::{MAX_PAYLOAD_BYTES, Payload};
+pub use write::{outdated_by_mutation, outdated_by_write};
 
 use crate::clock::Timestamp;
 use crate::cutoff::{Cutoff, CutoffMode};

@@ -9,6 +9,7 @@ mod backoff;
 mod budget;
 mod limit;
 mod outage;
+mod pass;
 mod shared;
 mod transport;
 mod wire;
@@ -37,8 +38,9 @@ use crate::upstream::{BoxFuture, Conditions, RateLimit, Upstream};
 pub use app::App;
 pub use backoff::Backoff;
 pub use budget::Reserve;
+pub use pass::Passing;
 pub use transport::Proxy;
-pub use wire::Wire;
+pub use wire::{Stream, Wire};
 
 use app::Minted;
 use backoff::Spent;
@@ -132,6 +134,11 @@ impl Options {
     }
 }
 
+/// The way to GitHub over HTTP, for several identities to share; that of `options` is not looked at.
+pub fn over_http(options: &Options) -> Arc<dyn Wire> {
+    Arc::new(transport::Http::new(options))
+}
+
 /// GitHub. The connection pool, TLS and certificates are set up by the first request, so a run
 /// that is answered from the cache opens nothing.
 pub struct GitHub {
@@ -157,8 +164,7 @@ pub struct GitHub {
 impl GitHub {
     /// GitHub over HTTP, as `options` say.
     pub fn new(options: Options, clock: Clock) -> Self {
-        let wire = Arc::new(transport::Http::new(&options));
-        Self::over(wire, options, clock)
+        Self::over(over_http(&options), options, clock)
     }
 
     /// GitHub over another wire.
@@ -222,7 +228,7 @@ impl GitHub {
     /// One request on the wire, one answer. A limit, 5xx and everything that is no answer is an error.
     async fn attempt(&self, request: &Request, headers: HeaderMap) -> Result<Reply> {
         let bucket = bucket_of(request);
-        let _under_way = self.admitted(bucket).await?;
+        let _under_way = self.admitted(bucket, 1).await?;
         let reply = self.exchange(request.method.as_str(), request, headers).await?;
         let now = self.clock.now();
         lock(&self.budget).observe(&reply, now);
@@ -343,6 +349,13 @@ impl GitHub {
     }
 }
 
+impl GitHub {
+    /// What live answers said of the bucket that `request` is counted in, while its window lasts.
+    pub fn limit(&self, request: &Request) -> Option<RateLimit> {
+        lock(&self.budget).limit(bucket_of(request), self.clock.now())
+    }
+}
+
 impl Options {
     /// What GitHub counts as one, by name.
     fn entity(&self) -> String {
@@ -389,6 +402,9 @@ fn headers(request: &Request, validators: &Validators, token: Option<&Token>) ->
             .map_err(|_| Error::usage("the token cannot stand in a header"))?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
+    }
+    if !request.features.is_empty() {
+        headers.insert(HeaderName::from_static("graphql-features"), text(&request.features)?);
     }
     if let Method::Graphql(_) = request.method {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

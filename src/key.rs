@@ -30,6 +30,9 @@ pub struct KeyParts {
     /// SHA-256 of the request's body in hex, for GraphQL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_sha256: Option<String>,
+    /// Features of GraphQL's that were asked for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub features: String,
     /// Whose view it is.
     pub partition: Partition,
 }
@@ -48,6 +51,7 @@ impl KeyParts {
                 Method::Graphql(body) => Some(Self::body_digest(body)),
                 Method::Get | Method::Head | Method::Projected => None,
             },
+            features: request.features.clone(),
             partition: partition.clone(),
         }
     }
@@ -85,6 +89,7 @@ impl KeyParts {
             accept: String::new(),
             api_version: String::new(),
             body_sha256: None,
+            features: String::new(),
             partition: partition.clone(),
         }
     }

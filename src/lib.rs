@@ -85,6 +85,7 @@ pub mod cache;
 // Doors.
 pub mod actions;
 pub mod plan;
+pub mod serve;
 pub mod warm;
 
 // Assembly.

@@ -68,6 +68,11 @@ impl Api {
         &self.origin
     }
 
+    /// `""` or what every REST path begins with, such as `/api/v3`.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// What REST addresses in answers begin with.
     pub fn rest_base(&self) -> String {
         format!("{}{}", self.origin, self.prefix)
@@ -144,6 +149,8 @@ pub struct Request {
     pub accept: String,
     /// `X-GitHub-Api-Version`.
     pub api_version: String,
+    /// `GraphQL-Features`, comma-separated, in order; empty for none.
+    pub features: String,
     /// For a later page: the path that began its listing. Not part of the key; it says what the
     /// page is about where its own path is numeric (`/repositories/ID/…`).
     pub listing: Option<Arc<str>>,
@@ -179,6 +186,7 @@ impl Request {
             query: normal_query(query),
             accept: PLAIN_JSON.into(),
             api_version: API_VERSION.into(),
+            features: String::new(),
             listing: None,
         })
     }
@@ -192,6 +200,7 @@ impl Request {
             query: String::new(),
             accept: PLAIN_JSON.into(),
             api_version: API_VERSION.into(),
+            features: String::new(),
             listing: None,
         }
     }
@@ -214,6 +223,15 @@ impl Request {
     #[must_use]
     pub fn version(mut self, version: &str) -> Self {
         version.clone_into(&mut self.api_version);
+        self
+    }
+
+    /// The same request with features of GraphQL's asked for, as `GraphQL-Features` names them.
+    #[must_use]
+    pub fn with_features(mut self, names: &str) -> Self {
+        let mut names: Vec<&str> = names.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        names.sort_unstable();
+        self.features = names.join(",");
         self
     }
 

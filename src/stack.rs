@@ -9,11 +9,12 @@
 //! ```
 
 mod clean;
-mod inventory;
 mod invalid;
+mod inventory;
 mod pack;
 mod partitions;
 mod resident;
+mod shrink;
 mod turns;
 
 pub use clean::Cleaned;

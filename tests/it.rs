@@ -39,6 +39,9 @@ mod recorded;
 mod rotation;
 #[path = "it/run.rs"]
 mod run;
+#[cfg(unix)]
+#[path = "it/serve.rs"]
+mod serve;
 #[path = "it/soak.rs"]
 mod soak;
 #[path = "it/tools.rs"]

@@ -4,6 +4,9 @@
 
 #![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these texts are read on terminals")]
 
+mod api;
+mod serve;
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -14,6 +17,8 @@ use crate::error::Error;
 use crate::policy::Mode;
 use crate::tag::Scope;
 use crate::units::{Size, Span};
+pub(crate) use api::ApiArgs;
+pub(crate) use serve::{PORT, ServeArgs};
 
 /// One cache for GitHub API responses that every job, runner and developer of a project shares.
 #[derive(Debug, Parser)]
@@ -71,6 +76,7 @@ Examples:
   octocache run --dry-run                               what the plan would cost
   octocache run                                         answer the plan, write JSON files
   octocache warm                                        keep what is read fresh for the others
+  octocache serve                                       answer gh, octokit, PyGithub, curl as they are
   octocache cache stats                                 what the cache has saved
 
 Exit codes: 0 done, 1 failed, 2 the input is at fault, 3 some queries had neither an
@@ -113,6 +119,8 @@ pub(crate) enum Command {
     Warm(WarmArgs),
     /// Answer one request, like `gh api`, through the cache
     Api(ApiArgs),
+    /// Serve GitHub's API from the cache, for gh, octokit, PyGithub, curl as they are
+    Serve(ServeArgs),
     /// Save the store as one file, or put such a file in place
     #[command(subcommand)]
     Bundle(BundleCommand),
@@ -284,36 +292,6 @@ pub(crate) struct WarmArgs {
     /// Print each tick's report as JSON, one a line
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// Answer one request, like `gh api`, through the cache
-#[derive(Debug, ClapArgs)]
-pub(crate) struct ApiArgs {
-    /// Path such as /repos/OWNER/REPO; {owner} and {repo} stand for this repository
-    pub(crate) endpoint: String,
-    /// Request method
-    #[arg(short = 'X', long, default_value = "GET", value_name = "METHOD")]
-    pub(crate) method: String,
-    /// `Accept` or `X-GitHub-Api-Version`, as `name: value`
-    #[arg(short = 'H', long, value_name = "HEADER")]
-    pub(crate) header: Vec<String>,
-    /// Fetch all pages; JSON arrays are joined into one
-    #[arg(long)]
-    pub(crate) paginate: bool,
-    /// Print what this jq filter gives, strings raw, one output a line
-    #[arg(short = 'q', long, value_name = "FILTER")]
-    pub(crate) jq: Option<String>,
-    /// Print status line and headers, too
-    #[arg(short = 'i', long)]
-    pub(crate) include: bool,
-    /// Print nothing
-    #[arg(long)]
-    pub(crate) silent: bool,
-    /// Say on stderr how the request was answered
-    #[arg(long)]
-    pub(crate) outcome: bool,
-    #[command(flatten)]
-    pub(crate) mode: ModeArgs,
 }
 
 const DOCTOR_EXAMPLE: &str = "\

@@ -68,7 +68,7 @@ impl Worker<'_> {
                 print::error(&error);
             }
         };
-        resident.stay(announce, tick, told_to_end()).await;
+        resident.stay(announce, tick, super::told_to_end()).await;
         Ok(self.leave())
     }
 
@@ -191,20 +191,4 @@ fn only_one(cache: &Cache) -> Result<Option<File>> {
 /// Uniform in 0 to `most` seconds.
 fn jitter(most: u64) -> u64 {
     if most == 0 { 0 } else { crate::github::random() % (most + 1) }
-}
-
-/// Resolves when the process is told to end.
-async fn told_to_end() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            return;
-        }
-    }
-    let _whatever_it_says = tokio::signal::ctrl_c().await;
 }

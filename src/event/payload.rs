@@ -161,6 +161,11 @@ impl Payload {
         Self { repository: Some(repository), ..Self::default() }
     }
 
+    /// What is known of a change that somebody asks for.
+    pub(super) fn of_change(full_name: &str, action: &str, number: Option<u64>) -> Self {
+        Self { action: Some(action.to_owned()), number, ..Self::of_repository(full_name) }
+    }
+
     /// The value of a placeholder.
     pub(super) fn value(&self, name: &str) -> Option<String> {
         let login = |account: &Option<Account>| account.as_ref()?.login.clone();

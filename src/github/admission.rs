@@ -35,13 +35,13 @@ impl Drop for UnderWay<'_> {
 
 impl GitHub {
     /// Waits for a place for a request to `bucket`. While a limit holds there is none.
-    pub(super) async fn admitted(&self, bucket: &'static str) -> Result<UnderWay<'_>> {
+    pub(super) async fn admitted(&self, bucket: &'static str, cost: u32) -> Result<UnderWay<'_>> {
         loop {
             lock(&self.outage).check(Instant::now())?;
             self.sync(false);
             let another_ended = self.ended.notified();
             let now = self.clock.now();
-            let admit = lock(&self.budget).admit(bucket, self.options.reserve, now, Instant::now());
+            let admit = lock(&self.budget).admit(bucket, cost, self.options.reserve, now, Instant::now());
             match admit {
                 Admit::Go => {
                     let mut under_way = UnderWay { github: self, bucket, slot: None };
@@ -64,7 +64,7 @@ impl GitHub {
 
     /// A place among those of all processes of this machine; none where they cannot be counted.
     async fn slot(&self) -> Option<File> {
-        let shared = self.shared.as_ref()?;
+        let shared = self.shared.as_ref().filter(|_| !lock(&self.budget).is_unlimited())?;
         loop {
             match shared.slot((luck() * MAX_CONCURRENCY as f64) as usize) {
                 Ok(Some(file)) => return Some(file),

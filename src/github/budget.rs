@@ -36,6 +36,9 @@ const LONGEST_SECONDARY_WAIT_SECS: u64 = 16 * 60;
 /// Answers in a row after which one more request may be under way again.
 const CALM_ANSWERS: u32 = 50;
 
+/// Answers in a row without a word of limits, after which a host is taken to have none.
+const SILENT_ANSWERS: u32 = 3;
+
 /// What warming leaves to everybody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reserve {
@@ -96,6 +99,8 @@ pub(super) struct Budget {
     allowed: usize,
     most: usize,
     calm: u32,
+    /// Answers in a row that said nothing of limits.
+    silent: u32,
 }
 
 /// Points sent within the last minute.
@@ -154,13 +159,15 @@ impl Budget {
             allowed: most,
             most,
             calm: 0,
+            silent: 0,
         }
     }
 
-    /// Whether a request to `bucket` may go out now.
+    /// Whether a request to `bucket` of `cost` points may go out now.
     pub(super) fn admit(
         &mut self,
         bucket: &'static str,
+        cost: u32,
         reserve: Option<Reserve>,
         now: Timestamp,
         at: Instant,
@@ -183,16 +190,23 @@ impl Budget {
                 return Admit::AfterAnother;
             }
         }
+        let unlimited = self.is_unlimited();
         let (points, others, bound) = match bucket {
             "graphql" => (&mut self.graphql, self.others.graphql_points, GRAPHQL_POINTS),
             _ => (&mut self.rest, self.others.rest_points, REST_POINTS),
         };
-        if points.within_minute(at).saturating_add(others) >= bound {
+        if !unlimited && points.within_minute(at).saturating_add(others) >= bound {
             return Admit::After(points.next_leaves(at).max(Duration::from_millis(50)));
         }
-        points.add(at, 1);
+        points.add(at, cost);
         *self.under_way.entry(bucket).or_default() += 1;
         Admit::Go
+    }
+
+    /// Whether this host has no limits, as GitHub Enterprise Server has none unless told to: then
+    /// there is nothing to stay inside of but how much is under way.
+    pub(super) fn is_unlimited(&self) -> bool {
+        self.silent >= SILENT_ANSWERS && self.buckets.is_empty()
     }
 
     /// A request that was admitted has ended, however.
@@ -204,7 +218,9 @@ impl Budget {
 
     /// Takes over what a live answer says.
     pub(super) fn observe(&mut self, reply: &Reply, now: Timestamp) {
-        if let Some(seen) = read(reply, now) {
+        let seen = read(reply, now);
+        self.silent = if seen.is_some() { 0 } else { self.silent.saturating_add(1) };
+        if let Some(seen) = seen {
             self.learn(seen);
         }
         self.calm += 1;
@@ -287,6 +303,11 @@ impl Budget {
         Some(if self.blocked_until(bucket, now).is_some() { 0 } else { limit.remaining })
     }
 
+    /// What live answers said of `bucket`, while its window lasts.
+    pub(super) fn limit(&self, bucket: &str, now: Timestamp) -> Option<RateLimit> {
+        self.buckets.get(bucket).filter(|limit| limit.reset_at > now).cloned()
+    }
+
     /// The bucket with the smallest share left.
     pub(super) fn scarcest(&self) -> Option<RateLimit> {
         self.buckets
@@ -317,7 +338,7 @@ mod tests {
     }
 
     fn admit(budget: &mut Budget, reserve: Option<Reserve>) -> Admit {
-        budget.admit("core", reserve, NOW, Instant::now())
+        budget.admit("core", 1, reserve, NOW, Instant::now())
     }
 
     #[tokio::test(start_paused = true)]
@@ -331,8 +352,8 @@ mod tests {
         budget.ended("core");
         budget.ended("core");
         assert_eq!(admit(&mut budget, None), Admit::Limited(NOW.plus(600)));
-        assert_eq!(budget.admit("search", None, NOW, Instant::now()), Admit::Go, "buckets are apart");
-        assert_eq!(budget.admit("core", None, NOW.plus(601), Instant::now()), Admit::Go, "a new window");
+        assert_eq!(budget.admit("search", 1, None, NOW, Instant::now()), Admit::Go, "buckets are apart");
+        assert_eq!(budget.admit("core", 1, None, NOW.plus(601), Instant::now()), Admit::Go, "a new window");
     }
 
     #[tokio::test(start_paused = true)]
@@ -371,10 +392,10 @@ mod tests {
         let unnamed = Limit::Secondary { wait_secs: None };
         let waits: Vec<u64> = (0..6).map(|_| budget.limited(unnamed, "core", NOW).since(NOW)).collect();
         assert_eq!(waits, [60, 120, 240, 480, 960, 960]);
-        assert_eq!(budget.admit("graphql", None, NOW, Instant::now()), Admit::Limited(NOW.plus(960)));
+        assert_eq!(budget.admit("graphql", 1, None, NOW, Instant::now()), Admit::Limited(NOW.plus(960)));
         let later = NOW.plus(961);
-        assert_eq!(budget.admit("core", None, later, Instant::now()), Admit::Go);
-        assert_eq!(budget.admit("core", None, later, Instant::now()), Admit::AfterAnother, "one at a time by now");
+        assert_eq!(budget.admit("core", 1, None, later, Instant::now()), Admit::Go);
+        assert_eq!(budget.admit("core", 1, None, later, Instant::now()), Admit::AfterAnother, "one at a time by now");
         let calm = Reply {
             status: http::StatusCode::OK,
             headers: http::HeaderMap::new(),

@@ -157,7 +157,7 @@ mod tests {
         a.limited(Limit::Secondary { wait_secs: Some(90) }, "core", NOW);
         one.sync(&mut a, (0, 0), NOW).unwrap();
         two.sync(&mut b, (0, 0), NOW).unwrap();
-        assert_eq!(b.admit("core", None, NOW, Instant::now()), Admit::Limited(NOW.plus(90)));
+        assert_eq!(b.admit("core", 1, None, NOW, Instant::now()), Admit::Limited(NOW.plus(90)));
         two.sync(&mut b, (0, 0), NOW.plus(100)).unwrap();
         assert_eq!(b.others, Others::default(), "a minute later it counts no more");
     }

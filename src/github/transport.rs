@@ -24,7 +24,7 @@ use hyper_util::rt::TokioExecutor;
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
 use tower::Service;
 
-use super::wire::Wire;
+use super::wire::{Stream, Wire};
 use super::{Identity, Options};
 use crate::error::{Error, Kind, Result};
 use crate::reply::Reply;
@@ -74,6 +74,15 @@ impl Wire for Http {
         Box::pin(async move {
             let message = message.map(|body| if body.is_empty() { OctoBody::empty() } else { body.to_vec().into() });
             exchange(self.client()?, message, self.options.read_timeout).await
+        })
+    }
+
+    fn open(&self, message: http::Request<Stream>) -> BoxFuture<'_, Result<http::Response<Stream>>> {
+        Box::pin(async move {
+            let message = message.map(OctoBody::new);
+            let response = self.client()?.send(message).await.map_err(broken)?;
+            let silence = self.options.read_timeout;
+            Ok(response.map(|body| Hearing { body, silence, until: Box::pin(tokio::time::sleep(silence)) }.boxed()))
         })
     }
 }
@@ -171,17 +180,57 @@ where
     octocrab
 }
 
+fn broken(cause: octocrab::Error) -> Error {
+    // octocrab's own words around the cause say nothing more.
+    let cause = match cause {
+        octocrab::Error::Service { source, .. } | octocrab::Error::Other { source, .. } => source,
+        other => other.into(),
+    };
+    Error::new(Kind::Transport, "no answer from GitHub").because(cause)
+}
+
+/// A body that must not be silent for too long, however long it is.
+struct Hearing<B> {
+    body: B,
+    silence: Duration,
+    until: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl<B> http_body::Body for Hearing<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            let next = tokio::time::Instant::now() + self.silence;
+            self.until.as_mut().reset(next);
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        match self.until.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Some(Err(format!("GitHub said nothing for {:?}", self.silence).into()))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
 /// Sends `message` exactly as it is and reads the whole answer.
 async fn exchange(client: &Octocrab, message: http::Request<OctoBody>, read_timeout: Duration) -> Result<Reply> {
     let silent = |_| Error::new(Kind::TimedOut, format!("GitHub said nothing for {read_timeout:?}"));
-    let broken = |cause: octocrab::Error| {
-        // octocrab's own words around the cause say nothing more.
-        let cause = match cause {
-            octocrab::Error::Service { source, .. } | octocrab::Error::Other { source, .. } => source,
-            other => other.into(),
-        };
-        Error::new(Kind::Transport, "no answer from GitHub").because(cause)
-    };
     let response = tokio::time::timeout(read_timeout, client.send(message)).await.map_err(silent)?.map_err(broken)?;
     let (parts, mut body) = response.into_parts();
     let mut bytes = BytesMut::new();

@@ -83,6 +83,15 @@ struct Decided<'a> {
 impl Stack {
     /// Folds everything into the bundle. `full` repacks whatever the policy says.
     pub fn pack(&self, narrow: &Narrow, full: bool) -> Result<Saved> {
+        self.pack_but(narrow, full, &HashSet::new())
+    }
+
+    /// Packs anew without the bundled entries whose keys begin so.
+    pub(super) fn pack_without(&self, doomed: &HashSet<[u8; 16]>) -> Result<Saved> {
+        self.pack_but(&Narrow::default(), true, doomed)
+    }
+
+    fn pack_but(&self, narrow: &Narrow, full: bool, doomed: &HashSet<[u8; 16]>) -> Result<Saved> {
         self.prepare()?;
         let Some(_lock) = self.lock(Wait::No)? else { return Ok(Saved::Busy) };
         self.drop_old_partials();
@@ -111,7 +120,7 @@ impl Stack {
         let superseded: HashSet<[u8; 16]> = loose.iter().filter_map(|loose| lead(&loose.planned.key)).collect();
         let carried: Vec<Record> = records
             .into_iter()
-            .filter(|record| !superseded.contains(&record.key))
+            .filter(|record| !superseded.contains(&record.key) && !doomed.contains(&record.key))
             .map(|record| Record {
                 validated_at: freshened.validated_at(&record).unwrap_or(0).max(record.validated_at),
                 used_day: used.get(&record.key).copied().unwrap_or(0).max(record.used_day),

@@ -55,6 +55,7 @@ pub struct Wanted<'a> {
     accept: &'a str,
     api_version: &'a str,
     body_sha256: Option<Cow<'a, str>>,
+    features: &'a str,
     partition: &'a str,
 }
 
@@ -72,6 +73,7 @@ impl<'a> Wanted<'a> {
                 Method::Graphql(body) => Some(KeyParts::body_digest(body).into()),
                 Method::Get | Method::Head | Method::Projected => None,
             },
+            features: &request.features,
             partition: partition.as_str(),
         }
     }
@@ -85,6 +87,7 @@ impl<'a> Wanted<'a> {
             accept: &parts.accept,
             api_version: &parts.api_version,
             body_sha256: parts.body_sha256.as_deref().map(Into::into),
+            features: &parts.features,
             partition: parts.partition.as_str(),
         }
     }

@@ -150,6 +150,23 @@ impl Sim {
         Self { address, state, _running: running }
     }
 
+    /// Listens on a Unix socket, too, for clients that come by one.
+    #[cfg(unix)]
+    pub fn listen_unix(&self, path: &std::path::Path) {
+        let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let state = self.state.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+                while let Ok((stream, _)) = listener.accept().await {
+                    talk(stream, state.clone());
+                }
+            });
+        });
+    }
+
     /// A way to it without sockets, for tests whose time stands still between answers.
     pub fn wire(&self) -> Arc<dyn octocache::github::Wire> {
         Arc::new(SimWire(self.state.clone()))
@@ -246,13 +263,18 @@ impl octocache::github::Wire for SimWire {
 async fn serve(listener: tokio::net::TcpListener, state: Arc<Mutex<State>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let _best_effort = stream.set_nodelay(true);
-        let state = state.clone();
-        tokio::spawn(async move {
-            let service = hyper::service::service_fn(|request| answer(state.clone(), request));
-            let _closed =
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
+        talk(stream, state.clone());
     }
+}
+
+fn talk<S>(stream: S, state: Arc<Mutex<State>>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        let service = hyper::service::service_fn(|request| answer(state.clone(), request));
+        let _closed = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    });
 }
 
 pub type Answer = Response<Full<Bytes>>;
@@ -335,6 +357,7 @@ impl State {
             Some(Fault::Status(status)) => (plain(*status, &json!({ "message": "Server Error" })), 0),
             Some(Fault::Secondary(retry_after)) => (secondary(*retry_after), 0),
             _ if graphql => self.graphql(&seen, request.body()),
+            _ if !request.method().is_safe() => (self.write(request), 1),
             _ => (self.respond(request.uri().path(), request.uri().query().unwrap_or(""), &seen), 1),
         };
         let authorised = headers.contains_key(AUTHORIZATION);
@@ -427,6 +450,47 @@ impl State {
         headers.insert("x-ratelimit-used", used.into());
         headers.insert("x-ratelimit-reset", (reset.secs() + self.clock_ahead_secs).into());
         headers.insert("x-ratelimit-resource", bucket.parse().unwrap());
+    }
+
+    /// A change: `POST` to a list adds to it, `PATCH` changes fields, `DELETE` removes.
+    fn write(&mut self, request: &Request<Bytes>) -> Answer {
+        let path = request.uri().path();
+        if self.account(request.headers()).is_err() {
+            return plain(401, &json!({ "message": "Bad credentials" }));
+        }
+        let sent: Value = serde_json::from_slice(request.body()).unwrap_or(Value::Null);
+        let not_found =
+            plain(404, &json!({ "message": "Not Found", "documentation_url": "https://docs.github.com/rest" }));
+        match (request.method().as_str(), self.docs.get_mut(path)) {
+            ("POST", Some(Doc::List { items, .. })) => {
+                let number = items.len() + 1;
+                let mut item =
+                    json!({ "number": number, "state": "open", "comments": 0, "url": format!("{path}/{number}") });
+                for (name, value) in sent.as_object().cloned().unwrap_or_default() {
+                    item[name] = value;
+                }
+                items.insert(0, item.clone());
+                plain(201, &item)
+            }
+            ("PATCH" | "PUT", Some(Doc::Json { body, .. })) => {
+                for (name, value) in sent.as_object().cloned().unwrap_or_default() {
+                    body[name] = value;
+                }
+                plain(200, body)
+            }
+            ("DELETE", Some(_)) => {
+                self.docs.remove(path);
+                let mut answer = plain(204, &Value::Null);
+                *answer.body_mut() = Full::default();
+                answer
+            }
+            // What came is told: for whoever wants to see what a client sends.
+            (method, None) if path.starts_with("/echo") => {
+                let text = String::from_utf8_lossy(request.body()).into_owned();
+                plain(200, &json!({ "method": method, "target": request.uri().to_string(), "body": text }))
+            }
+            _ => not_found,
+        }
     }
 
     fn respond(&mut self, path: &str, query: &str, headers: &HeaderMap) -> Answer {

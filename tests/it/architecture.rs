@@ -24,7 +24,7 @@ const FLOORS: &[&[&str]] = &[
     ],
     &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats", "collapse", "event"],
     &["cache"],
-    &["plan", "actions", "warm"],
+    &["plan", "actions", "warm", "serve"],
     &["config", "cli", "main", "lib"],
 ];
 

@@ -1,0 +1,63 @@
+//! Asking on behalf of somebody who has a copy of their own while we have none.
+//!
+//! Knows: that a 304 to their validators is for them alone. Does not know: what they have.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use super::{Answer, Ask, Cache, Spent};
+use crate::error::{Error, Kind, Result};
+use crate::key::KeyParts;
+use crate::outcome::{Because, Outcome};
+use crate::policy::{self, After, Validators};
+use crate::request::Request;
+use crate::upstream::Conditions;
+
+/// What GitHub says to somebody's own validators.
+#[derive(Debug)]
+pub enum Said {
+    /// Their copy is current. There is no body that could be stored.
+    NotModified(Arc<HeaderMap>),
+    /// Theirs is not; here is the answer, stored like any other.
+    Answer(Answer),
+}
+
+impl Cache {
+    /// Whether there is an entry for a request, fresh or not.
+    pub fn has(&self, request: &Request) -> bool {
+        let parts = KeyParts::of(request, &self.partition);
+        self.stack.find(&parts, &parts.key()).is_some()
+    }
+
+    /// Asks GitHub with validators that are not ours.
+    pub async fn ask_with(&self, request: &Request, ask: &Ask, theirs: Validators) -> Result<Said> {
+        let parts = KeyParts::of(request, &self.partition);
+        let lifetime = self.ttls.lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
+        let cutoff = self.cutoff(&parts.key(), &parts, request.listing.as_deref());
+        let reply = self.upstream.fetch(request, &Conditions { validators: theirs, may_wait: true }).await?;
+        let signer = self.upstream.signer();
+        let mut spent = Spent::default();
+        spent.count(&reply, &signer);
+        let live = Arc::new(reply.headers.clone());
+        if reply.is_not_modified() {
+            return Ok(Said::NotModified(live));
+        }
+        self.stats.rule(reply.rule_held);
+        let terms = ask.terms(&lifetime, cutoff, &signer, self.clock.now());
+        let (entry, outcome) = match policy::after_reply(None, request, &parts, reply, &terms) {
+            After::Replaced(entry) => (self.store(*entry, None), Outcome::Fetched(Because::NotStored)),
+            After::DoNotStore(entry, reason) => (Arc::from(entry), Outcome::NotStored(reason)),
+            After::Freshened(_) | After::AskAgain => return Err(Error::new(Kind::Internal, "a 304 came as an answer")),
+        };
+        let ttl_secs = policy::fresh_secs(&entry, &lifetime);
+        let mut answer = Answer { live: Some(live), ..Answer::new(entry, outcome, ttl_secs) };
+        answer.add(spent);
+        Ok(Said::Answer(answer))
+    }
+
+    /// The table of lifetimes.
+    pub fn ttls(&self) -> &policy::TtlTable {
+        &self.ttls
+    }
+}

@@ -1,0 +1,92 @@
+//! Flags of `octocache serve`, and their help.
+//!
+//! Knows: names and texts. Does not know: what the values do.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::ModeArgs;
+use crate::units::{Size, Span};
+
+/// Where `serve` listens unless told otherwise.
+pub(crate) const PORT: u16 = 8420;
+
+const SERVE_EXAMPLE: &str = "\
+gh, all of it, through a Unix socket
+  octocache serve --unix ~/.octocache.sock &
+  gh config set http_unix_socket ~/.octocache.sock
+
+Everything that takes a base address
+  octocache serve &
+  new Octokit({ baseUrl: 'http://127.0.0.1:8420' })        # octokit.js
+  Github(base_url='http://127.0.0.1:8420')                 # PyGithub
+  curl -H \"Authorization: Bearer $GH_TOKEN\" http://127.0.0.1:8420/repos/cli/cli
+
+Each client sends its own token, and sees what that token may see. Changes pass through, and what they
+touch is asked for again. `Cache-Status` says how each answer came about.";
+
+/// Serve GitHub's API from the cache, for gh, octokit, PyGithub, curl as they are
+#[derive(Debug, ClapArgs)]
+#[command(after_help = SERVE_EXAMPLE)]
+pub(crate) struct ServeArgs {
+    /// Address to listen on; may be given several times [default: 127.0.0.1:8420, unless --unix is given]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "OCTOCACHE_LISTEN", value_delimiter = ',')]
+    pub(crate) listen: Vec<std::net::SocketAddr>,
+    /// Unix socket to listen on, for this user alone
+    #[arg(long, value_name = "PATH", env = "OCTOCACHE_UNIX")]
+    pub(crate) unix: Option<PathBuf>,
+    /// Listen beyond this machine, too; needs --secret-file
+    #[arg(long, requires = "secret_file", env = "OCTOCACHE_ALLOW_REMOTE", help_heading = "Access")]
+    pub(crate) allow_remote: bool,
+    /// File with a secret that each client must send as X-Octocache-Secret
+    #[arg(long, value_name = "FILE", env = "OCTOCACHE_SECRET_FILE", help_heading = "Access")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Sign requests of clients that have no token with ours: who may enter may then read what we may
+    #[arg(long, env = "OCTOCACHE_LEND_TOKEN", help_heading = "Access")]
+    pub(crate) lend_token: bool,
+    /// A name by which clients may come, beside localhost and loopback addresses
+    #[arg(long, value_name = "HOST", env = "OCTOCACHE_NAME", value_delimiter = ',', help_heading = "Access")]
+    pub(crate) name: Vec<String>,
+    /// Hand requests for this host on, too; `*` stands for any part of the name
+    #[arg(long, value_name = "HOST", env = "OCTOCACHE_ALLOW_HOST", value_delimiter = ',', help_heading = "Access")]
+    pub(crate) allow_host: Vec<String>,
+    /// Bytes of entries held in memory
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", env = "OCTOCACHE_MAX_MEMORY", help_heading = "Bounds")]
+    pub(crate) max_memory: Size,
+    /// Bytes of the store on disk; what was not used for longest goes first [default: the plan's max-size]
+    #[arg(long, value_name = "SIZE", env = "OCTOCACHE_MAX_SIZE", help_heading = "Bounds")]
+    pub(crate) max_size: Option<Size>,
+    /// Loose files beyond this number are folded into the bundle
+    #[arg(long, value_name = "N", default_value_t = 5_000, env = "OCTOCACHE_MAX_LOOSE", help_heading = "Bounds")]
+    pub(crate) max_loose: usize,
+    /// Connections at once; more wait
+    #[arg(long, value_name = "N", default_value_t = 4_096, env = "OCTOCACHE_MAX_CONNECTIONS", help_heading = "Bounds")]
+    pub(crate) max_connections: usize,
+    /// A client that says or takes nothing for so long is let go
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "75s",
+        env = "OCTOCACHE_IDLE_TIMEOUT",
+        help_heading = "Bounds"
+    )]
+    pub(crate) idle: Span,
+    /// How long requests under way may take to end after SIGTERM
+    #[arg(long, value_name = "DURATION", default_value = "10s", env = "OCTOCACHE_GRACE", help_heading = "Bounds")]
+    pub(crate) grace: Span,
+    /// Threads that serve [default: one per core]
+    #[arg(long, value_name = "N", env = "OCTOCACHE_WORKERS", help_heading = "Bounds")]
+    pub(crate) workers: Option<usize>,
+    /// Answer for so long after its lifetime with what is stale, and revalidate behind the answer
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "0s",
+        env = "OCTOCACHE_WHILE_REVALIDATE",
+        help_heading = "Cache"
+    )]
+    pub(crate) while_revalidate: Span,
+    #[command(flatten)]
+    pub(crate) mode: ModeArgs,
+}

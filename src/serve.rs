@@ -1,0 +1,107 @@
+//! A door for clients that speak GitHub's own API: a caching proxy on TCP and Unix sockets (D2).
+//!
+//! Knows: connections, who may enter, when to end. Does not know: how a request is answered
+//! (`exchange`), files.
+
+mod credentials;
+mod exchange;
+mod hosts;
+mod identities;
+mod listener;
+mod respond;
+mod upkeep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Response, StatusCode};
+use sha2::{Digest, Sha256};
+
+use crate::cache::Ask;
+use crate::error::Result;
+use crate::github::Wire;
+pub use hosts::Hosts;
+pub use identities::Common;
+use identities::Identities;
+pub use listener::{Listener, Listeners};
+use respond::Body;
+pub use upkeep::Room;
+
+/// What is served, and to whom.
+#[derive(Debug)]
+pub struct Settings {
+    /// What all identities share.
+    pub common: Common,
+    /// Which hosts requests may be for.
+    pub hosts: Hosts,
+    /// How questions are answered unless the client says otherwise.
+    pub ask: Ask,
+    /// What a client must show in `X-Octocache-Secret`, if anything.
+    pub secret: Option<String>,
+    /// Connections at once; more wait to be let in.
+    pub max_connections: usize,
+    /// A client that says or takes nothing for so long is let go.
+    pub idle: Duration,
+    /// How long requests under way may take to end when the server does.
+    pub grace: Duration,
+    /// How much the store may hold.
+    pub room: Room,
+    /// Another way to GitHub than HTTP.
+    pub wire: Option<Arc<dyn Wire>>,
+}
+
+/// Everything that answering a request needs.
+#[derive(Debug)]
+pub(crate) struct Door {
+    hosts: Hosts,
+    identities: Identities,
+    ask: Ask,
+    /// The digest of the secret: comparing digests tells nothing by the time it takes.
+    secret: Option<[u8; 32]>,
+    max_graphql_bytes: usize,
+}
+
+impl Door {
+    fn may_enter(&self, headers: &HeaderMap) -> bool {
+        let Some(secret) = self.secret else { return true };
+        headers
+            .get("x-octocache-secret")
+            .is_some_and(|shown| <[u8; 32]>::from(Sha256::digest(shown.as_bytes())) == secret)
+    }
+
+    /// Pages of this server itself, below `/_octocache`.
+    fn own_page(&self, path: &str) -> Response<Body> {
+        match path {
+            "/health" => {
+                let (bytes, entries) = self.identities.common().stack.memory_size();
+                let text = serde_json::json!({
+                    "status": "ok", "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(),
+                    "memory": { "entries": entries, "bytes": bytes },
+                });
+                let mut response = Response::new(Body::Whole(Some(text.to_string().into())));
+                let json = http::HeaderValue::from_static("application/json; charset=utf-8");
+                response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+                response
+            }
+            _ => respond::refusal(StatusCode::NOT_FOUND, "octocache: there is no such page"),
+        }
+    }
+}
+
+/// Serves on `listeners` until `ended` is ready; then takes no more, lets what is under way end, and
+/// writes what is still to be written.
+pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<Output = ()>) -> Result<()> {
+    let Settings { common, hosts, ask, secret, max_connections, idle, grace, room, wire } = settings;
+    let door = Arc::new(Door {
+        hosts,
+        identities: Identities::new(common, wire),
+        ask,
+        secret: secret.map(|secret| Sha256::digest(secret.as_bytes()).into()),
+        max_graphql_bytes: 4 << 20,
+    });
+    let upkeep = tokio::spawn(upkeep::run(door.clone(), room));
+    listener::accept(&door, listeners, max_connections, idle, grace, ended).await;
+    upkeep.abort();
+    door.identities.drained().await;
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Whom clients are: each token has a cache and a budget of its own, over one store and one pool of
+//! connections.
+//!
+//! Knows: which token gets which partition, and how many identities are kept. Does not know: HTTP.
+
+use std::sync::Arc;
+
+use quick_cache::sync::Cache as Table;
+
+use super::credentials::Credentials;
+use crate::cache::{Behind, Cache};
+use crate::clock::Clock;
+use crate::github::{GitHub, Identity as As, Options, Wire, over_http};
+use crate::partition::Partition;
+use crate::policy::TtlTable;
+use crate::request::Api;
+use crate::stack::Stack;
+use crate::stats::Stats;
+use crate::token::Token;
+
+/// Identities that are kept; who was not seen for longest goes.
+const MAX_IDENTITIES: usize = 1_000;
+
+/// One identity: its view of the store, and its account at GitHub.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) cache: Arc<Cache>,
+    pub(super) github: Arc<GitHub>,
+}
+
+/// What identities are made of.
+#[derive(Debug)]
+pub struct Common {
+    /// The API.
+    pub api: Api,
+    /// How GitHub is reached; the identity in it is this server's own.
+    pub options: Options,
+    /// The partition of that identity.
+    pub partition: Partition,
+    /// Lifetimes.
+    pub ttls: TtlTable,
+    /// The store, with memory over it.
+    pub stack: Arc<Stack>,
+    /// The time.
+    pub clock: Clock,
+    /// Whether requests without a token are signed with this server's own.
+    pub lend: bool,
+}
+
+/// All identities.
+#[derive(Debug)]
+pub(super) struct Identities {
+    common: Common,
+    wire: Arc<dyn Wire>,
+    stats: Arc<Stats>,
+    behind: Behind,
+    own: Arc<Identity>,
+    public: Arc<Identity>,
+    known: Table<String, Arc<Identity>>,
+}
+
+impl Identities {
+    /// Over HTTP, or over another wire.
+    pub(super) fn new(common: Common, wire: Option<Arc<dyn Wire>>) -> Self {
+        let wire = wire.unwrap_or_else(|| over_http(&common.options));
+        let (stats, behind) = (Arc::<Stats>::default(), Behind::default());
+        let make = |options: Options, partition| Self::make(&common, &wire, &stats, &behind, options, partition);
+        let own = make(common.options.clone(), common.partition.clone());
+        let public =
+            make(Options { identity: As::Public, entity: None, ..common.options.clone() }, Partition::public());
+        Self { known: Table::new(MAX_IDENTITIES), own, public, wire, stats, behind, common }
+    }
+
+    fn make(
+        common: &Common,
+        wire: &Arc<dyn Wire>,
+        stats: &Arc<Stats>,
+        behind: &Behind,
+        options: Options,
+        partition: Partition,
+    ) -> Arc<Identity> {
+        let github = Arc::new(GitHub::over(wire.clone(), options, common.clock.clone()));
+        let cache = Cache::new(
+            common.api.clone(),
+            partition,
+            common.stack.clone(),
+            github.clone(),
+            common.ttls.clone(),
+            common.clock.clone(),
+        );
+        Arc::new(Identity { cache: Arc::new(cache.resident(stats.clone(), behind.clone())), github })
+    }
+
+    /// Whose view a client gets. `None` for one that has none which lasts.
+    pub(super) fn of(&self, credentials: &Credentials) -> Option<Arc<Identity>> {
+        match credentials {
+            Credentials::None => Some(self.nobody()),
+            Credentials::Token(token) => Some(self.of_token(token)),
+            Credentials::Other => None,
+        }
+    }
+
+    /// Who has no token: nobody, or us.
+    pub(super) fn nobody(&self) -> Arc<Identity> {
+        if self.common.lend { self.own.clone() } else { self.public.clone() }
+    }
+
+    /// Nobody, whoever we are.
+    pub(super) fn public(&self) -> Arc<Identity> {
+        self.public.clone()
+    }
+
+    fn of_token(&self, token: &Token) -> Arc<Identity> {
+        let digest = token.digest();
+        if let As::Token(own) = &self.common.options.identity
+            && own.digest() == digest
+        {
+            return self.own.clone();
+        }
+        if let Some(known) = self.known.get(&digest) {
+            return known;
+        }
+        let options = Options { identity: As::Token(token.clone()), entity: None, ..self.common.options.clone() };
+        let made = Self::make(&self.common, &self.wire, &self.stats, &self.behind, options, Partition::token(token));
+        self.known.insert(digest, made.clone());
+        made
+    }
+
+    /// What all of them share.
+    pub(super) fn common(&self) -> &Common {
+        &self.common
+    }
+
+    /// Waits for everything that is still to be written, and writes what was only noted.
+    pub(super) async fn drained(&self) {
+        self.behind.drained().await;
+        self.flush();
+    }
+
+    /// Writes what was only noted in memory: statistics, freshenings, last uses.
+    pub(super) fn flush(&self) {
+        let all = self.known.iter().map(|(_, identity)| identity);
+        let sent: u32 =
+            all.chain([self.own.clone(), self.public.clone()]).map(|identity| identity.cache.upstream().sent()).sum();
+        self.common.stack.flush();
+        self.stats.flush(self.common.stack.dir(), sent);
+    }
+}

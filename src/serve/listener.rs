@@ -1,0 +1,209 @@
+//! Sockets: letting clients in, bounded in number and time, and out again.
+//!
+//! Knows: TCP, Unix sockets, how many and how long. Does not know: what is said on them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+#[cfg(unix)]
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+
+use super::{Door, exchange};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The largest head of a request.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// After a failure to let somebody in, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A socket that clients come to.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket; its file goes when this does, if it is ours.
+    #[cfg(unix)]
+    Unix(UnixListener, Option<SocketFile>),
+}
+
+/// All of them.
+pub type Listeners = Vec<Listener>;
+
+/// The file of a socket that we made.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _already_gone = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Listener {
+    /// Binds a TCP address.
+    pub async fn tcp(address: SocketAddr) -> Result<Self> {
+        TcpListener::bind(address).await.map(Listener::Tcp).map_err(|cause| {
+            let error = Error::usage(format!("cannot listen on {address}")).because(cause);
+            error.hint("is another octocache serving there? choose another with --listen")
+        })
+    }
+
+    /// Binds a Unix socket for this user alone. A socket that nobody serves any more is replaced.
+    #[cfg(unix)]
+    pub fn unix(path: &Path) -> Result<Self> {
+        let failed = |cause: io::Error| Error::usage(format!("cannot listen on {}", path.display())).because(cause);
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            files::create_private_dir(dir).map_err(failed)?;
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(Error::usage(format!("another process serves on {}", path.display()))
+                .hint("stop it, or choose another path with --unix"));
+        }
+        let is_socket = std::fs::symlink_metadata(path)
+            .is_ok_and(|meta| std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()));
+        if is_socket {
+            std::fs::remove_file(path).map_err(failed)?;
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(failed)?;
+        Ok(Listener::Unix(listener, Some(SocketFile(path.to_owned()))))
+    }
+
+    /// What a service manager has opened for us (`sd_listen_fds`), if it has.
+    pub fn inherited() -> Result<Listeners> {
+        let failed =
+            |cause: io::Error| Error::usage("a socket that the service manager opened is not usable").because(cause);
+        let mut sockets = listenfd::ListenFd::from_env();
+        let mut listeners = Listeners::new();
+        for at in 0..sockets.len() {
+            #[cfg(unix)]
+            if let Ok(Some(unix)) = sockets.take_unix_listener(at) {
+                unix.set_nonblocking(true).map_err(failed)?;
+                listeners.push(Listener::Unix(UnixListener::from_std(unix).map_err(failed)?, None));
+                continue;
+            }
+            if let Some(tcp) = sockets.take_tcp_listener(at).map_err(failed)? {
+                tcp.set_nonblocking(true).map_err(failed)?;
+                listeners.push(Listener::Tcp(TcpListener::from_std(tcp).map_err(failed)?));
+            }
+        }
+        Ok(listeners)
+    }
+
+    /// Where clients find it.
+    pub fn address(&self) -> String {
+        match self {
+            Listener::Tcp(listener) => {
+                listener.local_addr().map_or_else(|_| "?".to_owned(), |address| format!("http://{address}"))
+            }
+            #[cfg(unix)]
+            Listener::Unix(listener, _) => {
+                let address = listener.local_addr().ok();
+                address
+                    .and_then(|address| address.as_pathname().map(|path| path.display().to_string()))
+                    .unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// Lets clients in until `ended`, then waits for what is under way, at most `grace`.
+pub(super) async fn accept(
+    door: &Arc<Door>,
+    listeners: Listeners,
+    max_connections: usize,
+    idle: Duration,
+    grace: Duration,
+    ended: impl Future<Output = ()>,
+) {
+    let places = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let graceful = GracefulShutdown::new();
+    {
+        let loops = listeners.into_iter().map(|listener| accept_on(door, listener, &places, idle, &graceful));
+        tokio::select! {
+            _ = futures_util::future::join_all(loops) => {}
+            () = ended => {}
+        }
+    }
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = tokio::time::sleep(grace) => tracing::warn!(?grace, "some requests did not end in time"),
+    }
+}
+
+async fn accept_on(
+    door: &Arc<Door>,
+    listener: Listener,
+    places: &Arc<Semaphore>,
+    idle: Duration,
+    graceful: &GracefulShutdown,
+) {
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let failed = |error: io::Error| tracing::warn!(%error, "a connection cannot be taken");
+        match &listener {
+            Listener::Tcp(tcp) => match tcp.accept().await {
+                Ok((stream, _)) => {
+                    let _best_effort = stream.set_nodelay(true);
+                    talk(door, stream, idle, graceful, place);
+                }
+                Err(error) => {
+                    failed(error);
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+            #[cfg(unix)]
+            Listener::Unix(unix, _) => match unix.accept().await {
+                Ok((stream, _)) => talk(door, stream, idle, graceful, place),
+                Err(error) => {
+                    failed(error);
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+        }
+    }
+}
+
+fn talk<S>(
+    door: &Arc<Door>,
+    stream: S,
+    idle: Duration,
+    graceful: &GracefulShutdown,
+    place: tokio::sync::OwnedSemaphorePermit,
+) where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let door = door.clone();
+    let service = service_fn(move |request| {
+        let door = door.clone();
+        async move { Ok::<_, std::convert::Infallible>(exchange::answer(&door, request).await) }
+    });
+    let mut patient = tokio_io_timeout::TimeoutStream::new(stream);
+    // Reading waits for the head's own time-out; whoever takes nothing is let go.
+    patient.set_write_timeout(Some(idle));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(idle)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(Box::pin(patient)), service);
+    let watched = graceful.watch(connection);
+    tokio::spawn(async move {
+        if let Err(error) = watched.await {
+            tracing::debug!(%error, "a connection ended");
+        }
+        drop(place);
+    });
+}

@@ -1,0 +1,543 @@
+//! The proxy as clients meet it: real processes, real sockets, real gh and curl, a simulated GitHub.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::binary::BINARY;
+use crate::harness::sim::{Doc, Fault, Sim};
+use crate::harness::world;
+use octocache::clock::Clock;
+use serde_json::{Value, json};
+
+pub const TOKEN: &str = "ghp_ClientClientClientClientClientClient";
+const OTHER: &str = "ghp_OtherOtherOtherOtherOtherOtherOtherOt";
+
+/// A server of ours before a simulated GitHub.
+pub struct Server {
+    pub sim: Sim,
+    pub dir: tempfile::TempDir,
+    child: Option<Child>,
+    /// `http://127.0.0.1:PORT`.
+    pub tcp: String,
+}
+
+impl Server {
+    pub fn start(args: &[&str]) -> Self {
+        let sim = Sim::start(Clock::System);
+        world::organisation(&sim, 10);
+        sim.token(TOKEN, "client");
+        sim.token(OTHER, "other");
+        let mut server = Self { sim, dir: tempfile::tempdir().unwrap(), child: None, tcp: String::new() };
+        server.run(args);
+        server
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("s.sock")
+    }
+
+    /// Starts the process; once more, after [`Server::stop`].
+    pub fn run(&mut self, args: &[&str]) {
+        let mut command = Command::new(BINARY);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--unix"]).arg(self.socket()).args(args);
+        // gh says it speaks to api.github.com, whatever is behind the socket.
+        command.args(["--allow-host", "uploads.github.com"]);
+        command.env_clear().env("HOME", self.dir.path()).current_dir(self.dir.path());
+        command.env("OCTOCACHE_API_URL", self.sim.url()).env("OCTOCACHE_NAME", "api.github.com");
+        command.env("OCTOCACHE_TOKEN", OTHER);
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = Vec::new();
+        self.tcp.clear();
+        while self.tcp.is_empty() || !self.socket().exists() {
+            let Some(Ok(line)) = lines.next() else { panic!("{}: {said:?}", child.wait().unwrap()) };
+            if let Some((_, address)) = line.split_once(" at http") {
+                self.tcp = format!("http{address}");
+            }
+            said.push(line);
+        }
+        // What it goes on to say must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        self.child = Some(child);
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        let mut child = self.child.take().unwrap();
+        Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        child.wait().unwrap()
+    }
+
+    /// `curl ARGS` to a path at the TCP door, as a client with a token; status, headers, body.
+    pub fn curl(&self, path: &str, args: &[&str]) -> Reply {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-i", "--max-time", "20", "-H", &format!("Authorization: Bearer {TOKEN}")]).args(args);
+        command.arg(format!("{}{path}", self.tcp));
+        Reply::read(&command.output().unwrap())
+    }
+
+    pub fn gh(&self, args: &[&str]) -> Output {
+        let config = self.dir.path().join("gh");
+        std::fs::create_dir_all(&config).unwrap();
+        std::fs::write(config.join("config.yml"), format!("http_unix_socket: {}\n", self.socket().display())).unwrap();
+        let mut command = Command::new("gh");
+        command.args(args).env_clear().env("HOME", self.dir.path()).env("GH_CONFIG_DIR", config);
+        command.env("PATH", std::env::var_os("PATH").unwrap()).env("GH_TOKEN", TOKEN).current_dir(self.dir.path());
+        command.output().unwrap()
+    }
+
+    /// gh's output; it must succeed.
+    pub fn gh_says(&self, args: &[&str]) -> String {
+        let output = self.gh(args);
+        assert!(output.status.success(), "gh {args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ended = child.kill();
+            let _reaped = child.wait();
+        }
+    }
+}
+
+/// What curl printed.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    fn read(output: &Output) -> Self {
+        assert!(output.status.success(), "{output:?}");
+        let mut rest = &output.stdout[..];
+        loop {
+            let at = rest.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+            let head = String::from_utf8(rest[..at].to_vec()).unwrap();
+            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+            rest = &rest[at + 4..];
+            if status != 100 {
+                return Self { status, head, body: rest.to_vec() };
+            }
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    pub fn cache_status(&self) -> &str {
+        self.header("cache-status").unwrap_or_default()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+/// Real tools are there in CI, and missing elsewhere is said.
+pub fn has(tool: &str) -> bool {
+    let found = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    assert!(found || std::env::var_os("CI").is_none(), "{tool} is missing");
+    if !found {
+        eprintln!("SKIPPED: {tool} is missing");
+    }
+    found
+}
+
+#[test]
+fn a_hit_is_byte_exact_with_age_limits_and_cache_status() {
+    let server = Server::start(&[]);
+    let odd = b"{ \"a\" : 1.0,\n\"b\":\"\\u00e9\" }\n".to_vec();
+    server.sim.put("/odd", Doc::Raw { content_type: "application/json; charset=utf-8", body: odd.clone().into() });
+    let first = server.curl("/odd", &[]);
+    assert_eq!((first.status, &first.body), (200, &odd));
+    assert!(first.cache_status().starts_with("octocache; fwd=uri-miss; fwd-status=200; stored"), "{}", first.head);
+    let second = server.curl("/odd", &[]);
+    assert_eq!((second.status, &second.body), (200, &odd));
+    assert!(second.cache_status().starts_with("octocache; hit; ttl="), "{}", second.head);
+    assert!(second.header("age").is_some());
+    assert_eq!(second.header("content-type"), Some("application/json; charset=utf-8"));
+    assert_eq!(second.header("etag"), first.header("etag"));
+    // Live, not those of the stored answer: another request has been charged meanwhile.
+    server.curl("/users/octocat", &[]);
+    let third = server.curl("/odd", &[]);
+    assert_eq!(third.header("x-ratelimit-remaining"), Some("998"));
+    assert_eq!(server.sim.take_counts(), (2, 2));
+    // Every spelling of plain JSON, with or without GHES's prefix, is the same entry.
+    for (path, accept) in
+        [("/odd", "*/*"), ("/odd", "application/json"), ("/api/v3/odd", "application/vnd.github.v3+json")]
+    {
+        assert!(server.curl(path, &["-H", &format!("Accept: {accept}")]).cache_status().contains("hit"));
+    }
+    let raw = server.curl("/odd", &["-H", "Accept: application/vnd.github.raw"]);
+    assert!(raw.cache_status().contains("uri-miss"));
+    assert_eq!(server.sim.take_counts(), (1, 1));
+}
+
+#[test]
+fn what_one_token_may_see_is_no_answer_for_another() {
+    let server = Server::start(&[]);
+    server.sim.put("/repos/acme/secret", Doc::json(json!({ "secret": true })));
+    server.sim.with(|state| state.visible_to.insert("/repos/acme/secret".into(), vec!["client".into()]));
+    assert_eq!(server.curl("/repos/acme/secret", &[]).status, 200);
+    let other = format!("Authorization: token {OTHER}");
+    let get = |auth: &[&str]| {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-i"]).args(auth).arg(format!("{}/repos/acme/secret", server.tcp));
+        Reply::read(&command.output().unwrap())
+    };
+    for auth in [&["-H", &other][..], &[]] {
+        let refused = get(auth);
+        assert_eq!(refused.status, 404, "{}", refused.head);
+        assert!(!String::from_utf8_lossy(&refused.body).contains("secret\":true"));
+    }
+    assert_eq!(get(&["-H", "Authorization: Bearer ghp_nobodyknows"]).status, 401);
+    // In another form, the same token is the same client.
+    assert!(get(&["-u", &format!("me:{TOKEN}")]).cache_status().contains("hit"));
+    // An App's claim lasts minutes: handed on, never kept.
+    let claim = "Authorization: Bearer eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiIxIn0.c2ln";
+    server.sim.take_counts();
+    for _ in 0..2 {
+        assert!(get(&["-H", claim]).cache_status().contains("bypass"));
+    }
+    assert_eq!(server.sim.take_counts().0, 2);
+}
+
+#[test]
+fn conditional_clients_get_304_from_the_cache_and_cold_ones_from_github() {
+    let server = Server::start(&[]);
+    let path = "/repos/acme/repo-0001";
+    // Cold, with a validator from elsewhere: GitHub decides, and its 304 is for this client alone.
+    let tag = server.curl(path, &[]).header("etag").unwrap().to_owned();
+    let mut fresh =
+        Server { sim: Sim::start(Clock::System), dir: tempfile::tempdir().unwrap(), child: None, tcp: String::new() };
+    fresh.sim.token(TOKEN, "client");
+    let doc = server.sim.with(|state| state.docs[path].clone());
+    fresh.sim.put(path, doc);
+    fresh.run(&[]);
+    let condition = format!("If-None-Match: {tag}");
+    for _ in 0..2 {
+        let not_modified = fresh.curl(path, &["-H", &condition]);
+        assert_eq!((not_modified.status, not_modified.body.len()), (304, 0), "{}", not_modified.head);
+    }
+    assert_eq!(fresh.sim.take_counts(), (2, 0), "a 304 without a body is never stored");
+    let plain = fresh.curl(path, &[]);
+    assert_eq!(plain.status, 200);
+    assert_eq!(fresh.sim.take_counts(), (1, 1));
+    // Warm: the cache answers.
+    for condition in [condition.as_str(), "If-None-Match: \"x\", *", "If-Modified-Since: Tue, 14 Nov 2023 22:13:20 GMT"]
+    {
+        let not_modified = fresh.curl(path, &["-H", condition]);
+        assert_eq!((not_modified.status, not_modified.body.len()), (304, 0), "{condition}");
+        assert!(not_modified.header("etag").is_some() && not_modified.cache_status().contains("hit"));
+    }
+    assert_eq!(fresh.curl(path, &["-H", "If-None-Match: \"other\""]).status, 200);
+    assert_eq!(fresh.sim.take_counts(), (0, 0));
+}
+
+#[test]
+fn clients_directives_are_obeyed() {
+    let server = Server::start(&[]);
+    let path = "/repos/acme/repo-0002";
+    let asked = |directive: &str| {
+        let reply = server.curl(path, &["-H", directive]);
+        (reply.status, reply.cache_status().to_owned(), server.sim.take_counts())
+    };
+    assert_eq!(asked("Cache-Control: only-if-cached").0, 504);
+    assert_eq!(asked("Cache-Control: max-age=60").2, (1, 1));
+    assert_eq!(asked("Cache-Control: max-age=60").2, (0, 0));
+    let (status, how, counts) = asked("Cache-Control: no-cache");
+    assert_eq!((status, counts), (200, (1, 0)));
+    assert!(how.contains("fwd=stale; fwd-status=304"), "{how}");
+    let (_, how, counts) = asked("Cache-Control: no-store");
+    assert!(how.contains("detail=mode") && counts == (1, 1), "{how}");
+    assert_eq!(asked("Pragma: no-cache").2, (1, 0));
+    assert_eq!(asked("X-GH-CACHE-TTL: 1h").2, (0, 0));
+}
+
+#[test]
+fn links_and_redirects_lead_back_to_the_door() {
+    let server = Server::start(&[]);
+    let next = |reply: &Reply| octocache::link::next(reply.header("link").unwrap_or_default()).map(str::to_owned);
+    let first = server.curl("/repos/acme/repo-0005/issues?per_page=100", &[]);
+    let second = next(&first).unwrap();
+    let path = second.strip_prefix(&server.tcp).unwrap();
+    assert!(path.starts_with("/repositories/5/issues?"), "{second}");
+    let last = server.curl(path, &[]);
+    assert_eq!((last.status, last.json().as_array().unwrap().len()), (200, 85));
+    let with_prefix = server.curl("/api/v3/repos/acme/repo-0005/issues?per_page=100", &[]);
+    assert!(next(&with_prefix).unwrap().starts_with(&format!("{}/api/v3/repositories/5/", server.tcp)));
+    server.sim.put("/repos/old/name", Doc::Redirect("/repos/acme/repo-0003".into()));
+    for _ in 0..2 {
+        let moved = server.curl("/repos/old/name", &[]);
+        assert_eq!(
+            (moved.status, moved.header("location").unwrap_or_else(|| panic!("{}", moved.head))),
+            (301, &*format!("{}/repos/acme/repo-0003", server.tcp))
+        );
+    }
+    server.sim.put("/archive", Doc::Elsewhere("https://codeload.github.com/x".into()));
+    assert_eq!(server.curl("/archive", &[]).header("location"), Some("https://codeload.github.com/x"));
+    // Through an HTTP proxy's form of request, addresses are such that the client can follow.
+    let mut command = Command::new("curl");
+    let target = format!("{}/repos/acme/repo-0005/issues", server.sim.url());
+    command.args([
+        "-sS",
+        "-i",
+        "--noproxy",
+        "",
+        "-x",
+        &server.tcp,
+        "-H",
+        &format!("Authorization: token {TOKEN}"),
+        &target,
+    ]);
+    let proxied = Reply::read(&command.output().unwrap());
+    assert!(next(&proxied).is_some_and(|next| next.starts_with(&server.sim.url())), "{}", proxied.head);
+}
+
+#[test]
+fn changes_pass_through_and_the_next_read_sees_them() {
+    let server = Server::start(&[]);
+    let list = "/repos/acme/repo-0004/issues";
+    let count = |server: &Server| server.curl(list, &[]).json().as_array().unwrap().len();
+    let before = count(&server);
+    assert_eq!(count(&server), before);
+    assert_eq!(server.sim.take_counts().0, 1);
+    let created = server.curl(list, &["-X", "POST", "-d", r#"{"title":"new"}"#]);
+    assert_eq!((created.status, created.json()["title"].as_str()), (201, Some("new")));
+    assert!(created.cache_status().contains("fwd=method"));
+    assert_eq!(count(&server), before + 1, "what was created is there at once");
+    // A refused change outdates nothing.
+    server.curl("/repos/acme/repo-0003", &[]);
+    server.sim.take_counts();
+    assert_eq!(server.curl("/repos/acme/repo-0003/nothing", &["-X", "PATCH", "-d", "{}"]).status, 404);
+    assert!(server.curl("/repos/acme/repo-0003", &[]).cache_status().contains("hit"));
+    server.curl("/repos/acme/repo-0003", &["-X", "PATCH", "-d", r#"{"description":"changed"}"#]);
+    assert_eq!(server.curl("/repos/acme/repo-0003", &[]).json()["description"], "changed");
+    assert_eq!(server.curl("/repos/acme/repo-0003", &["-X", "DELETE"]).status, 204);
+    assert_eq!(server.curl("/repos/acme/repo-0003", &[]).status, 404);
+}
+
+#[test]
+fn graphql_questions_are_cached_and_changes_are_not() {
+    let server = Server::start(&[]);
+    let ask = |document: &str, variables: Value| {
+        let body = json!({ "query": document, "variables": variables }).to_string();
+        server.curl("/graphql", &["-d", &body])
+    };
+    let document = "query Q($o: String!, $n: String!) { repository(owner: $o, name: $n) { name } }";
+    let first = ask(document, json!({ "o": "acme", "n": "repo-0001" }));
+    assert_eq!(first.json()["data"]["repository"]["name"], "repo-0001");
+    let again = ask(
+        "# the same\nquery Q($o:String!,$n:String!){repository(owner:$o name:$n){name}}",
+        json!({ "n": "repo-0001", "o": "acme" }),
+    );
+    assert!(again.cache_status().contains("hit"), "{}", again.head);
+    assert_eq!(again.body, first.body);
+    assert!(!ask(document, json!({ "o": "acme", "n": "repo-0002" })).cache_status().contains("hit"));
+    assert_eq!(server.sim.take_counts().0, 2);
+    for (document, sent) in [
+        ("query Q { viewer { login } rateLimit { remaining } }", 2),
+        ("query Q { repository(owner: \"acme\", name: \"none\") { name } }", 2),
+        ("{ broken", 2),
+        ("query Q { viewer { login } }", 1),
+    ] {
+        ask(document, json!({}));
+        ask(document, json!({}));
+        assert_eq!(server.sim.take_counts().0, sent, "{document}");
+    }
+    // A mutation goes through each time, and what was asked before is asked again.
+    for _ in 0..2 {
+        assert_eq!(ask("mutation { addStar(input: {}) { clientMutationId } }", json!({})).status, 200);
+    }
+    assert!(!ask(document, json!({ "o": "acme", "n": "repo-0001" })).cache_status().contains("hit"));
+    assert_eq!(server.sim.take_counts().0, 3);
+    // Features are part of the question.
+    let body = json!({ "query": document, "variables": { "o": "acme", "n": "repo-0001" } }).to_string();
+    let featured = server.curl("/graphql", &["-d", &body, "-H", "GraphQL-Features: merge_queue"]);
+    assert!(!featured.cache_status().contains("hit"));
+    assert_eq!(server.sim.log().last().unwrap().headers["graphql-features"], "merge_queue");
+}
+
+#[test]
+fn nobody_gets_in_or_on_who_should_not() {
+    let server = Server::start(&[]);
+    let status = |args: &[&str]| server.curl("/users/octocat", args).status;
+    assert_eq!(status(&["-H", "Host: evil.example"]), 421);
+    assert_eq!(status(&["-H", "Host: 127.0.0.1.evil.example"]), 421);
+    assert_eq!(status(&["-H", "Origin: https://evil.example"]), 403);
+    assert_eq!(status(&["-H", "Sec-Fetch-Site: cross-site"]), 403);
+    assert_eq!(status(&["-H", "Upgrade: websocket", "-H", "Connection: upgrade"]), 501);
+    assert_eq!(server.sim.take_counts().0, 0);
+    let mut raw = UnixStream::connect(server.socket()).unwrap();
+    raw.write_all(b"GET /x HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    raw.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 421 ") && answer.contains("--allow-host"), "{answer}");
+    // A head without end is cut off.
+    let mut raw = UnixStream::connect(server.socket()).unwrap();
+    raw.write_all(b"GET /x HTTP/1.1\r\n").unwrap();
+    let endless = format!("x: {}\r\n", "y".repeat(1_000));
+    while raw.write_all(endless.as_bytes()).is_ok() {}
+    // And the server is there after all that.
+    assert_eq!(status(&[]), 200);
+    let mode = std::fs::metadata(server.socket()).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+}
+
+#[test]
+fn a_listener_beyond_this_machine_needs_a_flag_and_a_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    let serve = |args: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command
+            .args(["serve", "--listen", "0.0.0.0:0"])
+            .args(args)
+            .env_clear()
+            .env("HOME", dir.path())
+            .current_dir(dir.path());
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    std::fs::write(&secret, "short").unwrap();
+    let path = secret.to_str().unwrap();
+    for (args, words) in [
+        (&[][..], "--allow-remote"),
+        (&["--allow-remote"], "--secret-file"),
+        (&["--allow-remote", "--secret-file", "/none"], "no file"),
+        (&["--allow-remote", "--secret-file", path], "shorter than 16"),
+    ] {
+        let (code, said) = serve(args);
+        assert!(code == 2 && said.contains(words), "{args:?}: {code} {said}");
+    }
+    std::fs::write(&secret, "a secret that is long enough\n").unwrap();
+    let server = Server::start(&["--secret-file", path]);
+    assert_eq!(server.curl("/users/octocat", &[]).status, 401);
+    assert_eq!(server.curl("/users/octocat", &["-H", "X-Octocache-Secret: wrong"]).status, 401);
+    assert_eq!(server.curl("/users/octocat", &["-H", "X-Octocache-Secret: a secret that is long enough"]).status, 200);
+    let sent = server.sim.log();
+    assert!(sent.iter().all(|logged| !logged.headers.contains_key("x-octocache-secret")));
+}
+
+#[test]
+fn failures_are_answered_as_githubs_clients_expect_and_stale_answers_stand_in() {
+    let server = Server::start(&["--retries", "0", "--ttl", "0s"]);
+    let path = "/repos/acme/repo-0001";
+    let good = server.curl(path, &[]);
+    server.sim.fail_next(&[Fault::Status(500)]);
+    let stale = server.curl(path, &[]);
+    assert_eq!((stale.status, &stale.body), (200, &good.body));
+    assert!(stale.cache_status().contains("detail=stale-server-error"), "{}", stale.head);
+    server.sim.fail_next(&[Fault::Drop]);
+    assert_eq!(server.curl("/repos/acme/repo-0002", &[]).status, 502);
+    // Three in a row would be taken for an outage.
+    assert_eq!(server.curl("/repos/acme/repo-0003", &[]).status, 200);
+    server.sim.fail_next(&[Fault::Status(503)]);
+    assert_eq!(server.curl("/repos/acme/repo-0002", &[]).status, 503);
+    server.sim.fail_next(&[Fault::Secondary(Some(77))]);
+    let limited = server.curl("/repos/acme/repo-0002", &[]);
+    assert_eq!(limited.status, 403);
+    assert_eq!(limited.header("x-ratelimit-remaining"), Some("0"));
+    let wait: u64 = limited.header("retry-after").unwrap().parse().unwrap();
+    assert!((75..=77).contains(&wait), "{wait}");
+    assert!(limited.json()["message"].as_str().unwrap().contains("rate limit"));
+    // While it lasts, nothing of that client's goes up.
+    server.sim.take_counts();
+    assert!(server.curl(path, &[]).cache_status().contains("stale-limited"));
+    assert_eq!(server.curl("/repos/acme/repo-0003", &["-X", "PATCH", "-d", "{}"]).status, 403);
+    assert_eq!(server.sim.take_counts().0, 0);
+}
+
+#[test]
+fn bodies_stream_and_what_is_unusual_passes() {
+    let server = Server::start(&[]);
+    let big = vec![b'x'; 30 << 20];
+    server
+        .sim
+        .put("/repos/acme/big/asset", Doc::Raw { content_type: "application/octet-stream", body: big.clone().into() });
+    let asset = server.curl("/repos/acme/big/asset", &["-H", "Accept: application/octet-stream"]);
+    assert_eq!((asset.status, asset.body.len()), (200, big.len()));
+    assert!(asset.cache_status().contains("fwd=bypass"));
+    let head = server.curl("/users/octocat", &["-I"]);
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert!(head.header("content-length").is_some());
+    let range = server.curl("/users/octocat", &["-H", "Range: bytes=0-3"]);
+    assert!(range.cache_status().contains("bypass"));
+    // A large upload goes through in one piece, with its length.
+    let file = server.dir.path().join("upload");
+    std::fs::write(&file, vec![b'u'; 5 << 20]).unwrap();
+    let up = server.curl("/echo/upload", &["-X", "PUT", "--data-binary", &format!("@{}", file.display())]);
+    assert_eq!((up.status, up.json()["body"].as_str().unwrap().len()), (200, 5 << 20));
+    assert_eq!(server.sim.log().last().unwrap().headers["content-length"], (5 << 20).to_string());
+}
+
+#[test]
+fn it_ends_when_it_is_told_to_and_begins_where_it_was() {
+    let mut server = Server::start(&[]);
+    for n in 0..10 {
+        server.curl(&format!("/repos/acme/repo-{n:04}"), &[]);
+    }
+    server.sim.take_counts();
+    assert!(server.stop().success());
+    assert!(!server.socket().exists());
+    server.run(&[]);
+    for n in 0..10 {
+        assert!(server.curl(&format!("/repos/acme/repo-{n:04}"), &[]).cache_status().contains("hit"));
+    }
+    assert_eq!(server.sim.take_counts(), (0, 0));
+    // A second one on the same socket is refused; the socket of a killed one is replaced.
+    let mut second = Command::new(BINARY);
+    second.args(["serve", "--unix"]).arg(server.socket()).env_clear().env("HOME", server.dir.path());
+    let second = second.current_dir(server.dir.path()).output().unwrap();
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another process serves"), "{second:?}");
+    let mut child = server.child.take().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(server.socket().exists());
+    server.run(&[]);
+    assert_eq!(server.curl("/users/octocat", &[]).status, 200);
+}
+
+#[test]
+fn the_real_gh_asks_once_and_sees_its_own_changes() {
+    if !has("gh") {
+        return;
+    }
+    let server = Server::start(&[]);
+    let actions = "/repos/acme/repo-0004/actions";
+    let none = Doc::List { items: vec![], wrapped_in: Some("workflows"), numeric: None };
+    server.sim.put(&format!("{actions}/workflows"), none);
+    server.sim.put(&format!("{actions}/workflows/0"), Doc::json(json!({ "id": 0, "name": "ci" })));
+    let script: &[&[&str]] = &[
+        &["issue", "list", "-R", "acme/repo-0004"],
+        &["release", "list", "-R", "acme/repo-0004"],
+        &["run", "list", "-R", "acme/repo-0004"],
+        &["api", "--paginate", "/repos/acme/repo-0005/issues"],
+        &["api", "graphql", "-f", "query={viewer{login}}"],
+        &["repo", "view", "acme/repo-0004"],
+    ];
+    let once: Vec<String> = script.iter().map(|args| server.gh_says(args)).collect();
+    let first = server.sim.log();
+    server.sim.take_counts();
+    let twice: Vec<String> = script.iter().map(|args| server.gh_says(args)).collect();
+    assert_eq!(once, twice);
+    let second: Vec<String> =
+        server.sim.log().iter().map(|logged| format!("{} {}", logged.method, logged.target)).collect();
+    assert_eq!(second, Vec::<String>::new(), "the first time it were {}", first.len());
+    assert!(once[0].contains("acme/repo-0004: issue 3"), "{}", once[0]);
+    let created = server.gh_says(&["api", "-X", "POST", "/repos/acme/repo-0004/issues", "-f", "title=Brand new"]);
+    assert!(created.contains("Brand new"));
+    let list = server.gh_says(&["issue", "list", "-R", "acme/repo-0004"]);
+    assert!(list.contains("Brand new"), "{list}");
+}
