@@ -17,6 +17,7 @@ mod answer;
 pub mod batch;
 mod behind;
 mod candidate;
+mod explain;
 mod holder;
 mod own;
 pub mod pages;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 pub use answer::Answer;
 use answer::{Spent, stored};
 pub use behind::Behind;
+pub use explain::Explained;
 pub use holder::Said;
 
 use crate::cid::Cid;
@@ -38,11 +40,11 @@ use crate::collapse::{Collapse, Role};
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::key::{CacheKey, KeyParts};
-use crate::outcome::{Because, NoStore, Outcome, Proof, StaleReason};
+use crate::outcome::{NoStore, Outcome, Proof, StaleReason};
 use crate::partition::Partition;
 use crate::policy::{self, After, Ahead, Before, CutoffTimes, Lifetime, Mode, Signer, Terms, TtlTable, Validators};
 use crate::request::{Api, Request};
-use crate::stack::{Found, Stack};
+use crate::stack::Stack;
 use crate::stats::Stats;
 use crate::tag::Subject;
 use crate::tier::TierName;
@@ -106,29 +108,6 @@ pub struct Cache {
     flights: Collapse<Answer>,
     /// Stale answers that the log has been told of.
     stale_said: AtomicU32,
-}
-
-/// What [`Cache::explain`] finds; nothing is sent.
-#[derive(Debug)]
-pub struct Explained {
-    /// The key.
-    pub key: CacheKey,
-    /// What went into it.
-    pub parts: KeyParts,
-    /// The lifetime in force.
-    pub lifetime: Lifetime,
-    /// What is stored, and where.
-    pub found: Option<Found>,
-    /// A body that is not the asker's, but may be tried.
-    pub candidate: Option<Entry>,
-    /// What invalidations say.
-    pub cutoff: CutoffTimes,
-    /// What would be done.
-    pub decision: Before,
-    /// Who asks.
-    pub signer: Signer,
-    /// The time of the decision.
-    pub now: Timestamp,
 }
 
 impl Cache {
@@ -293,7 +272,7 @@ impl Cache {
 
     async fn answer(&self, request: &Request, ask: &Ask) -> Result<Answer> {
         let explained = self.explain(request, ask);
-        let Explained { key, lifetime, cutoff, now, .. } = explained;
+        let Explained { lifetime, cutoff, now, .. } = explained;
         match explained.decision {
             Before::Fresh { proof, .. } => {
                 return stored(explained.found, Outcome::Hit(proof), &lifetime, now).map(|answer| self.proven(answer));
@@ -317,24 +296,8 @@ impl Cache {
         }
         // Only who has nothing to show waits for a limit to end.
         let may_wait = !may_stand_in();
-        let mut again = true;
         let shared = match ask.mode {
-            Mode::Default | Mode::ForceCache => loop {
-                let lead = async {
-                    let turn = self.stack.turn(&key, may_wait).await;
-                    // Another process, or a request that ended just now, may have brought it.
-                    let again = self.explain(request, ask);
-                    if let Before::Fresh { proof, .. } = again.decision {
-                        return stored(again.found, Outcome::Hit(proof), &again.lifetime, again.now);
-                    }
-                    self.fetch(request, ask, again, may_wait, turn).await
-                };
-                match self.flights.join(key, lead).await {
-                    // It was under way when something changed that we must see.
-                    Ok((answer, Role::Follower)) if again && is_outdated(&answer.entry, cutoff) => again = false,
-                    other => break other,
-                }
-            },
+            Mode::Default | Mode::ForceCache => self.take_turns(request, ask, explained, may_wait).await,
             // Whoever wants it from GitHub himself gets it from there.
             Mode::NoStore | Mode::Reload | Mode::NoCache | Mode::OnlyIfCached => {
                 self.fetch(request, ask, explained, may_wait, None).await.map(|answer| (answer, Role::Leader))
@@ -351,6 +314,42 @@ impl Cache {
                 stored(fallback, Outcome::Stale(stale_reason(&error)), &lifetime, now)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// One fetch of many who ask for the same, in this process and among those of this machine.
+    async fn take_turns(
+        &self,
+        request: &Request,
+        ask: &Ask,
+        explained: Explained,
+        may_wait: bool,
+    ) -> Result<(Answer, Role)> {
+        let (key, cutoff) = (explained.key, explained.cutoff);
+        // A server's revalidations are free, and too many for locks: processes take turns for what
+        // costs something.
+        let is_free = self.behind.is_some() && matches!(explained.decision, Before::Revalidate { .. });
+        let mut at_once = Some(explained).filter(|_| is_free);
+        let mut again = true;
+        loop {
+            let at_once = at_once.take();
+            let lead = async {
+                if let Some(explained) = at_once {
+                    return self.fetch(request, ask, explained, may_wait, None).await;
+                }
+                let turn = self.stack.turn(&key, may_wait).await;
+                // Another process, or a request that ended just now, may have brought it.
+                let explained = self.explain(request, ask);
+                if let Before::Fresh { proof, .. } = explained.decision {
+                    return stored(explained.found, Outcome::Hit(proof), &explained.lifetime, explained.now);
+                }
+                self.fetch(request, ask, explained, may_wait, turn).await
+            };
+            match self.flights.join(key, lead).await {
+                // It was under way when something changed that we must see.
+                Ok((answer, Role::Follower)) if again && is_outdated(&answer.entry, cutoff) => again = false,
+                other => return other,
+            }
         }
     }
 
@@ -389,18 +388,18 @@ impl Cache {
             let live = Some(Arc::new(reply.headers.clone()));
             let (entry, outcome) = match policy::after_reply(before, request, &parts, reply, &terms) {
                 After::AskAgain => continue,
-                After::Freshened(entry) if confirmed => (self.store(*entry, turn), Outcome::Confirmed),
+                After::Freshened(entry) if confirmed => (self.store(&key, *entry, turn), Outcome::Confirmed),
                 After::Freshened(entry) => {
                     let entry: Arc<Entry> = Arc::from(entry);
                     // A note beside the bundle says when, not what follows from what.
                     let noted = found.as_ref().filter(|found| found.entry.fields_cid == entry.fields_cid);
-                    self.stack.freshen_soon(&entry, noted.map_or(TierName::Disk, |found| found.tier));
+                    self.stack.freshen_soon(&key, &entry, noted.map_or(TierName::Disk, |found| found.tier));
                     (entry, Outcome::Revalidated)
                 }
                 After::Replaced(entry) if ask.mode == Mode::NoStore => {
                     (Arc::from(entry), Outcome::NotStored(NoStore::Mode))
                 }
-                After::Replaced(entry) => (self.store(*entry, turn), Outcome::Fetched(because)),
+                After::Replaced(entry) => (self.store(&key, *entry, turn), Outcome::Fetched(because)),
                 After::DoNotStore(entry, reason) => (Arc::from(entry), Outcome::NotStored(reason)),
             };
             let ttl_secs = policy::fresh_secs(&entry, &lifetime);
@@ -415,14 +414,14 @@ impl Cache {
     }
 
     /// Stores an entry: at once, or in memory now and on disk behind the answer.
-    fn store(&self, entry: Entry, turn: Option<File>) -> Arc<Entry> {
+    fn store(&self, key: &CacheKey, entry: Entry, turn: Option<File>) -> Arc<Entry> {
         let entry = Arc::new(entry);
         match &self.behind {
             None => {
-                self.stack.keep_in_memory(&entry);
+                self.stack.keep_in_memory(key, &entry);
                 self.stack.put(&entry);
             }
-            Some(behind) => behind.store(&self.stack, &entry, turn),
+            Some(behind) => behind.store(&self.stack, key, &entry, turn),
         }
         entry
     }
@@ -435,7 +434,7 @@ impl Cache {
         {
             Arc::make_mut(&mut answer.entry).validated_at = self.clock.now();
             answer.age_secs = 0;
-            self.stack.freshen_soon(&answer.entry, tier);
+            self.stack.freshen_soon(&answer.entry.key(), &answer.entry, tier);
         }
         answer
     }
@@ -452,34 +451,6 @@ impl Cache {
 
     fn cutoff(&self, key: &CacheKey, parts: &KeyParts, listing: Option<&str>) -> CutoffTimes {
         self.stack.cutoff_times(Subject { key, parts, listing })
-    }
-
-    /// What is to be done with a request, and why; looks but sends nothing.
-    pub fn explain(&self, request: &Request, ask: &Ask) -> Explained {
-        let parts = KeyParts::of(request, &self.partition);
-        let key = parts.key();
-        let lifetime = self.ttls.lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
-        let mut found = if ask.mode == Mode::NoStore { None } else { self.stack.find(&parts, &key) };
-        let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
-        let (now, signer) = (self.clock.now(), self.upstream.signer());
-        let terms = ask.terms(&lifetime, cutoff, &signer, now);
-        let decide = |found: Option<&Found>| policy::before_request(found.map(|found| &*found.entry), &terms);
-        let mut decision = decide(found.as_ref());
-        // What is stale near may be fresh farther: look on once before anything is sent.
-        if !matches!(decision, Before::Fresh { .. })
-            && let Some(newer) = found.as_ref().and_then(|found| self.stack.newer_than(&key, found))
-        {
-            decision = decide(Some(&newer));
-            found = Some(newer);
-        }
-        let mut candidate = None;
-        if decision == Before::Fetch(Because::NotStored)
-            && let Some((entry, validators)) = self.candidate(request, &parts, ask, &terms)
-        {
-            decision = Before::Revalidate { validators, because: Because::NotStored };
-            candidate = Some(entry);
-        }
-        Explained { key, parts, lifetime, found, candidate, cutoff, decision, signer, now }
     }
 
     /// Writes what was only noted in memory: statistics and last uses. Call it before the end.

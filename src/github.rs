@@ -150,6 +150,8 @@ pub struct GitHub {
     /// minting their own.
     minting: tokio::sync::Mutex<()>,
     clock: Clock,
+    /// Of a token that stays.
+    token_digest: Option<String>,
     sent: AtomicU32,
     budget: Mutex<Budget>,
     /// Told whenever a request has ended.
@@ -178,6 +180,10 @@ impl GitHub {
             minted: Mutex::default(),
             minting: tokio::sync::Mutex::default(),
             budget: Mutex::new(Budget::new(options.concurrency)),
+            token_digest: match &options.identity {
+                Identity::Token(token) => Some(token.digest()),
+                Identity::Public | Identity::Installation(_) => None,
+            },
             options,
             wire,
             clock,
@@ -437,8 +443,7 @@ impl Upstream for GitHub {
 
     fn signer(&self) -> Signer {
         let token_digest = match &self.options.identity {
-            Identity::Public => None,
-            Identity::Token(token) => Some(token.digest()),
+            Identity::Public | Identity::Token(_) => self.token_digest.clone(),
             // Between tokens nobody knows the next one's: no stored validator came to it.
             Identity::Installation(_) => {
                 Some(self.usable_minted().map_or_else(String::new, |minted| minted.token.digest()))

@@ -138,7 +138,7 @@ impl Stack {
             return Some(Found { entry, tier: TierName::Memory });
         }
         let found = self.look_up(key)?;
-        self.keep_in_memory(&found.entry);
+        self.keep_in_memory(key, &found.entry);
         Some(found)
     }
 
@@ -195,7 +195,7 @@ impl Stack {
             return Some(Found { entry: Arc::new(entry), tier: TierName::Disk });
         }
         let is_above = matches!(found.tier, TierName::Memory | TierName::Disk);
-        if !is_above || self.bundle.validated_at(key).is_none_or(|at| at <= known) {
+        if !is_above || self.bundle.validated_after(key, known).is_none() {
             return None;
         }
         let entry = self.bundle.look_up(key).ok().flatten().filter(newer)?;

@@ -303,7 +303,7 @@ impl Cache {
         let before = explained.found.map(|found| Arc::unwrap_or_clone(found.entry));
         let (entry, outcome) = match policy::after_reply(before, &request, &explained.parts, reply, &terms) {
             After::Replaced(entry) if wanted.ask.mode != Mode::NoStore => {
-                (self.store(*entry, None), Outcome::Fetched(flight.because))
+                (self.store(&explained.key, *entry, None), Outcome::Fetched(flight.because))
             }
             After::Replaced(entry) => (Arc::from(entry), Outcome::NotStored(crate::outcome::NoStore::Mode)),
             After::DoNotStore(entry, reason) => (Arc::from(entry), Outcome::NotStored(reason)),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::entry::Entry;
+use crate::key::CacheKey;
 use crate::stack::Stack;
 
 /// Writes that may be under way; whoever comes after them writes himself.
@@ -27,8 +28,8 @@ impl Default for Behind {
 impl Behind {
     /// Holds `entry` in memory and writes it on another thread. The turn ends when it is written, so
     /// that another process which waits for it finds the entry.
-    pub(super) fn store(&self, stack: &Arc<Stack>, entry: &Arc<Entry>, turn: Option<File>) {
-        stack.keep_in_memory(entry);
+    pub(super) fn store(&self, stack: &Arc<Stack>, key: &CacheKey, entry: &Arc<Entry>, turn: Option<File>) {
+        stack.keep_in_memory(key, entry);
         let Ok(place) = self.0.clone().try_acquire_owned() else {
             stack.put(entry);
             return;

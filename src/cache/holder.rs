@@ -46,7 +46,7 @@ impl Cache {
         self.stats.rule(reply.rule_held);
         let terms = ask.terms(&lifetime, cutoff, &signer, self.clock.now());
         let (entry, outcome) = match policy::after_reply(None, request, &parts, reply, &terms) {
-            After::Replaced(entry) => (self.store(*entry, None), Outcome::Fetched(Because::NotStored)),
+            After::Replaced(entry) => (self.store(&parts.key(), *entry, None), Outcome::Fetched(Because::NotStored)),
             After::DoNotStore(entry, reason) => (Arc::from(entry), Outcome::NotStored(reason)),
             After::Freshened(_) | After::AskAgain => return Err(Error::new(Kind::Internal, "a 304 came as an answer")),
         };

@@ -47,7 +47,7 @@ impl Cache {
             return Err(Error::new(Kind::TooLarge, format!("`{name}`: a body has at most 24 MB")));
         }
         let entry = Arc::new(entry);
-        self.stack.keep_in_memory(&entry);
+        self.stack.keep_in_memory(&entry.key(), &entry);
         if self.stack.put(&entry) {
             Ok(())
         } else {
@@ -82,7 +82,7 @@ impl Cache {
         let parts = KeyParts::named(name, &self.partition);
         let Some(mut found) = self.stack.find(&parts, &parts.key()) else { return false };
         Arc::make_mut(&mut found.entry).validated_at = self.clock.now();
-        self.stack.keep_in_memory(&found.entry);
+        self.stack.keep_in_memory(&parts.key(), &found.entry);
         self.stack.freshen(&found.entry, found.tier)
     }
 

@@ -100,7 +100,7 @@ impl Cache {
             let link = format!("<{}>; rel=\"next\"", self.api.url(after));
             let links = last.entry.headers.get("link").map_or_else(|| link.clone(), |old| format!("{old}, {link}"));
             Arc::make_mut(&mut last.entry).headers.set("link", links);
-            self.stack.keep_in_memory(&last.entry);
+            self.stack.keep_in_memory(&last.entry.key(), &last.entry);
             self.stack.put(&last.entry);
         }
     }

@@ -95,7 +95,8 @@ impl GitHub {
         }
         *synced = Some(at);
         let mut budget = lock(&self.budget);
-        let points = budget.points(at);
+        // Where there is no limit, nobody else need leave room for us.
+        let points = if budget.is_unlimited() { (0, 0) } else { budget.points(at) };
         if let Err(error) = shared.sync(&mut budget, points, self.clock.now()) {
             tracing::debug!(%error, "limits cannot be shared with other processes");
         }

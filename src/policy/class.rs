@@ -4,6 +4,9 @@
 //! Knows: the table. Does not know: the user's overrides (`policy`).
 //! To add a class: one row in [`CLASSES`], its patterns in `ROUTES`.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 /// A TTL class.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Class {
@@ -174,8 +177,37 @@ pub fn by_name(name: &str) -> Option<&'static Class> {
 
 /// The class of a path and its query (A4).
 pub fn of(path: &str, query: &str) -> &'static Class {
-    let name = ROUTES.iter().find(|(_, pattern)| fits(pattern, path, query)).map_or("other", |(name, _)| name);
+    let (first, fourth) = shelf(path);
+    let found = |shelf: (&str, &str)| {
+        let routes = SHELVES.get(&shelf).map_or(&[][..], Vec::as_slice);
+        routes.iter().copied().find(|at| fits(ROUTES[*at].1, path, query))
+    };
+    // Where both have one, the first in the table decides.
+    let route = match (found((first, fourth)), found((first, ""))) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    };
+    let name = route.map_or("other", |at| ROUTES[at].0);
     by_name(name).unwrap_or(&CLASSES[CLASSES.len() - 1])
+}
+
+/// Routes by the first and fourth word of their patterns, so that a look-up goes through a few of them;
+/// where the fourth is no word, by the first alone.
+static SHELVES: LazyLock<HashMap<(&str, &str), Vec<usize>>> = LazyLock::new(|| {
+    let mut shelves: HashMap<(&str, &str), Vec<usize>> = HashMap::new();
+    for (at, (_, pattern)) in ROUTES.iter().enumerate() {
+        let (first, fourth) = shelf(pattern.split('?').next().unwrap_or_default());
+        let is_word = !fourth.starts_with(['*', '#']);
+        shelves.entry((first, if is_word { fourth } else { "" })).or_default().push(at);
+    }
+    shelves
+});
+
+/// The first and the fourth segment of a path.
+fn shelf(path: &str) -> (&str, &str) {
+    let mut segments = path.split('/').skip(1);
+    let first = segments.next().unwrap_or_default();
+    (first, segments.nth(2).unwrap_or_default())
 }
 
 /// Whether answers of this path may be stored at all.
@@ -241,6 +273,17 @@ mod tests {
             assert_eq!(of(path, query).name, name, "{path}?{query}");
         }
         assert!(is_never_stored("/rate_limit") && !is_never_stored("/repos/o/r"));
+    }
+
+    #[test]
+    fn shelves_change_nothing() {
+        let words = ["repos", "orgs", "user", "o", "issues", "actions", "runs", "1", "", "releases", "search", "*"];
+        for n in 0..words.len().pow(4) {
+            let at = |place: u32| words[n / words.len().pow(place) % words.len()];
+            let path = format!("/{}/{}/{}/{}", at(0), at(1), at(2), at(3));
+            let slow = ROUTES.iter().find(|(_, pattern)| fits(pattern, &path, "")).map_or("other", |(name, _)| name);
+            assert_eq!(of(&path, "").name, slow, "{path}");
+        }
     }
 
     #[test]

@@ -78,9 +78,9 @@ impl Stack {
 
     /// Holds an entry in memory, if this process does so: it answers from there at once, whether or not
     /// it can be written.
-    pub fn keep_in_memory(&self, entry: &Arc<Entry>) {
+    pub fn keep_in_memory(&self, key: &CacheKey, entry: &Arc<Entry>) {
         if let Some(held) = &self.resident {
-            held.memory.put(entry.clone(), self.clock.now().secs());
+            held.memory.put(*key, entry.clone(), self.clock.now().secs());
         }
     }
 
@@ -90,15 +90,15 @@ impl Stack {
     }
 
     /// Records that `entry` is current: in memory now and on disk soon, else as [`Stack::freshen`] does.
-    pub fn freshen_soon(&self, entry: &Arc<Entry>, tier: TierName) {
+    pub fn freshen_soon(&self, key: &CacheKey, entry: &Arc<Entry>, tier: TierName) {
         let Some(held) = &self.resident else {
             self.freshen(entry, tier);
             return;
         };
-        self.keep_in_memory(entry);
+        self.keep_in_memory(key, entry);
         let mut freshened = lock(&held.freshened);
         if freshened.len() < MAX_WAITING {
-            freshened.insert(entry.key(), entry.clone());
+            freshened.insert(*key, entry.clone());
         } else {
             drop(freshened);
             self.freshen(entry, tier);
@@ -121,6 +121,11 @@ impl Stack {
                 lock(&self.used).extend(key.as_bytes().first_chunk::<16>());
             }
         }
+    }
+
+    /// Whether this process stays, and has asked what is in the store a moment ago.
+    pub(super) fn is_resident(&self) -> bool {
+        self.resident.is_some()
     }
 
     /// Looks whether other processes have changed the store: another bundle, freshenings beside it,

@@ -41,7 +41,10 @@ impl Stack {
         loop {
             match file.try_lock() {
                 Ok(()) => {
-                    self.look_again();
+                    // A server looks every second; whoever has just begun, or has waited, must look now.
+                    if !self.is_resident() || pause > FIRST_PAUSE {
+                        self.look_again();
+                    }
                     return Some(file);
                 }
                 Err(std::fs::TryLockError::WouldBlock) if started.elapsed() < longest => {

@@ -42,7 +42,11 @@ pub struct BundleTier {
 
 /// What 304s said since the last save, by the first half of a key.
 #[derive(Debug, Default, Clone)]
-pub struct Freshened(HashMap<[u8; 16], Note>);
+pub struct Freshened {
+    notes: HashMap<[u8; 16], Note>,
+    /// The latest time in any of them.
+    newest: u32,
+}
 
 /// One freshening: about which body, and when it was said to be current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,13 +129,21 @@ impl BundleTier {
         false
     }
 
-    /// When the entry under `key` was last said to be current, without reading it.
-    pub fn validated_at(&self, key: &CacheKey) -> Option<Timestamp> {
-        let record = self.bundle()?.find(key).ok().flatten()?;
-        let mut known = self.known();
-        let noted =
-            known.get_or_insert_with(|| Freshened::read_with_length(&self.log)).1.validated_at(&record).unwrap_or(0);
-        Some(record.validated_at().max(Timestamp::from_secs(i64::from(noted))))
+    /// When the entry under `key` was last said to be current, if that was after `than`; without
+    /// reading the entry, and as a rule without reading anything.
+    pub fn validated_after(&self, key: &CacheKey, than: Timestamp) -> Option<Timestamp> {
+        let bundle = self.bundle()?;
+        let newest = {
+            let mut known = self.known();
+            let noted = known.get_or_insert_with(|| Freshened::read_with_length(&self.log)).1.newest;
+            u64::from(noted).max(bundle.created())
+        };
+        if newest <= than.secs().max(0) as u64 {
+            return None;
+        }
+        let record = bundle.find(key).ok().flatten()?;
+        let noted = self.known().as_ref().and_then(|(_, notes)| notes.validated_at(&record)).unwrap_or(0);
+        Some(record.validated_at().max(Timestamp::from_secs(i64::from(noted)))).filter(|at| *at > than)
     }
 
     fn known(&self) -> MutexGuard<'_, Option<(u64, Freshened)>> {
@@ -156,7 +168,8 @@ impl Freshened {
 
     /// The later of two notes counts.
     fn add(&mut self, key: [u8; 16], note: Note) {
-        let old = self.0.entry(key).or_insert(note);
+        self.newest = self.newest.max(note.validated_at);
+        let old = self.notes.entry(key).or_insert(note);
         if note.validated_at > old.validated_at {
             *old = note;
         }
@@ -164,17 +177,17 @@ impl Freshened {
 
     /// Whether nothing was noted.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.notes.is_empty()
     }
 
     /// The later time at which the body of `record` was said to be current, if one was noted.
     pub fn validated_at(&self, record: &Record) -> Option<u32> {
-        let note = self.0.get(&record.key)?;
+        let note = self.notes.get(&record.key)?;
         record.has_body(note.stored_at, note.cid).then_some(note.validated_at)
     }
 
     fn apply(&self, key: &CacheKey, entry: &mut Entry) {
-        let Some(note) = key.as_bytes().first_chunk().and_then(|lead| self.0.get(lead)) else { return };
+        let Some(note) = key.as_bytes().first_chunk().and_then(|lead| self.notes.get(lead)) else { return };
         if note.stored_at == entry.fetched_at.secs() as u32 && note.cid == Record::short_cid(&entry.cid) {
             entry.validated_at = entry.validated_at.max(Timestamp::from_secs(i64::from(note.validated_at)));
         }

@@ -129,12 +129,12 @@ impl MemoryTier {
         self.get(&Wanted::of_parts(parts))
     }
 
-    /// Holds `entry`, whose last use was noted at `now`.
-    pub fn put(&self, entry: Arc<Entry>, now: i64) {
+    /// Holds `entry`, whose key is `key` and whose last use was noted at `now`.
+    pub fn put(&self, key: CacheKey, entry: Arc<Entry>, now: i64) {
         let hash = self.hash(&Wanted::of_parts(&entry.parts));
         let class = class::of(&entry.parts.path, &entry.parts.query);
         let (untouched_by, used_at) = (AtomicU64::new(0), AtomicI64::new(now));
-        let resident = Resident { key: entry.key(), class, entry, untouched_by, used_at };
+        let resident = Resident { key, class, entry, untouched_by, used_at };
         self.entries.insert(hash, Arc::new(resident));
     }
 
@@ -176,7 +176,7 @@ mod tests {
     fn what_is_put_is_found_by_its_request_and_by_no_other() {
         let memory = MemoryTier::new(1 << 20);
         let one = Arc::new(entry("/repos/o/r?b=1&a=2", b"{}"));
-        memory.put(one.clone(), 0);
+        memory.put(one.key(), one.clone(), 0);
         let api = Api::github();
         let request = Request::get(&api, "/repos/o/r?a=2&b=1").unwrap();
         let public = Partition::public();
@@ -202,12 +202,14 @@ mod tests {
         let memory = MemoryTier::new(4 << 20);
         let body = vec![b'1'; 10_000];
         for n in 0..2_000 {
-            memory.put(Arc::new(entry(&format!("/repos/o/r{n}"), &body)), 0);
+            let one = entry(&format!("/repos/o/r{n}"), &body);
+            memory.put(one.key(), Arc::new(one), 0);
         }
         let (bytes, entries) = memory.size();
         assert!((2 << 20..=4 << 20).contains(&bytes) && (180..400).contains(&entries), "{bytes} {entries}");
         // What is larger than its share is not held, and nothing else goes for it.
-        memory.put(Arc::new(entry("/large", &vec![b'1'; 5 << 20])), 0);
+        let large = entry("/large", &vec![b'1'; 5 << 20]);
+        memory.put(large.key(), Arc::new(large), 0);
         assert!(memory.get_by_parts(&entry("/large", b"").parts).is_none());
         assert_eq!(memory.size().1, entries);
     }
@@ -216,7 +218,7 @@ mod tests {
     fn a_last_use_is_noted_once_in_a_while() {
         let memory = MemoryTier::new(1 << 20);
         let one = Arc::new(entry("/x", b"{}"));
-        memory.put(one.clone(), 1_000);
+        memory.put(one.key(), one.clone(), 1_000);
         let resident = memory.get_by_parts(&one.parts).unwrap();
         let noted: Vec<bool> = [1_500, 4_601, 4_602, 9_000].map(|now| resident.is_used_again(now, 3_600)).to_vec();
         assert_eq!(noted, [false, true, false, true]);

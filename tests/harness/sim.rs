@@ -357,7 +357,7 @@ impl State {
             Some(Fault::Status(status)) => (plain(*status, &json!({ "message": "Server Error" })), 0),
             Some(Fault::Secondary(retry_after)) => (secondary(*retry_after), 0),
             _ if graphql => self.graphql(&seen, request.body()),
-            _ if !request.method().is_safe() => (self.write(request), 1),
+            _ if self.is_change(request) => (self.write(request), 1),
             _ => (self.respond(request.uri().path(), request.uri().query().unwrap_or(""), &seen), 1),
         };
         let authorised = headers.contains_key(AUTHORIZATION);
@@ -450,6 +450,12 @@ impl State {
         headers.insert("x-ratelimit-used", used.into());
         headers.insert("x-ratelimit-reset", (reset.secs() + self.clock_ahead_secs).into());
         headers.insert("x-ratelimit-resource", bucket.parse().unwrap());
+    }
+
+    /// A `POST` to anything but a list is a question of its own kind.
+    fn is_change(&self, request: &Request<Bytes>) -> bool {
+        let list = matches!(self.docs.get(request.uri().path()), Some(Doc::List { .. }) | None);
+        !request.method().is_safe() && (request.method() != http::Method::POST || list)
     }
 
     /// A change: `POST` to a list adds to it, `PATCH` changes fields, `DELETE` removes.

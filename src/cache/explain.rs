@@ -1,0 +1,65 @@
+//! What is to be done with a request, and why.
+//!
+//! Knows: where to look, and in which order. Does not know: sending.
+
+use super::{Ask, Cache};
+use crate::clock::Timestamp;
+use crate::entry::Entry;
+use crate::key::{CacheKey, KeyParts};
+use crate::outcome::Because;
+use crate::policy::{self, Before, CutoffTimes, Lifetime, Mode, Signer};
+use crate::request::Request;
+use crate::stack::Found;
+
+/// What [`Cache::explain`] finds; nothing is sent.
+#[derive(Debug)]
+pub struct Explained {
+    /// The key.
+    pub key: CacheKey,
+    /// What went into it.
+    pub parts: KeyParts,
+    /// The lifetime in force.
+    pub lifetime: Lifetime,
+    /// What is stored, and where.
+    pub found: Option<Found>,
+    /// A body that is not the asker's, but may be tried.
+    pub candidate: Option<Entry>,
+    /// What invalidations say.
+    pub cutoff: CutoffTimes,
+    /// What would be done.
+    pub decision: Before,
+    /// Who asks.
+    pub signer: Signer,
+    /// The time of the decision.
+    pub now: Timestamp,
+}
+
+impl Cache {
+    /// What is to be done with a request, and why; looks but sends nothing.
+    pub fn explain(&self, request: &Request, ask: &Ask) -> Explained {
+        let parts = KeyParts::of(request, &self.partition);
+        let key = parts.key();
+        let lifetime = self.ttls.lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
+        let mut found = if ask.mode == Mode::NoStore { None } else { self.stack.find(&parts, &key) };
+        let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
+        let (now, signer) = (self.clock.now(), self.upstream.signer());
+        let terms = ask.terms(&lifetime, cutoff, &signer, now);
+        let decide = |found: Option<&Found>| policy::before_request(found.map(|found| &*found.entry), &terms);
+        let mut decision = decide(found.as_ref());
+        // What is stale near may be fresh farther: look on once before anything is sent.
+        if !matches!(decision, Before::Fresh { .. })
+            && let Some(newer) = found.as_ref().and_then(|found| self.stack.newer_than(&key, found))
+        {
+            decision = decide(Some(&newer));
+            found = Some(newer);
+        }
+        let mut candidate = None;
+        if decision == Before::Fetch(Because::NotStored)
+            && let Some((entry, validators)) = self.candidate(request, &parts, ask, &terms)
+        {
+            decision = Before::Revalidate { validators, because: Because::NotStored };
+            candidate = Some(entry);
+        }
+        Explained { key, parts, lifetime, found, candidate, cutoff, decision, signer, now }
+    }
+}
