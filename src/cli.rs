@@ -66,7 +66,15 @@ impl Exit {
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _best_effort = error.print();
+            // Help is no failure.
+            let failed = if api::is_called() { Exit::Failed } else { Exit::Usage };
+            return if error.use_stderr() { failed } else { Exit::Done }.code();
+        }
+    };
     start_log(&args);
     match dispatch(args) {
         Ok(exit) => exit.code(),
@@ -78,7 +86,13 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(args: Args) -> Result<Exit> {
-    let context = Context { flags: args.flags(), quiet: args.quiet, clock: Clock::System };
+    let context = Context {
+        flags: args.flags(),
+        quiet: args.quiet,
+        verbose: args.verbose,
+        color: args.color,
+        clock: Clock::System,
+    };
     match args.command {
         Command::Run(run) => run::main(&context, &run),
         Command::Warm(warm) => warm::main(&context, &warm),
@@ -99,6 +113,8 @@ fn dispatch(args: Args) -> Result<Exit> {
 pub(crate) struct Context {
     flags: Flags,
     quiet: bool,
+    verbose: u8,
+    color: args::Color,
     clock: Clock,
 }
 
@@ -141,6 +157,8 @@ fn start_log(args: &Args) {
     use tracing_subscriber::filter::LevelFilter;
     let level = match (args.quiet, args.verbose) {
         (true, _) => LevelFilter::ERROR,
+        // There, --verbose is gh's.
+        (false, _) if matches!(args.command, Command::Api(_)) => LevelFilter::WARN,
         (false, 0) => LevelFilter::WARN,
         (false, 1) => LevelFilter::INFO,
         (false, _) => LevelFilter::DEBUG,

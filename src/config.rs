@@ -158,6 +158,22 @@ impl Config {
         self.make_cache(plan, clock, None, Stack::new(&self.cache_dir, clock.clone()))
     }
 
+    /// The same for single requests, and GitHub for what goes past the cache.
+    pub fn cache_and_github(&self, clock: &Clock) -> (Arc<Cache>, Arc<GitHub>) {
+        let github = Arc::new(GitHub::new(self.options.clone(), clock.clone()));
+        let stack = Stack::new(&self.cache_dir, clock.clone());
+        let (api, partition) = (self.api.clone(), self.partition.clone());
+        (Arc::new(Cache::new(api, partition, stack, github.clone(), self.ttls.clone(), clock.clone())), github)
+    }
+
+    /// The branch that is checked out here.
+    pub fn branch(&self) -> Option<String> {
+        if self.environment.get("GH_REPO").is_some() {
+            return None;
+        }
+        git::branch()
+    }
+
     /// The same for a worker that keeps it warm: it leaves a reserve, and its look-ups are no uses.
     pub fn warming_cache(&self, plan: &Plan, clock: &Clock) -> Cache {
         let reserve = plan.reserve.unwrap_or(Reserve::Percent(10));

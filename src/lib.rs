@@ -84,6 +84,7 @@ pub mod cache;
 
 // Doors.
 pub mod actions;
+pub mod api;
 pub mod plan;
 pub mod serve;
 pub mod warm;

@@ -29,6 +29,9 @@ mod docs;
 mod doctor;
 #[path = "it/flow.rs"]
 mod flow;
+#[cfg(unix)]
+#[path = "it/gh.rs"]
+mod gh;
 #[path = "it/install.rs"]
 mod install;
 #[path = "it/limits.rs"]

@@ -13,7 +13,7 @@ use crate::entry::{Entry, StoredHeaders};
 use crate::error::{Error, Kind, Result};
 use crate::key::KeyParts;
 use crate::outcome::Outcome;
-use crate::policy::{self, Before, Lifetime, Mode, Signer};
+use crate::policy::{self, Before, Lifetime, Mode, Signer, class};
 use crate::stack::Cleaned;
 use crate::tag::Scope;
 
@@ -89,6 +89,22 @@ impl Cache {
     /// Marks everything in `scope` as to be revalidated before it answers again (A15).
     pub fn invalidate(&self, scope: Scope) -> Result<()> {
         self.stack.invalidate(&[Cutoff { scope, at: self.clock.now(), mode: CutoffMode::Revalidate }])
+    }
+
+    /// Notes what a change outdates, best effort: a store that cannot be written has nothing to outdate.
+    pub fn outdate(&self, cutoffs: &[Cutoff]) {
+        if cutoffs.is_empty() {
+            return;
+        }
+        if let Err(error) = self.stack.invalidate(cutoffs) {
+            tracing::warn!(%error, "what a change outdates cannot be noted; answers may show the state before it");
+        }
+    }
+
+    /// The same `ask` with the lifetime of a class, unless it names one already.
+    pub fn ask_by_class(&self, ask: &Ask, class: &str) -> Ask {
+        let by_class = || Some(self.ttls.lifetime_of(class::by_name(class)?, None, None).fresh_secs);
+        Ask { ttl_secs: ask.ttl_secs.or_else(by_class), ..*ask }
     }
 
     /// Removes everything in `scope`, bodies too.

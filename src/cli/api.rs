@@ -1,116 +1,395 @@
 //! `octocache api`: one request, answered like `gh api` does.
+//!
+//! Knows: what the flags mean together, and the order of the output. Does not know: how anything is
+//! sent (`api`).
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::Value;
 
 use super::args::ApiArgs;
 use super::{Context, Exit, block_on, print, request_config};
+use crate::api::fields::{self, Field, Lookup};
+use crate::api::template::{Surroundings, Template};
+use crate::api::{Answered, Call, Caller, go, pretty, response};
 use crate::cache::Answer;
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::plan::document;
 use crate::plan::filter::Filter;
-use crate::plan::template::{Escape, Template};
-use crate::request::Request;
 use crate::units::Span;
 
-pub(super) fn main(context: &Context, args: &ApiArgs) -> Result<Exit> {
-    if !args.method.eq_ignore_ascii_case("GET") {
-        return Err(Error::usage(format!("the method {} is not supported here", args.method.escape_debug()))
-            .hint("octocache answers GET; use `gh api` for the others"));
-    }
-    let filter = args.jq.as_deref().map(Filter::compile).transpose().map_err(Error::usage)?;
-    let mut flags = context.flags.clone();
-    args.mode.lower_into(&mut flags);
-    let config = request_config(&flags)?;
-    let cache = config.cache(None, &context.clock);
-    let path = fill_in(&args.endpoint, || config.repository_vars())?;
-    let mut request = Request::get(&config.api, &path)?;
-    for header in &args.header {
-        let (name, value) = header.split_once(':').ok_or_else(|| {
-            Error::usage(format!("`{}` is no header", header.escape_debug())).hint("write `name: value`")
-        })?;
-        request = match name.trim().to_ascii_lowercase().as_str() {
-            "accept" => request.accepting(value.trim()),
-            "x-github-api-version" => request.version(value.trim()),
-            _ => {
-                return Err(Error::usage(format!("the header `{}` cannot be set", name.escape_debug()))
-                    .hint("Accept and X-GitHub-Api-Version can"));
-            }
-        };
-    }
-    let ask = args.mode.ask(config.mode);
-    let answers = block_on(async {
-        if args.paginate {
-            let request = request.with_default_param("per_page", "100");
-            cache.get_pages(&request, &ask).await
-        } else {
-            cache.get(&request, &ask).await.map(|answer| vec![answer])
-        }
-    });
-    cache.flush();
-    let answers = answers??;
-    if args.outcome {
-        for answer in &answers {
-            print::note(&outcome(answer));
-        }
-    }
-    write(args, &answers, filter.as_ref())?;
-    Ok(finish(&answers))
-}
+/// Files and standard input that become values or bodies.
+const MAX_INPUT_BYTES: u64 = 100 << 20;
 
-/// The path with `{owner}` and `{repo}` (or gh's `:owner`, `:repo`) in place; git is asked only
-/// when they are there.
-fn fill_in(endpoint: &str, vars: impl FnOnce() -> std::collections::BTreeMap<String, String>) -> Result<String> {
-    let endpoint = endpoint.replace("/:owner/:repo", "/{owner}/{repo}");
-    if !endpoint.contains('{') {
-        return Ok(endpoint);
-    }
-    let template = Template::parse(&endpoint).map_err(Error::usage)?;
-    let vars = vars();
-    template.fill(Escape::Url, |name| vars.get(name).cloned()).map_err(|name| {
-        Error::usage(format!("{{{name}}} has no value")).hint("set GH_REPO=OWNER/REPO, or run inside a clone")
+/// Pages of a GraphQL connection, or of a listing that the cache has no part in.
+const MAX_PAGES: usize = 10_000;
+
+/// Failures are 1, as with gh; it has none for what is not in the cache.
+pub(super) fn main(context: &Context, args: &ApiArgs) -> Result<Exit> {
+    run(context, args).or_else(|error| {
+        print::error(&error);
+        Ok(if error.kind() == Kind::NotCached { Exit::Missing } else { Exit::Failed })
     })
 }
 
-fn write(args: &ApiArgs, answers: &[Answer], filter: Option<&Filter>) -> Result<()> {
-    if args.include {
-        for answer in answers {
-            print::out(head(answer).as_bytes())?;
+/// Whether the arguments are those of `api`, whose exit codes are gh's.
+pub(super) fn is_called() -> bool {
+    std::env::args().nth(1).is_some_and(|command| command == "api")
+}
+
+fn run(context: &Context, args: &ApiArgs) -> Result<Exit> {
+    let mut flags = context.flags.clone();
+    args.mode.lower_into(&mut flags);
+    flags.ttl = flags.ttl.or(args.cache);
+    if let Some(host) = args.hostname.as_deref().filter(|_| flags.api_url.is_none()) {
+        let is_github = matches!(host, "github.com" | "api.github.com");
+        flags.api_url =
+            Some(if is_github { "https://api.github.com".into() } else { format!("https://{host}/api/v3") });
+    }
+    let config = request_config(&flags)?;
+    let mut printer = Printer::new(context, args, &config)?;
+    let call = call(args, &config)?;
+    if args.paginate && call.method != Method::GET && !call.is_graphql() {
+        return Err(Error::usage("the `--paginate` option is not supported for non-GET requests"));
+    }
+    let (cache, github) = config.cache_and_github(&context.clock);
+    let caller = Caller { ask: args.mode.ask(config.mode), cache, github };
+    let result = block_on(async {
+        let result = pages(args, &caller, call, &mut printer).await;
+        caller.cache.flush();
+        result
+    })?;
+    let last = result?;
+    printer.finish()?;
+    Ok(report(&last, args, &config))
+}
+
+/// The request that the flags describe.
+fn call(args: &ApiArgs, config: &Config) -> Result<Call> {
+    let mut files = Files { config, repository: None };
+    let all = args.raw_field.iter().map(|text| Field::Raw(text.clone()));
+    let all: Vec<Field> = all.chain(args.field.iter().map(|text| Field::Typed(text.clone()))).collect();
+    let values = fields::read(&all, &mut files)?;
+    let has_body = !all.is_empty() || args.input.is_some();
+    let method = match &args.method {
+        Some(method) => method.to_uppercase(),
+        None if has_body => "POST".into(),
+        None => "GET".into(),
+    };
+    let method = Method::from_bytes(method.as_bytes())
+        .map_err(|_| Error::usage(format!("net/http: invalid method {method:?}")))?;
+    let is_graphql = args.endpoint == "graphql";
+    let mut target = if is_graphql { args.endpoint.clone() } else { encoded(&files.fill_in(&args.endpoint)?) };
+    let as_query = (method == Method::GET && !is_graphql) || args.input.is_some();
+    if as_query && !values.is_empty() {
+        let mark = if target.contains('?') { '&' } else { '?' };
+        target = format!("{target}{mark}{}", fields::query(&values));
+    }
+    let body = match &args.input {
+        Some(name) => Some(Bytes::from(read_input(name)?)),
+        None if as_query || values.is_empty() => None,
+        None if is_graphql => Some(fields::graphql_body(&values).into()),
+        None => Some(fields::body(&values).into()),
+    };
+    Ok(Call { method, target, headers: headers(args)?, body })
+}
+
+fn headers(args: &ApiArgs) -> Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    if !args.preview.is_empty() {
+        let names: Vec<String> =
+            args.preview.iter().map(|name| format!("application/vnd.github.{name}-preview+json")).collect();
+        headers.extend(HeaderValue::try_from(names.join(", ")).map(|names| (http::header::ACCEPT, names)));
+    }
+    for header in &args.header {
+        let bad = || Error::usage(format!("header {header:?} requires a value separated by ':'"));
+        let (name, value) = header.split_once(':').ok_or_else(bad)?;
+        let name = HeaderName::try_from(name.trim()).map_err(|_| bad())?;
+        let mut value = HeaderValue::try_from(value.trim()).map_err(|_| bad())?;
+        value.set_sensitive(name == http::header::AUTHORIZATION);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+/// Characters that cannot stand in an address, in percent form, as Go writes them.
+fn encoded(target: &str) -> String {
+    let fits = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}".contains(c);
+    let mut out = String::with_capacity(target.len());
+    for c in target.chars() {
+        if fits(c) {
+            out.push(c);
+        } else {
+            let mut bytes = [0; 4];
+            c.encode_utf8(&mut bytes).bytes().for_each(|byte| out.push_str(&format!("%{byte:02X}")));
         }
     }
-    if args.silent {
-        return Ok(());
+    out
+}
+
+fn read_input(name: &str) -> Result<Vec<u8>> {
+    if name == "-" {
+        return print::read_stdin(MAX_INPUT_BYTES);
     }
-    // An error's body is shown as it is, like gh does.
-    let good = answers.iter().all(|answer| answer.entry.status < 300);
-    if let Some(filter) = filter.filter(|_| good) {
-        for answer in answers {
-            for output in filter.run(&answer.entry.body).map_err(|why| Error::new(Kind::Usage, why))? {
-                // Strings are printed raw, everything else as JSON.
-                let raw = serde_json::from_slice::<String>(&output).map_or(output, String::into_bytes);
-                print::out(&[&raw[..], b"\n"].concat())?;
+    let path = std::path::Path::new(name);
+    let bytes = crate::files::read_bounded(path, MAX_INPUT_BYTES)?;
+    bytes.map(|bytes| bytes.to_vec()).ok_or_else(|| Error::usage(format!("open {name}: no such file or directory")))
+}
+
+/// Files and this repository, looked for when a value refers to them.
+struct Files<'a> {
+    config: &'a Config,
+    repository: Option<std::collections::BTreeMap<String, String>>,
+}
+
+impl Lookup for Files<'_> {
+    fn file(&mut self, name: &str) -> Result<String> {
+        String::from_utf8(read_input(name)?).map_err(|_| Error::usage(format!("{name} is not text")))
+    }
+
+    /// `{owner}`, `{repo}`, `{branch}`, and the older `:owner` forms; other braces stay.
+    fn fill_in(&mut self, text: &str) -> Result<String> {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['{', ':']) {
+            out.push_str(&rest[..at]);
+            let found = ["owner", "repo", "branch"].into_iter().find_map(|name| {
+                let braced = format!("{{{name}}}");
+                let old = format!(":{name}");
+                if rest[at..].starts_with(&braced) {
+                    return Some((name, braced.len()));
+                }
+                let after = rest[at..].strip_prefix(&old)?.chars().next();
+                after.is_none_or(|c| !(c.is_alphanumeric() || c == '_')).then_some((name, old.len()))
+            });
+            if let Some((name, used)) = found {
+                out.push_str(&self.value(name)?);
+                rest = &rest[at + used..];
+            } else {
+                out.push_str(&rest[at..=at]);
+                rest = &rest[at + 1..];
             }
         }
-        return Ok(());
-    }
-    let bodies: Vec<Bytes> = answers.iter().map(|answer| answer.entry.body.clone()).collect();
-    match bodies.as_slice() {
-        [one] => print::out(one),
-        many => match document::join(many) {
-            Ok(joined) => print::out(&joined),
-            Err(_) => many.iter().try_for_each(|body| print::out(body)),
-        },
+        out.push_str(rest);
+        Ok(out)
     }
 }
 
-fn head(answer: &Answer) -> String {
-    let status = http::StatusCode::from_u16(answer.entry.status).ok();
+impl Files<'_> {
+    fn value(&mut self, name: &str) -> Result<String> {
+        let config = self.config;
+        let known = self.repository.get_or_insert_with(|| config.repository_vars());
+        let found = if name == "branch" { config.branch() } else { known.get(name).cloned() };
+        found.ok_or_else(|| {
+            Error::usage(format!("unable to expand placeholder in path: there is no {{{name}}} here"))
+                .hint("set GH_REPO=OWNER/REPO, or run inside a clone")
+        })
+    }
+}
+
+/// Sends the call, and goes on while there are pages; each is printed as it comes. The last one, or the
+/// first that failed, decides how this ends.
+async fn pages(args: &ApiArgs, caller: &Caller, mut call: Call, printer: &mut Printer<'_>) -> Result<Answered> {
+    if !args.paginate {
+        let answered = caller.send(&call).await?;
+        printer.page(&call, &answered)?;
+        return Ok(answered);
+    }
+    if let Some(first) = caller.listing(&call)? {
+        let mut last = None;
+        for page in caller.pages(&first).await? {
+            printer.page(&call, &page)?;
+            last = Some(page);
+        }
+        return last.ok_or_else(|| Error::new(Kind::Internal, "a listing has no page"));
+    }
+    for _ in 0..MAX_PAGES {
+        let answered = caller.send(&call).await?;
+        printer.page(&call, &answered)?;
+        let next = if call.is_graphql() { next_cursor(&answered.body) } else { None };
+        let link = crate::link::next(answered.header("link")).map(str::to_owned);
+        match (next, link) {
+            _ if answered.status > 299 => return Ok(answered),
+            (Some(cursor), _) => call.body = Some(with_cursor(call.body.as_deref().unwrap_or_default(), &cursor)?),
+            (None, Some(link)) if !call.is_graphql() => call.target = link,
+            _ => return Ok(answered),
+        }
+    }
+    Err(Error::new(Kind::TooLarge, format!("more than {MAX_PAGES} pages")))
+}
+
+/// The cursor of the first `pageInfo` that says that there is more.
+fn next_cursor(body: &[u8]) -> Option<String> {
+    fn first(value: &Value) -> Option<&Value> {
+        match value {
+            Value::Object(fields) => fields.get("pageInfo").or_else(|| fields.values().find_map(first)),
+            Value::Array(items) => items.iter().find_map(first),
+            _ => None,
+        }
+    }
+    let value: Value = serde_json::from_slice(body).ok()?;
+    let info = first(&value)?;
+    let more = info["hasNextPage"].as_bool()?;
+    info["endCursor"].as_str().filter(|_| more).map(str::to_owned)
+}
+
+fn with_cursor(body: &[u8], cursor: &str) -> Result<Bytes> {
+    let mut body: Value =
+        serde_json::from_slice(body).map_err(|cause| Error::usage("the body is no JSON").because(cause))?;
+    body["variables"]["endCursor"] = cursor.into();
+    Ok(go::json(&body, go::Style::default()).into())
+}
+
+/// What is printed of the pages.
+struct Printer<'a> {
+    args: &'a ApiArgs,
+    filter: Option<Filter>,
+    template: Option<Template>,
+    colour: bool,
+    terminal: bool,
+    verbose: bool,
+    /// Pages so far, where they are joined at the end.
+    joined: Vec<Bytes>,
+    printed: usize,
+}
+
+impl<'a> Printer<'a> {
+    fn new(context: &Context, args: &'a ApiArgs, config: &Config) -> Result<Self> {
+        let (terminal, colour) = print::stdout_looks(context.color, config.environment());
+        let surroundings = Surroundings { now: context.clock.now(), colour };
+        Ok(Self {
+            args,
+            filter: args.jq.as_deref().map(Filter::compile_with_environment).transpose().map_err(Error::usage)?,
+            template: match &args.template {
+                Some(text) => Some(Template::parse(text, surroundings).map_err(Error::usage)?),
+                None => None,
+            },
+            colour,
+            terminal,
+            verbose: context.verbose > 0,
+            joined: Vec::new(),
+            printed: 0,
+        })
+    }
+
+    fn page(&mut self, call: &Call, answered: &Answered) -> Result<()> {
+        if self.args.outcome
+            && let Some(answer) = &answered.answer
+        {
+            print::note(&outcome(answer));
+        }
+        if self.verbose {
+            print::out(dump(call, answered).as_bytes())?;
+        }
+        let pages_apart = self.printed > 0 && self.args.include;
+        self.printed += 1;
+        if self.args.include {
+            let gap = if pages_apart { "\n" } else { "" };
+            print::out(format!("{gap}{}", head(answered)).as_bytes())?;
+        }
+        if self.args.silent || answered.status == 204 {
+            return Ok(());
+        }
+        let is_json = response::is_json(answered.header("content-type"));
+        let failed = said(call.is_graphql(), answered).is_some();
+        if let Some(template) = self.template.as_mut().filter(|_| !failed) {
+            let text = template.run(&answered.body).map_err(|why| Error::new(Kind::Usage, why))?;
+            return print::out(text.as_bytes());
+        }
+        if let Some(filter) = self.filter.as_ref().filter(|_| !failed) {
+            return filtered(filter, &answered.body, self.terminal);
+        }
+        let body = if is_json { response::visible(&answered.body) } else { answered.body.as_ref().into() };
+        if self.args.paginate && !self.args.include && is_json && !failed {
+            self.joined.push(body.into_owned().into());
+            return Ok(());
+        }
+        if is_json && self.colour { print::out(&pretty::coloured(&body)) } else { print::out(&body) }
+    }
+
+    /// What waits for the last page: joined arrays, tables.
+    fn finish(&mut self) -> Result<()> {
+        if let Some(template) = &mut self.template {
+            print::out(template.finish().as_bytes())?;
+        }
+        let pages = std::mem::take(&mut self.joined);
+        let whole: Bytes = if self.args.slurp {
+            [&b"["[..], &pages.join(&b","[..]), b"]"].concat().into()
+        } else {
+            match document::join(&pages) {
+                Ok(joined) if pages.len() > 1 && pages[0].starts_with(b"[") => joined,
+                _ => pages.concat().into(),
+            }
+        };
+        if pages.is_empty() {
+            return Ok(());
+        }
+        if self.colour { print::out(&pretty::coloured(&whole)) } else { print::out(&whole) }
+    }
+}
+
+/// Outputs of a filter as gh prints them: strings raw, numbers as Go does, other values as its JSON.
+fn filtered(filter: &Filter, body: &[u8], terminal: bool) -> Result<()> {
+    let mut failed = Ok(());
+    // To gh, objects are Go's maps: in order of their keys from the start.
+    let sorted = serde_json::from_slice::<Value>(body).map(|value| go::json(&value, go::Style::default()));
+    let input = sorted.map_or_else(|_| body.to_vec(), String::into_bytes);
+    let outputs = filter.run_each(&input, |output| {
+        let line = match serde_json::from_slice::<Value>(output) {
+            Ok(Value::String(text)) => text,
+            Ok(Value::Number(number)) => go::line_number(go::as_float(&number)),
+            Ok(Value::Null) => String::new(),
+            Ok(other) => go::json(&other, go::Style { indent: terminal }),
+            Err(_) => String::from_utf8_lossy(output).into_owned(),
+        };
+        failed = print::line(&line);
+        failed.is_ok()
+    });
+    failed?;
+    outputs.map_err(|why| Error::new(Kind::Usage, why))
+}
+
+fn head(answered: &Answered) -> String {
+    let status = http::StatusCode::from_u16(answered.status).ok();
     let reason = status.and_then(|status| status.canonical_reason()).unwrap_or_default();
-    let mut text = format!("HTTP/1.1 {} {reason}\n", answer.entry.status);
-    for (name, value) in answer.entry.headers.iter() {
-        text.push_str(&format!("{}: {value}\r\n", canonical(name)));
+    let mut text = format!("HTTP/1.1 {} {reason}\n", answered.status);
+    let mut names: Vec<(String, String)> = answered
+        .headers
+        .keys()
+        .map(|name| {
+            let values = answered.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+            (canonical(name.as_str()), values.collect::<Vec<_>>().join(", "))
+        })
+        .filter(|(name, _)| name != "Status")
+        .collect();
+    names.sort();
+    for (name, value) in names {
+        text.push_str(&format!("{name}: {value}\r\n"));
     }
     text.push_str("\r\n");
     text
+}
+
+/// Request and answer for people; no token is in what we have here.
+fn dump(call: &Call, answered: &Answered) -> String {
+    let mut text = format!("> {} {} HTTP/1.1\n", call.method, call.target);
+    for (name, value) in &call.headers {
+        let value = if value.is_sensitive() {
+            "████████████████████"
+        } else {
+            value.to_str().unwrap_or_default()
+        };
+        text.push_str(&format!("> {}: {value}\n", canonical(name.as_str())));
+    }
+    if let Some(body) = &call.body {
+        text.push_str(&format!("\n{}\n", String::from_utf8_lossy(body)));
+    }
+    text.push('\n');
+    for line in head(answered).lines().filter(|line| !line.is_empty()) {
+        text.push_str(&format!("< {line}\n"));
+    }
+    text + "\n"
 }
 
 /// `x-github-media-type` as gh prints it: `X-Github-Media-Type`.
@@ -134,16 +413,22 @@ fn outcome(answer: &Answer) -> String {
     )
 }
 
-fn finish(answers: &[Answer]) -> Exit {
-    #[derive(serde::Deserialize)]
-    struct Refusal {
-        message: String,
+fn said(is_graphql: bool, answered: &Answered) -> Option<String> {
+    response::error(answered.status, is_graphql, answered.header("content-type"), &answered.body)
+}
+
+/// What gh says on stderr of an answer that is an error.
+fn report(last: &Answered, args: &ApiArgs, config: &Config) -> Exit {
+    let is_graphql = args.endpoint == "graphql";
+    let Some(said) = said(is_graphql, last) else {
+        return Exit::Done;
+    };
+    print::note(&format!("gh: {said}"));
+    let scopes = |name: &str| Some(last.header(name)).filter(|scopes| !scopes.is_empty());
+    let host = if config.api.host() == "api.github.com" { "github.com" } else { config.api.host() };
+    let hint = response::scopes_hint(last.status, scopes("x-accepted-oauth-scopes"), scopes("x-oauth-scopes"), host);
+    if let Some(hint) = hint {
+        print::note(&hint);
     }
-    let Some(bad) = answers.iter().find(|answer| answer.entry.status >= 300) else { return Exit::Done };
-    let message = serde_json::from_slice::<Refusal>(&bad.entry.body).map(|body| body.message);
-    print::note(&match message {
-        Ok(message) => format!("octocache: {message} (HTTP {})", bad.entry.status),
-        Err(_) => format!("octocache: HTTP {}", bad.entry.status),
-    });
     Exit::Failed
 }

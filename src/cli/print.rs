@@ -65,6 +65,31 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Whether stdout is a terminal, and whether to write colours to it, as gh decides.
+pub(super) fn stdout_looks(color: Color, environment: &crate::config::Environment) -> (bool, bool) {
+    let terminal = io::stdout().is_terminal() || environment.get("GH_FORCE_TTY").is_some();
+    let wanted = environment.get("NO_COLOR").is_none() && environment.get("CLICOLOR") != Some("0");
+    let forced = environment.get("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+    let colour = match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => forced || (terminal && wanted),
+    };
+    (terminal, colour)
+}
+
+/// All of standard input, at most `max` bytes of it.
+pub(super) fn read_stdin(max: u64) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let failed = |cause| Error::new(Kind::Io, "cannot read standard input").because(cause);
+    io::stdin().lock().take(max + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > max {
+        return Err(Error::new(Kind::TooLarge, "standard input is too large"));
+    }
+    Ok(bytes)
+}
+
 pub(super) fn stderr_has_colour(color: Color) -> bool {
     match color {
         Color::Always => true,

@@ -10,6 +10,12 @@ pub(super) fn origin_repository(api_host: &str) -> Option<String> {
     repository_of(std::str::from_utf8(&output.stdout).ok()?.trim(), api_host)
 }
 
+/// The branch that is checked out.
+pub(super) fn branch() -> Option<String> {
+    let output = Command::new("git").args(["symbolic-ref", "--quiet", "--short", "HEAD"]).output().ok()?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned()).filter(|branch| !branch.is_empty())
+}
+
 fn repository_of(url: &str, api_host: &str) -> Option<String> {
     let host = if api_host == "api.github.com" { "github.com" } else { api_host };
     let path = if let Some((_, rest)) = url.split_once("://") {

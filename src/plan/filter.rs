@@ -15,15 +15,31 @@ pub struct Filter {
     inner: jaq_core::Filter<data::JustLut<Val>>,
 }
 
+/// Formats that jq has and the library has not.
+const FORMATS: &str = r#"
+def @csv: [.[] | if type == "string" then "\"" + (split("\"") | join("\"\"")) + "\"" elif . == null then "" else tostring end] | join(",");
+def @tsv: [.[] | if . == null then "" else tostring | split("\\") | join("\\\\") | split("\t") | join("\\t") | split("\n") | join("\\n") | split("\r") | join("\\r") end] | join("\t");
+"#;
+
 /// Outputs that one run of a filter may give.
 const MAX_OUTPUTS: usize = 1_000_000;
 
 impl Filter {
     /// Compiles a filter; the error says where in it.
     pub fn compile(text: &str) -> Result<Self, String> {
-        let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
+        Self::compile_but(text, &["env"])
+    }
+
+    /// The same with `env`, for whoever runs it on their own terminal.
+    pub fn compile_with_environment(text: &str) -> Result<Self, String> {
+        Self::compile_but(text, &[])
+    }
+
+    fn compile_but(text: &str, without: &[&str]) -> Result<Self, String> {
+        let formats = jaq_core::load::parse(FORMATS, |parser| parser.defs()).unwrap_or_default();
+        let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(formats);
         let funs = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
-        let safe = funs.filter(|(name, _, _)| *name != "env");
+        let safe = funs.filter(|(name, _, _)| !without.contains(name));
         let at = |part: &str| {
             let range = span(text, part);
             text.get(..range.start).map_or(1, |before| before.chars().count() + 1)
@@ -53,13 +69,24 @@ impl Filter {
 
     /// Runs over one JSON text; each output is compact JSON.
     pub fn run(&self, json: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+        let mut outputs = Vec::new();
+        self.run_each(json, |output| {
+            outputs.push(output.to_vec());
+            true
+        })?;
+        Ok(outputs)
+    }
+
+    /// The same one by one, while `each` says so; those before an error have had their turn.
+    pub fn run_each(&self, json: &[u8], mut each: impl FnMut(&[u8]) -> bool) -> Result<(), String> {
         let input = read::parse_single(json).map_err(|error| format!("the answer is no JSON: {error}"))?;
         let context = Ctx::<data::JustLut<Val>>::new(&self.inner.lut, Vars::new([]));
-        let mut outputs = Vec::new();
+        let mut count = 0;
         for output in self.inner.id.run((context, input)).map(unwrap_valr) {
             let value =
                 output.map_err(|error| format!("the jq filter `{}` failed: {error}", self.text.escape_debug()))?;
-            if outputs.len() >= MAX_OUTPUTS {
+            count += 1;
+            if count > MAX_OUTPUTS {
                 return Err(format!(
                     "the jq filter `{}` gives more than {MAX_OUTPUTS} outputs",
                     self.text.escape_debug()
@@ -67,9 +94,11 @@ impl Filter {
             }
             let mut bytes = Vec::new();
             write::write(&mut bytes, &write::Pp::default(), 0, &value).map_err(|error| error.to_string())?;
-            outputs.push(bytes);
+            if !each(&bytes) {
+                break;
+            }
         }
-        Ok(outputs)
+        Ok(())
     }
 
     /// Runs and makes one JSON value of the outputs: the only one, `null` for none, else an array.

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::event;
 use crate::github::{Passing, Stream};
 use crate::graphql::operation::{self, Operation};
-use crate::policy::{Etag, Mode, Validators, class};
+use crate::policy::{Etag, Mode, Validators};
 use crate::request::Request;
 use crate::units::Span;
 
@@ -258,7 +258,7 @@ impl Asked<'_> {
                 let passed = self.pass(identity, full(body), Some(request), "method").await;
                 if may_have_changed(passed.status()) {
                     let now = identity.cache.now();
-                    outdate(identity, &event::outdated_by_mutation(&fields, now));
+                    identity.cache.outdate(&event::outdated_by_mutation(&fields, now));
                 }
                 return passed;
             }
@@ -273,12 +273,7 @@ impl Asked<'_> {
         let request = Request::graphql(self.door.hosts.api(), query.body)
             .accepting(&self.text(ACCEPT.as_str()))
             .with_features(&self.text("graphql-features"));
-        let mut ask = self.ask(identity, &request);
-        if ask.ttl_secs.is_none()
-            && let Some(class) = class::by_name(query.class)
-        {
-            ask.ttl_secs = Some(identity.cache.ttls().lifetime_of(class, None, None).fresh_secs);
-        }
+        let ask = identity.cache.ask_by_class(&self.ask(identity, &request), query.class);
         self.cached(identity, &request, &ask).await
     }
 
@@ -288,7 +283,7 @@ impl Asked<'_> {
         let passed = self.pass_counted(identity, body).await;
         if may_have_changed(passed.status()) {
             let now = identity.cache.now();
-            outdate(identity, &event::outdated_by_write(self.method.as_str(), &path, now));
+            identity.cache.outdate(&event::outdated_by_write(self.method.as_str(), &path, now));
         }
         passed
     }
@@ -330,15 +325,6 @@ impl Asked<'_> {
 fn failed(identity: &Identity, request: &Request, error: &Error) -> Response<Body> {
     tracing::warn!(target = %request.target(), %error, "not answered");
     respond::error(error, identity.cache.now(), identity.github.limit(request).as_ref())
-}
-
-fn outdate(identity: &Identity, cutoffs: &[crate::cutoff::Cutoff]) {
-    if cutoffs.is_empty() {
-        return;
-    }
-    if let Err(error) = identity.cache.stack().invalidate(cutoffs) {
-        tracing::warn!(%error, "what a change outdates cannot be noted; answers may show the state before it");
-    }
 }
 
 /// Hands a request on to another host, as it is: no token is added, nothing is kept.

@@ -134,7 +134,7 @@ impl MemoryTier {
         let hash = self.hash(&Wanted::of_parts(&entry.parts));
         let class = class::of(&entry.parts.path, &entry.parts.query);
         let (untouched_by, used_at) = (AtomicU64::new(0), AtomicI64::new(now));
-        let resident = Resident { key, class, entry, untouched_by, used_at };
+        let resident = Resident { entry, key, class, untouched_by, used_at };
         self.entries.insert(hash, Arc::new(resident));
     }
 

@@ -357,6 +357,7 @@ impl State {
             Some(Fault::Status(status)) => (plain(*status, &json!({ "message": "Server Error" })), 0),
             Some(Fault::Secondary(retry_after)) => (secondary(*retry_after), 0),
             _ if graphql => self.graphql(&seen, request.body()),
+            _ if request.uri().path().starts_with("/echo") => (echo(request), 1),
             _ if self.is_change(request) => (self.write(request), 1),
             _ => (self.respond(request.uri().path(), request.uri().query().unwrap_or(""), &seen), 1),
         };
@@ -376,6 +377,20 @@ impl State {
         self.log.push(logged);
         if matches!(fault, Some(Fault::Truncate)) { Handled::Truncated(answer) } else { Handled::Answer(answer) }
     }
+}
+
+/// What came is told: for whoever wants to see what a client sends.
+fn echo(request: &Request<Bytes>) -> Answer {
+    let text = String::from_utf8_lossy(request.body()).into_owned();
+    let target = request.uri().path_and_query().map(ToString::to_string);
+    let seen: BTreeMap<&str, &str> = request
+        .headers()
+        .iter()
+        .filter(|(name, _)| name.as_str().starts_with("x-test") || *name == "content-type")
+        .filter(|_| !request.method().is_safe())
+        .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+        .collect();
+    plain(200, &json!({ "method": request.method().as_str(), "target": target, "body": text, "headers": seen }))
 }
 
 fn secondary(retry_after: Option<u64>) -> Answer {
@@ -489,11 +504,6 @@ impl State {
                 let mut answer = plain(204, &Value::Null);
                 *answer.body_mut() = Full::default();
                 answer
-            }
-            // What came is told: for whoever wants to see what a client sends.
-            (method, None) if path.starts_with("/echo") => {
-                let text = String::from_utf8_lossy(request.body()).into_owned();
-                plain(200, &json!({ "method": method, "target": request.uri().to_string(), "body": text }))
             }
             _ => not_found,
         }

@@ -24,7 +24,7 @@ const FLOORS: &[&[&str]] = &[
     ],
     &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats", "collapse", "event"],
     &["cache"],
-    &["plan", "actions", "warm", "serve"],
+    &["plan", "actions", "warm", "serve", "api"],
     &["config", "cli", "main", "lib"],
 ];
 

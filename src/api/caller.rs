@@ -1,0 +1,201 @@
+//! Sending one request as `gh api` would: through the cache where it is a question, past it where it
+//! changes something.
+//!
+//! Knows: which is which, and that a change outdates what it touches. Does not know: flags, output.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http_body_util::BodyExt;
+
+use crate::cache::{Answer, Ask, Cache};
+use crate::error::{Error, Kind, Result};
+use crate::event;
+use crate::github::{AGENT, GitHub, Passing, Stream};
+use crate::graphql::operation::{self, Operation};
+use crate::request::Request;
+
+/// Answers larger than this are not taken.
+const MAX_BODY_BYTES: usize = 1 << 30;
+
+/// Who asks, and how.
+#[derive(Debug)]
+pub struct Caller {
+    /// The cache.
+    pub cache: Arc<Cache>,
+    /// GitHub, for what is handed through.
+    pub github: Arc<GitHub>,
+    /// How questions are to be answered.
+    pub ask: Ask,
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The HTTP method.
+    pub method: Method,
+    /// A path with or without its query, `graphql`, or a whole address.
+    pub target: String,
+    /// Headers that the user gave.
+    pub headers: HeaderMap,
+    /// The body, if there is one.
+    pub body: Option<Bytes>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// The status code.
+    pub status: u16,
+    /// Headers, as far as they are known: of a stored answer, those that are stored.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// How the cache answered; nothing for what was handed through.
+    pub answer: Option<Answer>,
+}
+
+impl Answered {
+    /// A header's text; empty when there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    fn of(answer: Answer) -> Self {
+        let mut headers = answer.live.as_deref().cloned().unwrap_or_default();
+        for (name, value) in answer.entry.headers.iter() {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                headers.insert(name, value);
+            }
+        }
+        Self { status: answer.entry.status, headers, body: answer.entry.body.clone(), answer: Some(answer) }
+    }
+}
+
+impl Call {
+    /// Whether this is GraphQL: only under that very name, as with gh.
+    pub fn is_graphql(&self) -> bool {
+        self.target == "graphql"
+    }
+
+    /// The question that this is, if the cache knows everything that selects its answer.
+    fn question(&self, cache: &Cache) -> Result<Option<Request>> {
+        if self.method != Method::GET || self.body.is_some() || self.is_graphql() {
+            return Ok(None);
+        }
+        let request = match Request::get(cache.api(), &self.target) {
+            Ok(request) => request,
+            Err(_) if self.target.contains("://") => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut request = request.accepting("*/*");
+        for (name, value) in &self.headers {
+            let value = value.to_str().unwrap_or_default();
+            match name.as_str() {
+                "accept" => request = request.accepting(value),
+                "x-github-api-version" => request = request.version(value),
+                "content-type" | "user-agent" | "time-zone" => {}
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(request))
+    }
+}
+
+impl Caller {
+    /// Whether the pages of `call` are a listing that the cache can answer.
+    pub fn listing(&self, call: &Call) -> Result<Option<Request>> {
+        call.question(&self.cache)
+    }
+
+    /// All pages of a listing.
+    pub async fn pages(&self, first: &Request) -> Result<Vec<Answered>> {
+        let first = first.clone().with_default_param("per_page", "100");
+        let pages = self.cache.get_pages(&first, &self.ask).await?;
+        Ok(pages.into_iter().map(Answered::of).collect())
+    }
+
+    /// Sends a call.
+    pub async fn send(&self, call: &Call) -> Result<Answered> {
+        if let Some(request) = call.question(&self.cache)? {
+            return self.cache.get(&request, &self.ask).await.map(Answered::of);
+        }
+        if call.is_graphql() && call.method == Method::POST {
+            return self.graphql(call).await;
+        }
+        let answered = self.pass(call, Request::get(self.cache.api(), &call.target).ok()).await?;
+        if !call.method.is_safe() && !(400..500).contains(&answered.status) {
+            let path = call.target.split('?').next().unwrap_or_default();
+            let path = format!("/{}", path.trim_start_matches('/'));
+            self.cache.outdate(&event::outdated_by_write(call.method.as_str(), &path, self.cache.now()));
+        }
+        Ok(answered)
+    }
+
+    async fn graphql(&self, call: &Call) -> Result<Answered> {
+        let body = call.body.clone().unwrap_or_default();
+        let counted = Request::graphql(self.cache.api(), body.clone());
+        let plain =
+            call.headers.keys().all(|name| matches!(name.as_str(), "accept" | "content-type" | "graphql-features"));
+        match operation::read(&body) {
+            Some(Operation::Query(query)) if plain && !query.live => {
+                let text =
+                    |name: &str| call.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+                let request = Request::graphql(self.cache.api(), query.body)
+                    .accepting(text("accept"))
+                    .with_features(text("graphql-features"));
+                let ask = self.cache.ask_by_class(&self.ask, query.class);
+                self.cache.get(&request, &ask).await.map(Answered::of)
+            }
+            Some(Operation::Mutation(fields)) => {
+                let answered = self.pass(call, Some(counted)).await?;
+                if !(400..500).contains(&answered.status) {
+                    self.cache.outdate(&event::outdated_by_mutation(&fields, self.cache.now()));
+                }
+                Ok(answered)
+            }
+            Some(Operation::Query(_) | Operation::Subscription) | None => self.pass(call, Some(counted)).await,
+        }
+    }
+
+    async fn pass(&self, call: &Call, counted: Option<Request>) -> Result<Answered> {
+        let api = self.cache.api();
+        let elsewhere = call.target.contains("://") && api.own(&call.target).is_none();
+        let url = match &counted {
+            Some(request) if call.is_graphql() => api.url(request),
+            _ if call.target.contains("://") => call.target.clone(),
+            _ => format!("{}/{}", api.rest_base(), call.target.trim_start_matches('/')),
+        };
+        let mut headers = call.headers.clone();
+        let mut default = |name: HeaderName, value: &'static str| {
+            headers.entry(name).or_insert(HeaderValue::from_static(value));
+        };
+        default(ACCEPT, "*/*");
+        default(USER_AGENT, AGENT);
+        default(CONTENT_TYPE, "application/json; charset=utf-8");
+        if let Some(body) = &call.body {
+            headers.insert(CONTENT_LENGTH, body.len().into());
+        }
+        let body = http_body_util::Full::new(call.body.clone().unwrap_or_default());
+        let passing = Passing {
+            method: call.method.clone(),
+            url,
+            signed: !elsewhere && !headers.contains_key("authorization"),
+            headers,
+            body: Stream::new(body.map_err(|never| match never {})),
+            counted: counted.filter(|_| !elsewhere),
+        };
+        let (parts, mut stream) = self.github.pass(passing).await?.into_parts();
+        let mut body = BytesMut::new();
+        while let Some(frame) = stream.frame().await {
+            let frame = frame.map_err(|cause| Error::new(Kind::Transport, "the answer breaks off").because(cause))?;
+            body.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            if body.len() > MAX_BODY_BYTES {
+                return Err(Error::new(Kind::TooLarge, "the answer is larger than 1 GiB"));
+            }
+        }
+        Ok(Answered { status: parts.status.as_u16(), headers: parts.headers, body: body.freeze(), answer: None })
+    }
+}
