@@ -11,12 +11,16 @@ mod config;
 mod doctor;
 mod event;
 mod explain;
+#[cfg(unix)]
+mod gh;
 mod pages;
 mod print;
 mod progress;
 mod reference;
 mod run;
 mod serve;
+#[cfg(unix)]
+mod setup;
 mod warm;
 
 use std::process::ExitCode;
@@ -98,6 +102,10 @@ fn dispatch(args: Args) -> Result<Exit> {
         Command::Warm(warm) => warm::main(&context, &warm),
         Command::Api(api) => api::main(&context, &api),
         Command::Serve(serve) => serve::main(&context, &serve),
+        #[cfg(unix)]
+        Command::Gh(gh) => gh::main(&context, &gh),
+        #[cfg(unix)]
+        Command::Setup(setup) => setup::main(&context, &setup),
         Command::Bundle(bundle) => bundle::main(&context, &bundle),
         Command::Cache(cache) => cache::main(&context, &cache),
         Command::Explain(explain) => explain::main(&context, &explain),

@@ -4,6 +4,7 @@
 //! Knows: every environment variable that is read. Does not know: what is done with the values.
 
 mod environment;
+mod gh;
 mod git;
 mod token;
 
@@ -26,6 +27,7 @@ use crate::stack::Stack;
 use crate::token::Token;
 use crate::units::Span;
 pub use environment::{ACCEPTED, Environment};
+pub use gh::{GhConfig, Places};
 
 /// What the user typed, as far as it is for every command.
 #[derive(Debug, Clone, Default)]

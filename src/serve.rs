@@ -12,10 +12,12 @@ mod respond;
 mod upkeep;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, Response, StatusCode};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::cache::Ask;
 use crate::error::Result;
@@ -44,6 +46,8 @@ pub struct Settings {
     pub idle: Duration,
     /// How long requests under way may take to end when the server does.
     pub grace: Duration,
+    /// End after so long without a request.
+    pub exit_when_idle: Option<Duration>,
     /// How much the store may hold.
     pub room: Room,
     /// Another way to GitHub than HTTP.
@@ -59,6 +63,9 @@ pub(crate) struct Door {
     /// The digest of the secret: comparing digests tells nothing by the time it takes.
     secret: Option<[u8; 32]>,
     max_graphql_bytes: usize,
+    /// Seconds from `started` to the last request.
+    last_request: AtomicU64,
+    started: Instant,
 }
 
 impl Door {
@@ -67,6 +74,22 @@ impl Door {
         headers
             .get("x-octocache-secret")
             .is_some_and(|shown| <[u8; 32]>::from(Sha256::digest(shown.as_bytes())) == secret)
+    }
+
+    /// Notes that somebody asks.
+    fn asked(&self) {
+        self.last_request.store(self.started.elapsed().as_secs(), Ordering::Relaxed);
+    }
+
+    /// Resolves when nobody has asked for so long; never without a bound.
+    async fn rested(&self, after: Option<Duration>) {
+        let Some(after) = after else { return std::future::pending().await };
+        loop {
+            let last = Duration::from_secs(self.last_request.load(Ordering::Relaxed));
+            let rest = self.started.elapsed().saturating_sub(last);
+            let Some(left) = after.checked_sub(rest).filter(|left| !left.is_zero()) else { return };
+            tokio::time::sleep(left.max(Duration::from_millis(100))).await;
+        }
     }
 
     /// Pages of this server itself, below `/_octocache`.
@@ -91,15 +114,23 @@ impl Door {
 /// Serves on `listeners` until `ended` is ready; then takes no more, lets what is under way end, and
 /// writes what is still to be written.
 pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<Output = ()>) -> Result<()> {
-    let Settings { common, hosts, ask, secret, max_connections, idle, grace, room, wire } = settings;
+    let Settings { common, hosts, ask, secret, max_connections, idle, grace, exit_when_idle, room, wire } = settings;
     let door = Arc::new(Door {
         hosts,
         identities: Identities::new(common, wire),
         ask,
         secret: secret.map(|secret| Sha256::digest(secret.as_bytes()).into()),
         max_graphql_bytes: 4 << 20,
+        last_request: AtomicU64::new(0),
+        started: Instant::now(),
     });
     let upkeep = tokio::spawn(upkeep::run(door.clone(), room));
+    let ended = async {
+        tokio::select! {
+            () = ended => {}
+            () = door.rested(exit_when_idle) => tracing::info!("nobody asks any more"),
+        }
+    };
     listener::accept(&door, listeners, max_connections, idle, grace, ended).await;
     upkeep.abort();
     door.identities.drained().await;

@@ -18,7 +18,7 @@ use crate::policy::Mode;
 use crate::tag::Scope;
 use crate::units::{Size, Span};
 pub(crate) use api::ApiArgs;
-pub(crate) use serve::{PORT, ServeArgs};
+pub(crate) use serve::{GhArgs, PORT, ServeArgs, SetupCommand};
 
 /// One cache for GitHub API responses that every job, runner and developer of a project shares.
 #[derive(Debug, Parser)]
@@ -77,6 +77,7 @@ Examples:
   octocache run                                         answer the plan, write JSON files
   octocache warm                                        keep what is read fresh for the others
   octocache serve                                       answer gh, octokit, PyGithub, curl as they are
+  octocache gh issue list                               gh itself, through the cache
   octocache cache stats                                 what the cache has saved
 
 Exit codes: 0 done, 1 failed, 2 the input is at fault, 3 some queries had neither an
@@ -121,6 +122,13 @@ pub(crate) enum Command {
     Api(ApiArgs),
     /// Serve GitHub's API from the cache, for gh, octokit, PyGithub, curl as they are
     Serve(ServeArgs),
+    /// Run gh, the real one, through the cache; its configuration stays as it is
+    #[cfg(unix)]
+    Gh(GhArgs),
+    /// Send a program through the cache for good, or take it back
+    #[cfg(unix)]
+    #[command(subcommand)]
+    Setup(SetupCommand),
     /// Save the store as one file, or put such a file in place
     #[command(subcommand)]
     Bundle(BundleCommand),

@@ -48,6 +48,7 @@ pub(super) fn main(context: &Context, args: &ServeArgs) -> Result<Exit> {
         max_connections: args.max_connections,
         idle: Duration::from_secs(args.idle.0.max(1)),
         grace: Duration::from_secs(args.grace.0),
+        exit_when_idle: args.exit_when_idle.map(|span| Duration::from_secs(span.0)),
         room,
         wire: None,
     };

@@ -51,6 +51,7 @@ struct Asked<'a> {
 
 /// Answers one request.
 pub(super) async fn answer(door: &Door, request: HttpRequest<Incoming>) -> Response<Body> {
+    door.asked();
     let (parts, body) = request.into_parts();
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
     if Hosts::is_from_elsewhere(&parts.headers, host) {

@@ -41,13 +41,16 @@ pub enum Listener {
 /// All of them.
 pub type Listeners = Vec<Listener>;
 
-/// The file of a socket that we made.
+/// The file of a socket that we made. A lock beside it is held as long: whoever has it serves there.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    _lock: std::fs::File,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _already_gone = std::fs::remove_file(&self.0);
+        let _already_gone = std::fs::remove_file(&self.path);
     }
 }
 
@@ -67,7 +70,10 @@ impl Listener {
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             files::create_private_dir(dir).map_err(failed)?;
         }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        let mut lock = path.as_os_str().to_owned();
+        lock.push(".lock");
+        let lock = files::open_lock(Path::new(&lock)).map_err(failed)?;
+        if lock.try_lock().is_err() {
             return Err(Error::usage(format!("another process serves on {}", path.display()))
                 .hint("stop it, or choose another path with --unix"));
         }
@@ -78,7 +84,7 @@ impl Listener {
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(failed)?;
-        Ok(Listener::Unix(listener, Some(SocketFile(path.to_owned()))))
+        Ok(Listener::Unix(listener, Some(SocketFile { path: path.to_owned(), _lock: lock })))
     }
 
     /// What a service manager has opened for us (`sd_listen_fds`), if it has.

@@ -541,3 +541,156 @@ fn the_real_gh_asks_once_and_sees_its_own_changes() {
     let list = server.gh_says(&["issue", "list", "-R", "acme/repo-0004"]);
     assert!(list.contains("Brand new"), "{list}");
 }
+
+/// `octocache gh` in a home of its own, before a simulated GitHub.
+struct Home {
+    sim: Sim,
+    dir: tempfile::TempDir,
+}
+
+impl Home {
+    fn new() -> Self {
+        let sim = Sim::start(Clock::System);
+        world::organisation(&sim, 10);
+        sim.token(TOKEN, "client");
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join(".config/gh")).unwrap();
+        std::fs::write(dir.path().join(".config/gh/config.yml"), "git_protocol: ssh\n").unwrap();
+        Self { sim, dir }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("HOME", self.dir.path()).env("XDG_RUNTIME_DIR", self.dir.path().join("run"));
+        command.env("PATH", std::env::var_os("PATH").unwrap()).env("GH_TOKEN", TOKEN).current_dir(self.dir.path());
+        command.env("OCTOCACHE_API_URL", self.sim.url());
+        command
+    }
+
+    fn gh(&self, args: &[&str]) -> Output {
+        self.command(BINARY).arg("gh").args(args).output().unwrap()
+    }
+
+    /// Processes behind sockets of this home.
+    fn servers(&self) -> Vec<String> {
+        let output = Command::new("pgrep").arg("-f").arg(self.dir.path().join("run")).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        for pid in self.servers() {
+            let _ended = Command::new("kill").args(["-9", &pid]).status();
+        }
+    }
+}
+
+#[test]
+fn octocache_gh_shares_one_process_and_never_breaks_gh() {
+    if !has("gh") {
+        return;
+    }
+    let home = Home::new();
+    let list = ["issue", "list", "-R", "acme/repo-0004"];
+    // Twenty at once, on a cold cache and with nothing running.
+    let outputs: Vec<Output> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..20).map(|_| scope.spawn(|| home.gh(&list))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    for output in &outputs {
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(output.stdout, outputs[0].stdout);
+    }
+    let log = home.sim.log();
+    let mut bodies: Vec<_> = log.iter().map(|logged| (&logged.target, &logged.body)).collect();
+    bodies.dedup();
+    assert_eq!(bodies.len(), log.len(), "each distinct request goes up once");
+    assert_eq!(home.servers().len(), 1);
+    // gh's own configuration is as it was, and so are commands about it.
+    let config = home.dir.path().join(".config/gh/config.yml");
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), "git_protocol: ssh\n");
+    assert!(home.gh(&["config", "set", "editor", "vi"]).status.success());
+    assert!(std::fs::read_to_string(&config).unwrap().contains("editor: vi"));
+    assert_eq!(home.gh(&["api", "/none"]).status.code(), Some(1));
+    // Killed: the next call starts another.
+    home.sim.take_counts();
+    for pid in home.servers() {
+        Command::new("kill").args(["-9", &pid]).status().unwrap();
+    }
+    assert_eq!(home.gh(&list).stdout, outputs[0].stdout);
+    assert_eq!(home.sim.take_counts().0, 0, "what it had is on disk");
+    // No place for a socket: gh runs as it is, and asks GitHub itself (which is not there).
+    let output = home.command(BINARY).args(["gh", "--version"]).env("XDG_RUNTIME_DIR", "/proc/none").output().unwrap();
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).starts_with("gh version"));
+    let output = home
+        .command(BINARY)
+        .args(["gh", "api", "/users/octocat"])
+        .env("XDG_RUNTIME_DIR", "/proc/none")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("gh runs without the cache") && said.contains("api.github.com"), "{said}");
+}
+
+#[test]
+fn a_script_stands_in_for_gh_and_is_taken_back() {
+    if !has("gh") {
+        return;
+    }
+    let home = Home::new();
+    let shims = home.dir.path().join("shims");
+    let setup =
+        |undo: &[&str]| home.command(BINARY).args(["setup", "gh", "--shim"]).arg(&shims).args(undo).output().unwrap();
+    assert!(setup(&[]).status.success());
+    let path = format!("{}:{}", shims.display(), std::env::var("PATH").unwrap());
+    let run =
+        || home.command("gh").args(["api", "/users/octocat", "-q", ".login"]).env("PATH", &path).output().unwrap();
+    for _ in 0..2 {
+        assert_eq!(String::from_utf8_lossy(&run().stdout), "octocat\n");
+    }
+    assert_eq!(home.sim.take_counts().0, 1);
+    assert!(setup(&["--undo"]).status.success() && !shims.join("gh").exists());
+    std::fs::write(shims.join("gh"), "#!/bin/sh\necho mine\n").unwrap();
+    assert_eq!(setup(&[]).status.code(), Some(2), "what is somebody else's stays");
+    // Without a service manager, the other way says so and changes nothing.
+    let output = home.command(BINARY).args(["setup", "gh"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--shim"), "{output:?}");
+}
+
+/// As systemd does it: the socket is there before the process, and outlives it.
+#[test]
+fn a_socket_of_the_service_manager_is_taken_over() {
+    let tool = "systemd-socket-activate";
+    if !has(tool) {
+        return;
+    }
+    let home = Home::new();
+    let socket = home.dir.path().join("held.sock");
+    let mut manager = home.command(tool);
+    manager.arg("--listen").arg(&socket).args([
+        "-E",
+        "HOME",
+        "-E",
+        "OCTOCACHE_API_URL",
+        "-E",
+        "PATH",
+        BINARY,
+        "serve",
+        "--exit-when-idle",
+        "1h",
+    ]);
+    let mut manager = manager.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(manager.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let ask = || {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-i", "-H", &format!("Authorization: token {TOKEN}"), "--unix-socket"]).arg(&socket);
+        Reply::read(&command.arg("http://localhost/users/octocat").output().unwrap())
+    };
+    assert_eq!(ask().status, 200, "{line}");
+    assert!(ask().cache_status().contains("hit"));
+    Command::new("kill").arg(manager.id().to_string()).status().unwrap();
+    manager.wait().unwrap();
+}

@@ -1,10 +1,10 @@
-//! Flags of `octocache serve`, and their help.
+//! Flags of `octocache serve`, `gh` and `setup`, and their help.
 //!
 //! Knows: names and texts. Does not know: what the values do.
 
 use std::path::PathBuf;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, Subcommand};
 
 use super::ModeArgs;
 use crate::units::{Size, Span};
@@ -75,6 +75,9 @@ pub(crate) struct ServeArgs {
     /// How long requests under way may take to end after SIGTERM
     #[arg(long, value_name = "DURATION", default_value = "10s", env = "OCTOCACHE_GRACE", help_heading = "Bounds")]
     pub(crate) grace: Span,
+    /// End after so long without a request [default: never]
+    #[arg(long, value_name = "DURATION", env = "OCTOCACHE_EXIT_WHEN_IDLE", help_heading = "Bounds")]
+    pub(crate) exit_when_idle: Option<Span>,
     /// Threads that serve [default: one per core]
     #[arg(long, value_name = "N", env = "OCTOCACHE_WORKERS", help_heading = "Bounds")]
     pub(crate) workers: Option<usize>,
@@ -89,4 +92,42 @@ pub(crate) struct ServeArgs {
     pub(crate) while_revalidate: Span,
     #[command(flatten)]
     pub(crate) mode: ModeArgs,
+}
+
+const GH_EXAMPLE: &str = "\
+  octocache gh issue list -R cli/cli
+  octocache gh pr view 123
+  octocache gh api repos/cli/cli/releases --jq '.[].tag_name'
+
+A process that all calls of this user share is started on demand and ends after half an hour of rest. What it
+asks of GitHub is signed with gh's own token. If it cannot be reached, gh runs as if it were called itself.
+`octocache setup gh` does the same for every call of gh.";
+
+/// Run gh, the real one, through the cache; its configuration stays as it is
+#[derive(Debug, ClapArgs)]
+#[command(after_help = GH_EXAMPLE, disable_help_flag = true, disable_version_flag = true)]
+pub(crate) struct GhArgs {
+    /// What gh is called with
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub(crate) args: Vec<String>,
+}
+
+const SETUP_EXAMPLE: &str = "\
+With systemd: a socket that the service manager holds for this user, and gh's setting http_unix_socket.
+Whatever becomes of the process behind the socket, the next call starts it anew.
+Without: --shim DIR writes a script called gh into DIR, which runs `octocache gh`; put DIR first on the PATH.";
+
+/// Send a program through the cache for good, or take it back
+#[derive(Debug, Subcommand)]
+pub(crate) enum SetupCommand {
+    /// gh, all of it
+    #[command(after_help = SETUP_EXAMPLE)]
+    Gh {
+        /// Take it back
+        #[arg(long)]
+        undo: bool,
+        /// Write a script that stands in for gh into this directory, instead
+        #[arg(long, value_name = "DIR")]
+        shim: Option<PathBuf>,
+    },
 }
