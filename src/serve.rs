@@ -38,6 +38,8 @@ pub struct Settings {
     pub hosts: Hosts,
     /// How questions are answered unless the client says otherwise.
     pub ask: Ask,
+    /// Parts of the `User-Agent` of clients for which addresses in bodies lead back, too.
+    pub rewrite_bodies: Vec<String>,
     /// What a client must show in `X-Octocache-Secret`, if anything.
     pub secret: Option<String>,
     /// Connections at once; more wait to be let in.
@@ -60,6 +62,7 @@ pub(crate) struct Door {
     hosts: Hosts,
     identities: Identities,
     ask: Ask,
+    rewrite_bodies: Vec<String>,
     /// The digest of the secret: comparing digests tells nothing by the time it takes.
     secret: Option<[u8; 32]>,
     max_graphql_bytes: usize,
@@ -114,11 +117,24 @@ impl Door {
 /// Serves on `listeners` until `ended` is ready; then takes no more, lets what is under way end, and
 /// writes what is still to be written.
 pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<Output = ()>) -> Result<()> {
-    let Settings { common, hosts, ask, secret, max_connections, idle, grace, exit_when_idle, room, wire } = settings;
+    let Settings {
+        common,
+        hosts,
+        ask,
+        rewrite_bodies,
+        secret,
+        max_connections,
+        idle,
+        grace,
+        exit_when_idle,
+        room,
+        wire,
+    } = settings;
     let door = Arc::new(Door {
         hosts,
         identities: Identities::new(common, wire),
         ask,
+        rewrite_bodies,
         secret: secret.map(|secret| Sha256::digest(secret.as_bytes()).into()),
         max_graphql_bytes: 4 << 20,
         last_request: AtomicU64::new(0),

@@ -44,6 +44,7 @@ pub(super) fn main(context: &Context, args: &ServeArgs) -> Result<Exit> {
         hosts: Hosts::new(config.api.clone(), &args.name, &args.allow_host)?,
         ask: crate::cache::Ask { while_revalidate_secs: args.while_revalidate.0, ..args.mode.ask(config.mode) },
         common: config.common(plan.as_ref(), Arc::new(stack), context.clock.clone(), args.lend_token),
+        rewrite_bodies: args.rewrite_bodies.iter().filter(|name| !name.is_empty()).cloned().collect(),
         secret,
         max_connections: args.max_connections,
         idle: Duration::from_secs(args.idle.0.max(1)),

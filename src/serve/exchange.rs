@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, COOKIE, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, ORIGIN, PRAGMA, RANGE, UPGRADE,
+    IF_UNMODIFIED_SINCE, ORIGIN, PRAGMA, RANGE, UPGRADE, USER_AGENT,
 };
 use http::{HeaderMap, Method, Request as HttpRequest, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -234,7 +234,14 @@ impl Asked<'_> {
     }
 
     fn manner(&self) -> Manner<'_> {
-        Manner { api: self.door.hosts.api(), base: self.base.as_deref(), limit: None, asked: &self.headers }
+        let agent = self.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        Manner {
+            api: self.door.hosts.api(),
+            base: self.base.as_deref(),
+            bodies: self.door.rewrite_bodies.iter().any(|name| agent.contains(name.as_str())),
+            limit: None,
+            asked: &self.headers,
+        }
     }
 
     fn their_validators(&self) -> Validators {
@@ -332,7 +339,7 @@ fn failed(identity: &Identity, request: &Request, error: &Error) -> Response<Bod
 async fn hand_on(door: &Door, url: String, method: Method, headers: HeaderMap, body: Incoming) -> Response<Body> {
     let nobody = door.identities.public();
     let asked = HeaderMap::new();
-    let manner = Manner { api: door.hosts.api(), base: None, limit: None, asked: &asked };
+    let manner = Manner { api: door.hosts.api(), base: None, bodies: false, limit: None, asked: &asked };
     let body = Stream::new(body.map_err(Into::into));
     let passing = Passing { method, url, headers: for_github(&headers), body, counted: None, signed: false };
     match nobody.github.pass(passing).await {

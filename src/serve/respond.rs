@@ -81,6 +81,8 @@ pub(super) struct Manner<'a> {
     pub(super) api: &'a Api,
     /// What they are to begin with instead.
     pub(super) base: Option<&'a str>,
+    /// Whether bodies lead back, too: for clients that refuse addresses of another host.
+    pub(super) bodies: bool,
     /// What is left of the limit that the request counts in, as of now.
     pub(super) limit: Option<&'a RateLimit>,
     /// The client's request headers.
@@ -110,7 +112,7 @@ pub(super) fn answer(answer: Answer, manner: Manner<'_>) -> Response<Body> {
         headers.remove(CONTENT_TYPE);
         (StatusCode::NOT_MODIFIED, None)
     } else {
-        (status, Some(entry.body.clone()).filter(|body| !body.is_empty()))
+        (status, Some(led_back(&entry.body, &headers, manner)).filter(|body| !body.is_empty()))
     };
     build(status, headers, Body::Whole(body))
 }
@@ -219,6 +221,22 @@ fn lead_back(headers: &mut HeaderMap, manner: Manner<'_>) {
     }
 }
 
+/// A JSON body whose addresses of the API begin as the client's do. Everybody else gets GitHub's bytes.
+fn led_back(body: &Bytes, headers: &HeaderMap, manner: Manner<'_>) -> Bytes {
+    let is_json = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let Some(base) = manner.base.filter(|_| manner.bodies && is_json) else { return body.clone() };
+    let own = format!("\"{}/", manner.api.rest_base());
+    let mut out = Vec::with_capacity(body.len() + body.len() / 8);
+    let mut at = 0;
+    for found in memchr::memmem::find_iter(body, &own) {
+        out.extend_from_slice(&body[at..found]);
+        out.extend_from_slice(format!("\"{base}/").as_bytes());
+        at = found + own.len();
+    }
+    out.extend_from_slice(&body[at..]);
+    out.into()
+}
+
 fn tell_limit(headers: &mut HeaderMap, limit: Option<&RateLimit>) {
     let Some(limit) = limit else { return };
     headers.insert("x-ratelimit-limit", limit.limit.into());
@@ -315,7 +333,8 @@ mod tests {
     fn addresses_lead_back_and_others_stay() {
         let api = Api::parse("https://ghe.example/api/v3").unwrap();
         let asked = HeaderMap::new();
-        let manner = Manner { api: &api, base: Some("http://127.0.0.1:1/api/v3"), limit: None, asked: &asked };
+        let manner =
+            Manner { api: &api, base: Some("http://127.0.0.1:1/api/v3"), bodies: true, limit: None, asked: &asked };
         let mut headers = map(&[
             (
                 "link",
@@ -329,6 +348,16 @@ mod tests {
             "<http://127.0.0.1:1/api/v3/x?page=2>; rel=\"next\", <https://evil.example/api/v3/x>; rel=\"last\""
         );
         assert_eq!(headers["location"], "http://127.0.0.1:1/api/v3/repositories/1");
+        let body = Bytes::from_static(
+            br#"{"url":"https://ge","u":"https://ghe.example/api/v3/x{/y}","h":"https://ghe.example/x"}"#,
+        );
+        let json = map(&[("content-type", "application/json; charset=utf-8")]);
+        assert_eq!(
+            led_back(&body, &json, manner),
+            r#"{"url":"https://ge","u":"http://127.0.0.1:1/api/v3/x{/y}","h":"https://ghe.example/x"}"#
+        );
+        assert_eq!(led_back(&body, &asked, manner), body);
+        assert_eq!(led_back(&body, &json, Manner { bodies: false, ..manner }), body);
         let mut away = map(&[("location", "https://ghe.example.evil/x")]);
         lead_back(&mut away, manner);
         assert_eq!(away["location"], "https://ghe.example.evil/x");

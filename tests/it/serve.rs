@@ -694,3 +694,49 @@ fn a_socket_of_the_service_manager_is_taken_over() {
     Command::new("kill").arg(manager.id().to_string()).status().unwrap();
     manager.wait().unwrap();
 }
+
+/// What a client's script prints, asking at `base`.
+fn script(command: &[&str], base: &str) -> String {
+    let mut script = Command::new(command[0]);
+    script.args(&command[1..]).args([base, TOKEN]).env("NODE_PACKAGES", node_packages());
+    let output = script.env_remove("GITHUB_API_URL").output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn node_packages() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/node/node_modules")
+}
+
+#[test]
+fn octokit_and_pygithub_see_the_same_and_spend_nothing_twice() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join("target/python/bin/python");
+    let (octokit, pygithub) = (root.join("tests/clients/octokit.mjs"), root.join("tests/clients/pygithub.py"));
+    let scripts: [(&str, &[&str], bool); 2] = [
+        ("octokit", &["node", octokit.to_str().unwrap()], node_packages().join("@octokit/rest").exists()),
+        (
+            "PyGithub",
+            &[python.to_str().unwrap(), pygithub.to_str().unwrap()],
+            std::fs::read_dir(root.join("target/python/lib"))
+                .is_ok_and(|mut libs| libs.any(|lib| lib.unwrap().path().join("site-packages/github").exists())),
+        ),
+    ];
+    for (name, command, is_there) in scripts {
+        if !is_there {
+            assert!(std::env::var_os("CI").is_none(), "{name} is missing: scripts/test installs it");
+            eprintln!("SKIPPED: {name} is missing");
+            continue;
+        }
+        let server = Server::start(&[]);
+        let organisation = json!({ "login": "acme", "id": 1, "url": format!("{}/orgs/acme", server.sim.url()) });
+        server.sim.put("/orgs/acme", Doc::json(organisation));
+        let direct = script(command, &server.sim.url());
+        server.sim.take_counts();
+        let first = script(command, &server.tcp);
+        assert_eq!(first, direct, "{name} sees the same objects");
+        let (sent, _) = server.sim.take_counts();
+        let second = script(command, &server.tcp);
+        assert_eq!((second, server.sim.take_counts().0), (first, 0), "{name}: the first time {sent} were sent");
+    }
+}

@@ -90,6 +90,16 @@ pub(crate) struct ServeArgs {
         help_heading = "Cache"
     )]
     pub(crate) while_revalidate: Span,
+    /// Clients, by a part of their User-Agent, for which addresses within JSON bodies lead back here, too, since
+    /// they refuse those of another host; all others get GitHub's bytes
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "PyGithub",
+        env = "OCTOCACHE_REWRITE_BODIES",
+        value_delimiter = ','
+    )]
+    pub(crate) rewrite_bodies: Vec<String>,
     #[command(flatten)]
     pub(crate) mode: ModeArgs,
 }
