@@ -13,72 +13,20 @@
 mod corpus;
 #[path = "../tests/harness.rs"]
 mod harness;
+mod table;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use octocache::bundle::{Envelope, Plan, Planned, write};
 use octocache::clock::Clock;
 use octocache::entry::Entry;
 use octocache::key::CacheKey;
 use octocache::stack::{Narrow, Saved, Stack};
+use table::{Table, best, median};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_octocache");
-
-struct Table {
-    missed: usize,
-}
-
-impl Table {
-    fn section(title: &str) {
-        println!("\n{title}");
-    }
-
-    fn note(text: &str) {
-        println!("      {text}");
-    }
-
-    fn at_most(&mut self, what: &str, value: f64, goal: f64, unit: &str) {
-        self.row(what, value, goal, unit, value <= goal, "≤");
-    }
-
-    fn at_least(&mut self, what: &str, value: f64, goal: f64, unit: &str) {
-        self.row(what, value, goal, unit, value >= goal, "≥");
-    }
-
-    fn row(&mut self, what: &str, value: f64, goal: f64, unit: &str, held: bool, sign: &str) {
-        self.missed += usize::from(!held);
-        println!("{} {what:<66} {value:>9.3} {unit:<3} (goal {sign} {goal})", if held { "  ok  " } else { " MISS " });
-    }
-}
-
-/// The best of so many tries, in milliseconds: noise only ever adds.
-fn best(tries: usize, mut run: impl FnMut()) -> f64 {
-    let time = |run: &mut dyn FnMut()| {
-        let start = Instant::now();
-        run();
-        start.elapsed()
-    };
-    ms((0..tries).map(|_| time(&mut run)).min().unwrap_or_default())
-}
-
-fn median(tries: usize, mut run: impl FnMut()) -> f64 {
-    let mut times: Vec<Duration> = (0..tries)
-        .map(|_| {
-            let start = Instant::now();
-            run();
-            start.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    ms(times[times.len() / 2])
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1_000.0
-}
 
 fn shell(script: &str) {
     let status = Command::new("bash").args(["-euc", "-o", "pipefail", script]).stdout(Stdio::null()).status().unwrap();

@@ -8,6 +8,7 @@ mod exchange;
 mod hosts;
 mod identities;
 mod listener;
+mod patience;
 mod respond;
 mod upkeep;
 
@@ -20,7 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::cache::Ask;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::github::Wire;
 pub use hosts::Hosts;
 pub use identities::Common;
@@ -140,7 +141,14 @@ pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<
         last_request: AtomicU64::new(0),
         started: Instant::now(),
     });
-    let upkeep = tokio::spawn(upkeep::run(door.clone(), room));
+    let (running, ended_upkeep) = std::sync::mpsc::channel();
+    let upkeep = {
+        let door = door.clone();
+        std::thread::Builder::new()
+            .name("upkeep".into())
+            .spawn(move || upkeep::run(door, room, ended_upkeep))
+            .map_err(|cause| Error::new(Kind::Internal, "cannot start a thread").because(cause))?
+    };
     let ended = async {
         tokio::select! {
             () = ended => {}
@@ -148,7 +156,8 @@ pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<
         }
     };
     listener::accept(&door, listeners, max_connections, idle, grace, ended).await;
-    upkeep.abort();
+    drop(running);
+    let _panicked = upkeep.join();
     door.identities.drained().await;
     Ok(())
 }

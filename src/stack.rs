@@ -137,8 +137,15 @@ impl Stack {
         if let Some(entry) = self.in_memory(parts) {
             return Some(Found { entry, tier: TierName::Memory });
         }
-        let found = self.look_up(key)?;
-        self.keep_in_memory(key, &found.entry);
+        let mut found = self.look_up(key)?;
+        if self.is_resident() {
+            if found.tier == TierName::Bundle {
+                // A body is a slice of its frame; held so, it would hold a mebibyte.
+                let entry = Arc::make_mut(&mut found.entry);
+                entry.body = bytes::Bytes::copy_from_slice(&entry.body);
+            }
+            self.keep_in_memory(key, &found.entry);
+        }
         Some(found)
     }
 

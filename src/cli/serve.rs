@@ -19,6 +19,9 @@ const CONCURRENCY: usize = 50;
 /// A client rather hears of a limit than waits for long; it has time-outs of its own.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
+/// Threads that write behind the answers; each has memory of its own in the allocator.
+const WRITERS: usize = 8;
+
 /// The largest secret.
 const MAX_SECRET_BYTES: u64 = 4 << 10;
 
@@ -92,7 +95,7 @@ fn runtime(workers: usize) -> Result<tokio::runtime::Runtime> {
     if workers > 1 {
         builder.worker_threads(workers);
     }
-    let built = builder.enable_all().build();
+    let built = builder.enable_all().max_blocking_threads(WRITERS).build();
     built.map_err(|cause| Error::new(Kind::Internal, "cannot start the runtime").because(cause))
 }
 

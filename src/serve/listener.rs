@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
+use super::patience::Patience;
 use super::{Door, exchange};
 use crate::error::{Error, Result};
 use crate::files;
@@ -189,22 +190,19 @@ fn talk<S>(
     graceful: &GracefulShutdown,
     place: tokio::sync::OwnedSemaphorePermit,
 ) where
-    S: AsyncRead + AsyncWrite + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let door = door.clone();
     let service = service_fn(move |request| {
         let door = door.clone();
         async move { Ok::<_, std::convert::Infallible>(exchange::answer(&door, request).await) }
     });
-    let mut patient = tokio_io_timeout::TimeoutStream::new(stream);
-    // Reading waits for the head's own time-out; whoever takes nothing is let go.
-    patient.set_write_timeout(Some(idle));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(idle)
         .max_buf_size(MAX_HEAD_BYTES)
         .pipeline_flush(true)
-        .serve_connection(TokioIo::new(Box::pin(patient)), service);
+        .serve_connection(TokioIo::new(Patience::new(stream, idle)), service);
     let watched = graceful.watch(connection);
     tokio::spawn(async move {
         if let Err(error) = watched.await {

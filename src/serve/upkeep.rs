@@ -1,9 +1,10 @@
 //! What a server does beside answering: looks what other processes changed, writes what was only noted,
 //! keeps the store within its bounds (A14).
 //!
-//! Knows: how often. Does not know: how any of it is done (`stack`).
+//! Knows: how often, and that answers come first. Does not know: how any of it is done (`stack`).
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use super::Door;
@@ -18,6 +19,10 @@ const FLUSH_EVERY: u32 = 10;
 /// The store is tidied every so many looks.
 const TIDY_EVERY: u32 = 60;
 
+/// How much less this thread matters than those that answer, in steps of nice(2).
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 15;
+
 /// How much the store may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
@@ -27,24 +32,22 @@ pub struct Room {
     pub max_bytes: Option<u64>,
 }
 
-/// Runs until it is dropped. Everything that reads or writes files is done on another thread.
-pub(super) async fn run(door: Arc<Door>, room: Room) {
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+/// Runs on a thread of its own until the other end of `ended` is dropped.
+pub(super) fn run(door: Arc<Door>, room: Room, ended: Receiver<()>) {
+    // On Linux, priorities are the threads'. Where it cannot be lowered, it stays.
+    #[cfg(target_os = "linux")]
+    let _best_effort = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
     for tick in 1_u32.. {
-        ticks.tick().await;
-        let door = door.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            door.identities.common().stack.look_again();
-            if tick % FLUSH_EVERY == 0 {
-                door.identities.flush();
-            }
-            if tick % TIDY_EVERY == 0 {
-                tidy(&door, room);
-            }
-        });
-        if let Err(error) = done.await {
-            tracing::warn!(%error, "upkeep failed");
+        match ended.recv_timeout(LOOK_EVERY) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+        door.identities.common().stack.look_again();
+        if tick % FLUSH_EVERY == 0 {
+            door.identities.flush();
+        }
+        if tick % TIDY_EVERY == 0 {
+            tidy(&door, room);
         }
     }
 }
