@@ -409,12 +409,8 @@ fn crowd(table: &mut Table, field: &Field) {
     });
     drop(idle);
     std::thread::sleep(Duration::from_secs(1));
-    Table::note(&format!(
-        "{} answers; resident {:.0} MiB when warm, {:.0} MiB at the end",
-        answers.load(Ordering::Relaxed),
-        resident[0] / 1_024.0,
-        resident[10] / 1_024.0
-    ));
+    let shown: Vec<String> = resident.iter().map(|kib| format!("{:.0}", kib / 1_024.0)).collect();
+    Table::note(&format!("{} answers; resident MiB since warm: {}", answers.load(Ordering::Relaxed), shown.join(" ")));
     table.at_most("errors", errors.load(Ordering::Relaxed) as f64, 0.0, "");
     table.at_most("growth of memory after warming up", (resident[10] - resident[0]) / 1_024.0, 4.0, "MiB");
     // Connections to the upstream come and go; those of clients are gone.

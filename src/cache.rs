@@ -260,7 +260,7 @@ impl Cache {
         let ttl_secs = policy::fresh_secs(&resident.entry, &lifetime);
         let entry = resident.entry.clone();
         let answer = Answer::new(entry, Outcome::Hit(Proof::Lifetime), ttl_secs);
-        Some(Answer { tier: Some(TierName::Memory), age_secs, ..answer })
+        Some(Answer { tier: Some(TierName::Memory), age_secs, head: Some(resident.head()), ..answer })
     }
 
     fn count(&self, result: &Result<Answer>, micros: u64) {

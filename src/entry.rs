@@ -74,6 +74,14 @@ impl StoredHeaders {
         }
     }
 
+    /// As HTTP has them.
+    pub fn to_http(&self) -> HeaderMap {
+        let pairs = self.iter().filter_map(|(name, value)| {
+            Some((http::HeaderName::try_from(name).ok()?, http::HeaderValue::try_from(value).ok()?))
+        });
+        pairs.collect()
+    }
+
     /// All, in order of name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))

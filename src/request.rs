@@ -283,6 +283,9 @@ impl Request {
 
 /// Parameters in order of name; a stable sort, so repeated ones keep theirs.
 fn normal_query(query: &str) -> String {
+    if !query.contains('&') {
+        return query.to_owned();
+    }
     let mut pairs: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty()).collect();
     pairs.sort_by_key(|pair| pair.split('=').next());
     pairs.join("&")
@@ -334,6 +337,9 @@ const GRADUATED: &[&str] = &[
 /// The normal form of an `Accept` value: everything that means GitHub's plain JSON is one
 /// representation, so that every door shares its entries; any other media type is its own.
 fn representation(accept: &str) -> String {
+    if matches!(accept, PLAIN_JSON | "*/*" | "") {
+        return PLAIN_JSON.into();
+    }
     let plain = |part: &str| {
         let media = part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match media.as_str() {

@@ -65,10 +65,8 @@ impl Answered {
 
     fn of(answer: Answer) -> Self {
         let mut headers = answer.live.as_deref().cloned().unwrap_or_default();
-        for (name, value) in answer.entry.headers.iter() {
-            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-                headers.insert(name, value);
-            }
+        for (name, value) in &answer.entry.headers.to_http() {
+            headers.insert(name, value.clone());
         }
         Self { status: answer.entry.status, headers, body: answer.entry.body.clone(), answer: Some(answer) }
     }

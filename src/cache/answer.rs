@@ -39,6 +39,8 @@ pub struct Answer {
     /// All headers of GitHub's answer, where this one came from GitHub just now. They describe the
     /// moment and are stored nowhere.
     pub live: Option<Arc<HeaderMap>>,
+    /// The stored headers as HTTP has them, where they are at hand.
+    pub head: Option<Arc<HeaderMap>>,
 }
 
 /// What was sent for an answer.
@@ -80,6 +82,7 @@ impl Answer {
             charged: 0,
             collapsed: false,
             live: None,
+            head: None,
         }
     }
 

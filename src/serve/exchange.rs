@@ -3,14 +3,15 @@
 //! Knows: which requests are questions that the cache answers, and which are handed through. Does not
 //! know: sockets, how answers are made.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, COOKIE, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE, ORIGIN, PRAGMA, RANGE, UPGRADE, USER_AGENT,
 };
-use http::{HeaderMap, Method, Request as HttpRequest, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request as HttpRequest, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
@@ -42,15 +43,50 @@ struct Asked<'a> {
     door: &'a Door,
     /// What addresses in answers are to begin with, if not with the API's own.
     base: Option<String>,
-    credentials: Credentials,
+    whose: Whose,
     headers: HeaderMap,
     method: Method,
     /// Path and query below the API's prefix.
     target: String,
 }
 
+/// Whose request it is.
+#[derive(Debug, Clone)]
+enum Whose {
+    /// Somebody's with a view that lasts.
+    Theirs(Arc<Identity>),
+    /// Nobody's; they may be lent our view.
+    Nobodys(Arc<Identity>),
+    /// Somebody's, but not one whose answers can be kept.
+    Other,
+}
+
+/// What a connection was found to be the last time: a client says the same with each request.
+#[derive(Debug, Default)]
+pub(super) struct Memo(Mutex<Option<(HeaderValue, Whose)>>);
+
+impl Memo {
+    fn whose(&self, door: &Door, headers: &HeaderMap) -> Whose {
+        let Some(said) = headers.get(AUTHORIZATION) else { return Whose::Nobodys(door.identities.nobody()) };
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, whose)) = &*last
+            && known == said
+            && headers.get_all(AUTHORIZATION).iter().count() == 1
+        {
+            return whose.clone();
+        }
+        let whose = match Credentials::of(headers) {
+            Credentials::Token(token) => Whose::Theirs(door.identities.of_token(&token)),
+            Credentials::None => Whose::Nobodys(door.identities.nobody()),
+            Credentials::Other => Whose::Other,
+        };
+        *last = Some((said.clone(), whose.clone()));
+        whose
+    }
+}
+
 /// Answers one request.
-pub(super) async fn answer(door: &Door, request: HttpRequest<Incoming>) -> Response<Body> {
+pub(super) async fn answer(door: &Door, memo: &Memo, request: HttpRequest<Incoming>) -> Response<Body> {
     door.asked();
     let (parts, body) = request.into_parts();
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
@@ -70,7 +106,6 @@ pub(super) async fn answer(door: &Door, request: HttpRequest<Incoming>) -> Respo
         );
     }
     let path_and_query = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    let credentials = Credentials::of(&parts.headers);
     match door.hosts.target(&parts.uri, &parts.headers) {
         Target::Foreign(name) => {
             let message = format!(
@@ -89,17 +124,17 @@ pub(super) async fn answer(door: &Door, request: HttpRequest<Incoming>) -> Respo
             if let Some(own) = local {
                 return door.own_page(own);
             }
+            let api = door.hosts.api();
+            if base.is_none() && is_beside(path_and_query, api.prefix()) {
+                let url = format!("{}{path_and_query}", api.origin());
+                return hand_on(door, url, parts.method, parts.headers, body).await;
+            }
             let (target, prefix) = below_prefix(path_and_query);
             // Addresses keep the prefix that the client came with.
             let base = base.map(|base| if base.ends_with(prefix) { base } else { format!("{base}{prefix}") });
-            let asked = Asked {
-                door,
-                base,
-                credentials,
-                headers: parts.headers,
-                method: parts.method,
-                target: target.to_owned(),
-            };
+            let whose = memo.whose(door, &parts.headers);
+            let asked =
+                Asked { door, base, whose, headers: parts.headers, method: parts.method, target: target.to_owned() };
             asked.answer(body).await
         }
     }
@@ -124,9 +159,17 @@ fn below_prefix(path: &str) -> (&str, &'static str) {
     (path, "")
 }
 
+/// Whether a path of an Enterprise Server is none of its API: uploads, archives, raw files.
+fn is_beside(path: &str, prefix: &str) -> bool {
+    !prefix.is_empty()
+        && !path.starts_with(prefix)
+        && !path.starts_with("/api/graphql")
+        && !path.starts_with("/graphql")
+}
+
 impl Asked<'_> {
     async fn answer(self, body: Incoming) -> Response<Body> {
-        let Some(identity) = self.door.identities.of(&self.credentials) else {
+        let (Whose::Theirs(identity) | Whose::Nobodys(identity)) = self.whose.clone() else {
             let nobody = self.door.identities.public();
             return self.pass(&nobody, Stream::new(body.map_err(Into::into)), None, "bypass").await;
         };
@@ -165,9 +208,16 @@ impl Asked<'_> {
     }
 
     /// A header's values as one text; empty when there is none.
-    fn text(&self, name: &str) -> String {
-        let values: Vec<&str> = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-        values.join(", ")
+    fn text(&self, name: &str) -> Cow<'_, str> {
+        let mut values = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let first = values.next().unwrap_or_default();
+        match values.next() {
+            None => Cow::Borrowed(first),
+            Some(second) => {
+                let all: Vec<&str> = [first, second].into_iter().chain(values).collect();
+                Cow::Owned(all.join(", "))
+            }
+        }
     }
 
     /// How the client wants it answered: its `Cache-Control` (RFC 9111 section 5.2.1), gh's own hint.
@@ -245,7 +295,7 @@ impl Asked<'_> {
     }
 
     fn their_validators(&self) -> Validators {
-        let text = |name: &str| Some(self.text(name)).filter(|text| !text.is_empty());
+        let text = |name: &str| Some(self.text(name).into_owned()).filter(|text| !text.is_empty());
         Validators {
             etag: text(IF_NONE_MATCH.as_str()).map(Etag::Stored),
             last_modified: text(IF_MODIFIED_SINCE.as_str()),
@@ -262,13 +312,10 @@ impl Asked<'_> {
         let request = Request::graphql(self.door.hosts.api(), body.clone());
         let query = match operation::read(&body) {
             Some(Operation::Query(query)) => query,
-            Some(Operation::Mutation(fields)) => {
-                let passed = self.pass(identity, full(body), Some(request), "method").await;
-                if may_have_changed(passed.status()) {
-                    let now = identity.cache.now();
-                    identity.cache.outdate(&event::outdated_by_mutation(&fields, now));
-                }
-                return passed;
+            Some(Operation::Mutation(fields)) => return self.mutate(identity, body, request, &fields).await,
+            // What is not understood may be a change of anything.
+            Some(Operation::Subscription) | None if memchr::memmem::find(&body, b"mutation").is_some() => {
+                return self.mutate(identity, body, request, &[]).await;
             }
             Some(Operation::Subscription) | None => {
                 return self.pass(identity, full(body), Some(request), "bypass").await;
@@ -285,9 +332,32 @@ impl Asked<'_> {
         self.cached(identity, &request, &ask).await
     }
 
+    /// Hands a mutation through; what it touches is outdated before the client hears of it.
+    async fn mutate(
+        &self,
+        identity: &Arc<Identity>,
+        body: Bytes,
+        request: Request,
+        fields: &[String],
+    ) -> Response<Body> {
+        let identity = self.who_changes(identity);
+        let passed = self.pass(&identity, full(body), Some(request), "method").await;
+        if may_have_changed(passed.status()) {
+            let now = identity.cache.now();
+            identity.cache.outdate(&event::outdated_by_mutation(fields, now));
+        }
+        passed
+    }
+
+    /// A lent token reads; who wants to change something needs one of their own.
+    fn who_changes(&self, identity: &Arc<Identity>) -> Arc<Identity> {
+        if matches!(self.whose, Whose::Nobodys(_)) { self.door.identities.public() } else { identity.clone() }
+    }
+
     /// Hands a change through; what it touches is outdated before the client hears of it.
     async fn write(&self, identity: &Arc<Identity>, body: Incoming) -> Response<Body> {
         let path = self.target.split('?').next().unwrap_or_default().to_owned();
+        let identity = &self.who_changes(identity);
         let passed = self.pass_counted(identity, body).await;
         if may_have_changed(passed.status()) {
             let now = identity.cache.now();
@@ -392,5 +462,7 @@ mod tests {
         ] {
             assert_eq!(below_prefix(path), (target, prefix), "{path}");
         }
+        assert!(is_beside("/api/uploads/repos/o/r/releases/1/assets", "/api/v3") && is_beside("/raw/x", "/api/v3"));
+        assert!(!is_beside("/api/v3/x", "/api/v3") && !is_beside("/api/graphql", "/api/v3") && !is_beside("/x", ""));
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use quick_cache::sync::Cache as Table;
 
-use super::credentials::Credentials;
 use crate::cache::{Behind, Cache};
 use crate::clock::Clock;
 use crate::github::{GitHub, Identity as As, Options, Wire, over_http};
@@ -91,15 +90,6 @@ impl Identities {
         Arc::new(Identity { cache: Arc::new(cache.resident(stats.clone(), behind.clone())), github })
     }
 
-    /// Whose view a client gets. `None` for one that has none which lasts.
-    pub(super) fn of(&self, credentials: &Credentials) -> Option<Arc<Identity>> {
-        match credentials {
-            Credentials::None => Some(self.nobody()),
-            Credentials::Token(token) => Some(self.of_token(token)),
-            Credentials::Other => None,
-        }
-    }
-
     /// Who has no token: nobody, or us.
     pub(super) fn nobody(&self) -> Arc<Identity> {
         if self.common.lend { self.own.clone() } else { self.public.clone() }
@@ -110,7 +100,8 @@ impl Identities {
         self.public.clone()
     }
 
-    fn of_token(&self, token: &Token) -> Arc<Identity> {
+    /// Whose view a token gives.
+    pub(super) fn of_token(&self, token: &Token) -> Arc<Identity> {
         let digest = token.digest();
         if let As::Token(own) = &self.common.options.identity
             && own.digest() == digest

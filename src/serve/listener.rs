@@ -192,10 +192,10 @@ fn talk<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let door = door.clone();
+    let shared = (door.clone(), Arc::<exchange::Memo>::default());
     let service = service_fn(move |request| {
-        let door = door.clone();
-        async move { Ok::<_, std::convert::Infallible>(exchange::answer(&door, request).await) }
+        let (door, memo) = shared.clone();
+        async move { Ok::<_, std::convert::Infallible>(exchange::answer(&door, &memo, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -92,15 +92,17 @@ pub(super) struct Manner<'a> {
 /// An answer of the cache's, or 304 if the client has it.
 pub(super) fn answer(answer: Answer, manner: Manner<'_>) -> Response<Body> {
     let entry = &answer.entry;
-    let mut headers = match &answer.live {
-        Some(live) => without_hops(live),
-        None => HeaderMap::with_capacity(20),
-    };
-    for (name, value) in entry.headers.iter() {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            headers.insert(name, value);
+    let mut headers = match (&answer.live, &answer.head) {
+        (Some(live), _) => {
+            let mut headers = without_hops(live);
+            for (name, value) in &entry.headers.to_http() {
+                headers.insert(name, value.clone());
+            }
+            headers
         }
-    }
+        (None, Some(head)) => HeaderMap::clone(head),
+        (None, None) => entry.headers.to_http(),
+    };
     lead_back(&mut headers, manner);
     tell_limit(&mut headers, manner.limit);
     if answer.requests == 0 || answer.age_secs > 0 {

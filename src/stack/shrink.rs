@@ -31,7 +31,7 @@ impl Stack {
         Ok(cleaned)
     }
 
-    fn bytes_on_disk(&self) -> u64 {
+    pub(super) fn bytes_on_disk(&self) -> u64 {
         let len = |path| fs::metadata(path).map_or(0, |meta| meta.len());
         let loose: u64 = self.disk.keys().iter().map(|key| len(self.disk.path(key))).sum();
         loose + len(self.bundle_path())

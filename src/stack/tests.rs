@@ -1,10 +1,13 @@
 //! Saving, reading back and making room.
 
+use std::time::{Duration, SystemTime};
+
 use super::*;
 use crate::bundle::Bundle;
 use crate::clock::Timestamp;
 use crate::cutoff::{Cutoff, CutoffMode};
 use crate::entry::tests::entry;
+use crate::policy::CutoffTimes;
 use crate::tag::{Scope, Subject};
 
 fn store() -> (tempfile::TempDir, Stack) {
@@ -265,4 +268,98 @@ fn invalidations_survive_the_process_the_save_and_the_journey() {
     let elsewhere = tempfile::tempdir().unwrap();
     at(elsewhere.path()).restore(&stack.bundle_path()).unwrap();
     assert_eq!(at(elsewhere.path()).all_cutoffs().iter().count(), 1);
+}
+
+#[test]
+fn a_process_that_stays_sees_what_others_do() {
+    let (dir, other) = store();
+    let resident = at(dir.path()).with_memory(1 << 20);
+    let one = entry("/repos/o/one", b"{\"n\":1}");
+    assert!(other.put(&one));
+    let find = |entry: &Entry| resident.find(&entry.parts, &entry.key());
+    assert_eq!(find(&one).unwrap().tier, TierName::Disk);
+    assert_eq!(find(&one).unwrap().tier, TierName::Memory);
+    // Folded by another, then found in its bundle, which was not open before.
+    let two = entry("/repos/o/two", b"{\"n\":2}");
+    other.put(&two);
+    other.pack(&Narrow::default(), false).unwrap();
+    assert_eq!(find(&two).unwrap().tier, TierName::Bundle);
+    // A later copy of what is in memory is found once memory's is not fresh.
+    let newer = Entry { validated_at: one.validated_at.plus(500), ..one.clone() };
+    other.put(&newer);
+    let held = find(&one).unwrap();
+    let found = resident.newer_than(&one.key(), &held).unwrap();
+    assert_eq!((found.tier, found.entry.validated_at), (TierName::Disk, newer.validated_at));
+    // Invalidations of others hold as soon as it has looked again.
+    let request = crate::request::Request::get(&crate::request::Api::github(), "/repos/o/one").unwrap();
+    let times = |stack: &Stack| stack.at_hand(&request, &Partition::public()).unwrap().1;
+    assert_eq!(times(&resident), CutoffTimes::default());
+    let cutoff = Cutoff { scope: "repo:o/one".parse().unwrap(), at: one.validated_at, mode: CutoffMode::Revalidate };
+    other.invalidate(&[cutoff]).unwrap();
+    resident.look_again();
+    assert_eq!(times(&resident).revalidate, Some(one.validated_at));
+    // What is gone leaves memory at once, and is not written back by what waited to be.
+    resident.freshen_soon(&one.key(), &Arc::new(newer), TierName::Memory);
+    resident.clear(&Scope::All).unwrap();
+    resident.flush();
+    assert_eq!(resident.memory_size().1, 0);
+    assert!(at(dir.path()).look_up(&one.key()).is_none());
+}
+
+#[test]
+fn freshenings_wait_in_memory_and_are_written_at_the_next_flush() {
+    let (dir, other) = store();
+    let (loose, bundled) = (entry("/repos/o/loose", b"{}"), entry("/repos/o/bundled", b"[]"));
+    other.put(&bundled);
+    other.pack(&Narrow::default(), false).unwrap();
+    other.put(&loose);
+    let resident = at(dir.path()).with_memory(1 << 20);
+    for entry in [&loose, &bundled] {
+        let mut found = resident.find(&entry.parts, &entry.key()).unwrap();
+        let fresher = Arc::make_mut(&mut found.entry);
+        fresher.validated_at = fresher.validated_at.plus(77);
+        resident.freshen_soon(&entry.key(), &found.entry, found.tier);
+        assert_eq!(resident.find(&entry.parts, &entry.key()).unwrap().entry, found.entry);
+        assert_eq!(at(dir.path()).look_up(&entry.key()).unwrap().entry.validated_at, entry.validated_at);
+    }
+    resident.flush();
+    for entry in [&loose, &bundled] {
+        let later = at(dir.path()).look_up(&entry.key()).unwrap();
+        assert_eq!(later.entry.validated_at, entry.validated_at.plus(77), "{:?}", later.tier);
+    }
+    assert!(!at(dir.path()).disk().has(&bundled.key()), "a bundled entry gets a note, not a file");
+}
+
+#[test]
+fn a_store_that_is_too_large_loses_what_was_not_used_for_longest() {
+    let (dir, stack) = store();
+    // Bodies that do not compress, so that sizes add up.
+    let noise = |n: u64| {
+        let mut state = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let next = |_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        };
+        (0..2_000).flat_map(next).collect::<Vec<u8>>()
+    };
+    let entries: Vec<Entry> = (0..40).map(|n| entry(&format!("/repos/o/r{n}"), &noise(n))).collect();
+    for (n, entry) in entries.iter().enumerate() {
+        stack.put(entry);
+        let day = Duration::from_secs(86_400 * (10_000 + n as u64 % 20));
+        let file = fs::File::options().write(true).open(stack.disk().path(&entry.key())).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + day).unwrap();
+    }
+    let before = stack.bytes_on_disk();
+    assert_eq!(stack.shrink(before).unwrap(), Cleaned::default(), "it fits");
+    let max = before / 3;
+    let cleaned = stack.shrink(max).unwrap();
+    assert!(cleaned.removed > 20 && stack.bytes_on_disk() <= max, "{cleaned:?} {} {max}", stack.bytes_on_disk());
+    let reader = at(dir.path()).unobserved();
+    let kept: Vec<usize> = (0..40).filter(|n| reader.look_up(&entries[*n].key()).is_some()).collect();
+    assert_eq!(kept.len(), 40 - cleaned.removed);
+    let oldest_kept = kept.iter().map(|n| n % 20).min().unwrap();
+    let youngest_lost = (0..40).filter(|n| !kept.contains(n)).map(|n| n % 20).max().unwrap();
+    assert!(oldest_kept >= youngest_lost, "{kept:?}");
 }

@@ -5,9 +5,10 @@
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use http::HeaderMap;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -43,6 +44,8 @@ pub struct Resident {
     pub(crate) untouched_by: AtomicU64,
     /// When its last use was noted, in seconds since 1970.
     used_at: AtomicI64,
+    /// Its headers as HTTP has them, once somebody wanted them so.
+    head: OnceLock<Arc<HeaderMap>>,
 }
 
 /// What is looked for: all parts of a key, borrowed.
@@ -134,7 +137,7 @@ impl MemoryTier {
         let hash = self.hash(&Wanted::of_parts(&entry.parts));
         let class = class::of(&entry.parts.path, &entry.parts.query);
         let (untouched_by, used_at) = (AtomicU64::new(0), AtomicI64::new(now));
-        let resident = Resident { entry, key, class, untouched_by, used_at };
+        let resident = Resident { entry, key, class, untouched_by, used_at, head: OnceLock::new() };
         self.entries.insert(hash, Arc::new(resident));
     }
 
@@ -154,6 +157,11 @@ impl MemoryTier {
 }
 
 impl Resident {
+    /// The entry's headers as HTTP has them.
+    pub fn head(&self) -> Arc<HeaderMap> {
+        self.head.get_or_init(|| Arc::new(self.entry.headers.to_http())).clone()
+    }
+
     /// Whether its last use is to be noted, since `after_secs` have gone by; then it counts as noted.
     pub fn is_used_again(&self, now: i64, after_secs: i64) -> bool {
         let used = self.used_at.load(Ordering::Relaxed);

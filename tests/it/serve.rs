@@ -431,6 +431,28 @@ fn a_listener_beyond_this_machine_needs_a_flag_and_a_secret() {
 }
 
 #[test]
+fn a_lent_token_reads_and_changes_nothing() {
+    let server = Server::start(&["--lend-token"]);
+    server.sim.put("/secret", Doc::json(json!({ "secret": 1 })));
+    server.sim.with(|state| state.visible_to.insert("/secret".into(), vec!["other".into()]));
+    let ask = |args: &[&str], path: &str| {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-i"]).args(args).arg(format!("{}{path}", server.tcp));
+        Reply::read(&command.output().unwrap())
+    };
+    assert_eq!(ask(&[], "/secret").status, 200, "the server's own token may see it");
+    assert_eq!(server.curl("/secret", &[]).status, 404, "a client's may not");
+    ask(&["-X", "PATCH", "-d", "{}"], "/secret");
+    ask(&["-d", r#"{"query":"mutation { addStar(input: {}) { id } }"}"#], "/graphql");
+    // Nobody has no points to spend on GraphQL: GitHub's answer to the first says so, and the second stays here.
+    ask(&["-d", r#"[{"query":"mutation { addStar(input: {}) { id } }"}]"#], "/graphql");
+    ask(&["-d", r#"{"query":"query Q { viewer { login } }"}"#], "/graphql");
+    let signed: Vec<bool> =
+        server.sim.log().iter().map(|logged| logged.headers.contains_key("authorization")).collect();
+    assert_eq!(signed, [true, true, false, false, true]);
+}
+
+#[test]
 fn failures_are_answered_as_githubs_clients_expect_and_stale_answers_stand_in() {
     let server = Server::start(&["--retries", "0", "--ttl", "0s"]);
     let path = "/repos/acme/repo-0001";

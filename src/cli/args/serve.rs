@@ -42,7 +42,7 @@ pub(crate) struct ServeArgs {
     /// File with a secret that each client must send as X-Octocache-Secret
     #[arg(long, value_name = "FILE", env = "OCTOCACHE_SECRET_FILE", help_heading = "Access")]
     pub(crate) secret_file: Option<PathBuf>,
-    /// Sign requests of clients that have no token with ours: who may enter may then read what we may
+    /// Sign reads of clients that have no token with ours: who may enter may then read what we may
     #[arg(long, env = "OCTOCACHE_LEND_TOKEN", help_heading = "Access")]
     pub(crate) lend_token: bool,
     /// A name by which clients may come, beside localhost and loopback addresses
