@@ -50,7 +50,7 @@ pub(super) fn main(context: &Context, args: &ServeArgs) -> Result<Exit> {
         rewrite_bodies: args.rewrite_bodies.iter().filter(|name| !name.is_empty()).cloned().collect(),
         secret,
         max_connections: args.max_connections,
-        idle: Duration::from_secs(args.idle.0.max(1)),
+        idle: Duration::from_secs(args.idle_timeout.0.max(1)),
         grace: Duration::from_secs(args.grace.0),
         exit_when_idle: args.exit_when_idle.map(|span| Duration::from_secs(span.0)),
         room,

@@ -762,3 +762,43 @@ fn octokit_and_pygithub_see_the_same_and_spend_nothing_twice() {
         assert_eq!((second, server.sim.take_counts().0), (first, 0), "{name}: the first time {sent} were sent");
     }
 }
+
+#[test]
+fn what_is_under_way_ends_before_the_server_does() {
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--listen", "127.0.0.1:0"]).env_clear().env("HOME", dir.path()).current_dir(dir.path());
+    command.env("OCTOCACHE_API_URL", format!("http://{}", upstream.local_addr().unwrap()));
+    let mut server = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut said = BufReader::new(server.stderr.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    let tcp = line.trim().rsplit(' ').next().unwrap().to_owned();
+    let client = Command::new("curl")
+        .args(["-sS", "-i", "-H", &format!("Authorization: token {TOKEN}"), &format!("{tcp}/repos/o/r")])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut asked, _) = upstream.accept().unwrap();
+    let mut head = [0; 4_096];
+    assert!(asked.read(&mut head).unwrap() > 0);
+    // The request is at GitHub; now the server is told to end.
+    Command::new("kill").arg(server.id().to_string()).status().unwrap();
+    while std::net::TcpStream::connect(tcp.trim_start_matches("http://")).is_ok() {
+        std::thread::yield_now();
+    }
+    asked
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{\"id\": 1}")
+        .unwrap();
+    let reply = Reply::read(&client.wait_with_output().unwrap());
+    assert_eq!((reply.status, reply.body.as_slice()), (200, &b"{\"id\": 1}"[..]));
+    assert!(server.wait().unwrap().success());
+    // And what it brought is stored.
+    let mut offline = Command::new(BINARY);
+    offline.args(["api", "/repos/o/r", "--offline"]).env_clear().env("HOME", dir.path()).current_dir(dir.path());
+    offline
+        .env("OCTOCACHE_API_URL", format!("http://{}", upstream.local_addr().unwrap()))
+        .env("OCTOCACHE_TOKEN", TOKEN);
+    assert_eq!(offline.output().unwrap().stdout, b"{\"id\": 1}");
+}

@@ -71,7 +71,7 @@ pub(crate) struct ServeArgs {
         env = "OCTOCACHE_IDLE_TIMEOUT",
         help_heading = "Bounds"
     )]
-    pub(crate) idle: Span,
+    pub(crate) idle_timeout: Span,
     /// How long requests under way may take to end after SIGTERM
     #[arg(long, value_name = "DURATION", default_value = "10s", env = "OCTOCACHE_GRACE", help_heading = "Bounds")]
     pub(crate) grace: Span,
