@@ -24,7 +24,10 @@ use crate::files::{self, Durability};
 pub(super) const SHIM_MARK: &str = "octocache gh";
 
 /// The process behind the socket is waited for so long; then gh runs without it.
-const START_WAIT: Duration = Duration::from_secs(2);
+const START_WAIT: Duration = Duration::from_secs(5);
+
+/// One that does not answer within this time is none.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
 /// It ends after so long without a request.
 const IDLE: &str = "30m";
@@ -92,8 +95,19 @@ pub(super) fn is_shim(path: &Path) -> bool {
     read.is_ok() && head.starts_with(b"#!") && head.windows(SHIM_MARK.len()).any(|part| part == SHIM_MARK.as_bytes())
 }
 
+/// Whether somebody answers there: a connection alone may be one to a process that ends or hangs.
 fn is_served(socket: &Path) -> bool {
-    UnixStream::connect(socket).is_ok()
+    use std::io::{Read, Write};
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(ANSWER_WAIT))?;
+        stream.set_write_timeout(Some(ANSWER_WAIT))?;
+        stream.write_all(b"GET /_octocache/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status)?;
+        Ok(status == *b"HTTP/1.1 200")
+    };
+    ask().unwrap_or(false)
 }
 
 /// Starts the process behind the socket and waits until it listens. If several do so at once, one of

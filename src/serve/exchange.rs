@@ -21,6 +21,7 @@ use super::hosts::{Hosts, Target};
 use super::identities::Identity;
 use super::respond::{self, Body, Manner};
 use crate::cache::{Ask, Said};
+use crate::cutoff::Cutoff;
 use crate::error::Error;
 use crate::event;
 use crate::github::{Passing, Stream};
@@ -344,7 +345,7 @@ impl Asked<'_> {
         let passed = self.pass(&identity, full(body), Some(request), "method").await;
         if may_have_changed(passed.status()) {
             let now = identity.cache.now();
-            identity.cache.outdate(&event::outdated_by_mutation(fields, now));
+            outdate(&identity, event::outdated_by_mutation(fields, now)).await;
         }
         passed
     }
@@ -361,7 +362,7 @@ impl Asked<'_> {
         let passed = self.pass_counted(identity, body).await;
         if may_have_changed(passed.status()) {
             let now = identity.cache.now();
-            identity.cache.outdate(&event::outdated_by_write(self.method.as_str(), &path, now));
+            outdate(identity, event::outdated_by_write(self.method.as_str(), &path, now)).await;
         }
         passed
     }
@@ -415,6 +416,14 @@ async fn hand_on(door: &Door, url: String, method: Method, headers: HeaderMap, b
     match nobody.github.pass(passing).await {
         Ok(response) => respond::passed(response, manner, "bypass"),
         Err(error) => respond::error(&error, nobody.cache.now(), None),
+    }
+}
+
+/// Notes what a change outdates, durably: on another thread, since that waits for the disk.
+async fn outdate(identity: &Identity, cutoffs: Vec<Cutoff>) {
+    let cache = identity.cache.clone();
+    if tokio::task::spawn_blocking(move || cache.outdate(&cutoffs)).await.is_err() {
+        tracing::warn!("what a change outdates was not noted; answers may show the state before it");
     }
 }
 

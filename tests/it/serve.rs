@@ -640,7 +640,8 @@ fn octocache_gh_shares_one_process_and_never_breaks_gh() {
     for pid in home.servers() {
         Command::new("kill").args(["-9", &pid]).status().unwrap();
     }
-    assert_eq!(home.gh(&list).stdout, outputs[0].stdout);
+    let again = home.gh(&list);
+    assert_eq!(again.stdout, outputs[0].stdout, "{again:?}");
     assert_eq!(home.sim.take_counts().0, 0, "what it had is on disk");
     // No place for a socket: gh runs as it is, and asks GitHub itself (which is not there).
     let output = home.command(BINARY).args(["gh", "--version"]).env("XDG_RUNTIME_DIR", "/proc/none").output().unwrap();
