@@ -39,7 +39,7 @@
 //! # let stack = Stack::new(dir.path().join("cache"), clock.clone());
 //! # let cache = Cache::new(api, Partition::public(), stack, upstream, TtlTable::default(), clock);
 //! cache.set("release-v1.2", "notes", 3_600)?;
-//! let notes = cache.get_own("release-v1.2", &Ask::default()).map(|answer| answer.entry.body);
+//! let notes = cache.get_own("release-v1.2", &Ask::default()).map(|answer| answer.entry.body.clone());
 //! assert_eq!(notes.as_deref(), Some(&b"notes"[..]));
 //! # Ok::<(), octocache::error::Error>(())
 //! ```
