@@ -3,22 +3,35 @@
 //! Knows: the list, its file form and how it is compared with a request. Does not know: entries.
 //! Nothing is hunted down: whoever asks compares, so it works for loose files, bundles and
 //! remote tiers alike.
+//!
+//! A time that lies ahead is a suspicion: GitHub announces a change before all of its answers show
+//! it, so a 304 of the next minute proves little. Until then, what the scope covers counts as fresh
+//! from one look to the next ([`LOOKS_SECS`]), and is looked at for good when the time has come.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::policy::CutoffTimes;
-use crate::tag::{Scope, Subject};
+use crate::tag::{Scope, Subject, Tag};
 
 /// The file's version.
 const VERSION: u32 = 1;
 
-/// More scopes than this are folded into one that covers everything.
+/// GitHub's own answers may lag behind its events by so much; what changed is suspect for as long.
+pub const SUSPECT_SECS: u64 = 60;
+
+/// When what is suspect is looked at again, in seconds after the change; the last time is when the
+/// suspicion ends.
+const LOOKS_SECS: [u64; 3] = [0, 2, 10];
+
+/// More scopes than this are widened: to repositories, to owners, to everything.
 pub const MAX_CUTOFFS: usize = 1_000;
 
 /// The largest list that is read.
-const MAX_BYTES: usize = 1 << 20;
+pub const MAX_BYTES: usize = 1 << 20;
 
 /// What a cutoff means for an entry before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,6 +42,9 @@ pub enum CutoffMode {
     /// Fetched at or before: absent, and dropped by the next pack.
     Gone,
 }
+
+/// When no suspicion is left: for who asks what a list means in the end.
+pub const IN_THE_END: Timestamp = Timestamp::from_secs(i64::MAX);
 
 /// One invalidation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,9 +58,26 @@ pub struct Cutoff {
     pub mode: CutoffMode,
 }
 
-/// All invalidations of a store or bundle.
+impl Cutoff {
+    /// The time before which an entry is outdated as of `now`: its own, or the last look before it.
+    pub fn effective(&self, now: Timestamp) -> Timestamp {
+        if self.at <= now {
+            return self.at;
+        }
+        let changed = self.at.minus(SUSPECT_SECS);
+        let looks = LOOKS_SECS.map(|secs| changed.plus(secs));
+        // One that lies further ahead comes from a clock ahead of ours: nothing is fresh.
+        looks.into_iter().rfind(|look| *look <= now).unwrap_or(now)
+    }
+}
+
+/// All invalidations of a store or bundle: those about one repository by its name in lower case, since
+/// a look-up is about one, and the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cutoffs(Vec<Cutoff>);
+pub struct Cutoffs {
+    by_repo: BTreeMap<String, Vec<Cutoff>>,
+    others: Vec<Cutoff>,
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,58 +87,102 @@ struct File {
 }
 
 impl Cutoffs {
-    /// What the list says about `subject`.
-    pub fn times(&self, subject: Subject<'_>) -> CutoffTimes {
+    /// What the list says about `subject` at `now`.
+    pub fn times(&self, subject: Subject<'_>, now: Timestamp) -> CutoffTimes {
         let mut times = CutoffTimes::default();
-        for cutoff in self.0.iter().filter(|cutoff| cutoff.scope.covers(subject)) {
-            let time = match cutoff.mode {
-                CutoffMode::Revalidate => &mut times.revalidate,
-                CutoffMode::Gone => &mut times.gone,
-            };
-            *time = (*time).max(Some(cutoff.at));
+        let mut consider = |cutoffs: &[Cutoff]| {
+            for cutoff in cutoffs.iter().filter(|cutoff| cutoff.scope.covers(subject)) {
+                let time = match cutoff.mode {
+                    CutoffMode::Revalidate => &mut times.revalidate,
+                    CutoffMode::Gone => &mut times.gone,
+                };
+                *time = (*time).max(Some(cutoff.effective(now)));
+                if cutoff.at > now {
+                    times.suspect_until = times.suspect_until.max(Some(cutoff.at));
+                }
+            }
+        };
+        consider(&self.others);
+        if !self.by_repo.is_empty() {
+            let paths = [Some(subject.parts.path.as_str()), subject.listing];
+            for repo in paths.into_iter().flatten().filter_map(repo_of_path) {
+                consider(self.by_repo.get(&repo).map_or(&[], Vec::as_slice));
+            }
         }
         times
     }
 
     /// Adds one, keeping the latest time per scope and mode.
     pub fn add(&mut self, cutoff: Cutoff) {
-        match self.0.iter_mut().find(|old| old.scope == cutoff.scope && old.mode == cutoff.mode) {
-            Some(old) => old.at = old.at.max(cutoff.at),
-            None => self.0.push(cutoff),
+        self.add_one(cutoff);
+        if self.len() > MAX_CUTOFFS {
+            self.widen();
         }
-        if self.0.len() > MAX_CUTOFFS {
-            // Too many to compare with each request: the safe direction is to revalidate all.
-            // What is gone stays gone, as one time for everything only if there is no room left.
-            let newest = self.0.iter().map(|cutoff| cutoff.at).max().unwrap_or_default();
-            let fold = |mode| Cutoff { scope: Scope::All, at: newest, mode };
-            let gone = self.0.iter().any(|cutoff| cutoff.mode == CutoffMode::Gone);
-            self.0 = vec![fold(CutoffMode::Revalidate)];
-            if gone {
-                self.0.push(fold(CutoffMode::Gone));
+    }
+
+    fn add_one(&mut self, cutoff: Cutoff) {
+        let list = match repo_of(&cutoff.scope) {
+            Some(repo) => self.by_repo.entry(repo).or_default(),
+            None => &mut self.others,
+        };
+        match list.iter_mut().find(|old| old.scope == cutoff.scope && old.mode == cutoff.mode) {
+            Some(old) => old.at = old.at.max(cutoff.at),
+            None => list.push(cutoff),
+        }
+    }
+
+    /// Too many to keep: the safe direction is to revalidate more than was touched, first all of the
+    /// repositories, then all of their owners', then everything. What is gone stays as it is for as
+    /// long as there is room.
+    fn widen(&mut self) {
+        let wider: [fn(&Cutoff) -> Option<Scope>; 3] = [
+            |cutoff| repo_of(&cutoff.scope).map(|repo| Scope::Tags(vec![Tag::Repo(repo)])),
+            |cutoff| repo_of(&cutoff.scope)?.split('/').next().map(|owner| Scope::Tags(vec![Tag::Org(owner.into())])),
+            |_| Some(Scope::All),
+        ];
+        for wider in wider {
+            let mut widened = Self::default();
+            for cutoff in self.iter() {
+                let scope = (cutoff.mode == CutoffMode::Revalidate).then(|| wider(cutoff)).flatten();
+                widened.add_one(scope.map_or_else(|| cutoff.clone(), |scope| Cutoff { scope, ..*cutoff }));
+            }
+            *self = widened;
+            // Room for more, or the next one would widen again.
+            if self.len() <= MAX_CUTOFFS / 2 {
+                return;
             }
         }
+        let newest = self.iter().map(|cutoff| cutoff.at).max().unwrap_or_default();
+        let fold = |mode| Cutoff { scope: Scope::All, at: newest, mode };
+        *self = Self { by_repo: BTreeMap::new(), others: vec![fold(CutoffMode::Revalidate), fold(CutoffMode::Gone)] };
+    }
+
+    fn len(&self) -> usize {
+        self.others.len() + self.by_repo.values().map(Vec::len).sum::<usize>()
     }
 
     /// Adds all of another list; the later time wins, so an old bundle cannot roll one back.
     pub fn merge(&mut self, other: &Cutoffs) {
-        for cutoff in &other.0 {
+        for cutoff in other.iter() {
             self.add(cutoff.clone());
         }
     }
 
     /// Forgets what no entry fetched after `oldest` could be touched by.
     pub fn forget_before(&mut self, oldest: Timestamp) {
-        self.0.retain(|cutoff| cutoff.at >= oldest);
+        self.others.retain(|cutoff| cutoff.at >= oldest);
+        self.by_repo.values_mut().for_each(|list| list.retain(|cutoff| cutoff.at >= oldest));
+        self.by_repo.retain(|_, list| !list.is_empty());
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.others.is_empty() && self.by_repo.is_empty()
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Cutoff> {
-        self.0.iter()
+        self.others.iter().chain(self.by_repo.values().flatten())
     }
 
     /// The file form; empty for an empty list.
@@ -113,7 +190,7 @@ impl Cutoffs {
         if self.is_empty() {
             return Vec::new();
         }
-        let mut sorted = self.0.clone();
+        let mut sorted: Vec<Cutoff> = self.iter().cloned().collect();
         sorted.sort_by(|a, b| (&a.scope, a.mode).cmp(&(&b.scope, b.mode)));
         serde_json::to_vec(&File { v: VERSION, cutoffs: sorted }).unwrap_or_default()
     }
@@ -131,13 +208,42 @@ impl Cutoffs {
         if file.v != VERSION || file.cutoffs.len() > MAX_CUTOFFS {
             return Err(Error::corrupt("the list of invalidations has another version or is too long"));
         }
-        Ok(Self(file.cutoffs))
+        Ok(Self::of(file.cutoffs))
     }
 
     /// The safe reading of a list that cannot be read: revalidate everything until now.
     pub fn everything(at: Timestamp) -> Self {
-        Self(vec![Cutoff { scope: Scope::All, at, mode: CutoffMode::Revalidate }])
+        Self::of(vec![Cutoff { scope: Scope::All, at, mode: CutoffMode::Revalidate }])
     }
+
+    fn of(cutoffs: Vec<Cutoff>) -> Self {
+        let mut all = Self::default();
+        cutoffs.into_iter().for_each(|cutoff| all.add(cutoff));
+        all
+    }
+}
+
+/// The one repository that a scope is about, in lower case.
+fn repo_of(scope: &Scope) -> Option<String> {
+    match scope {
+        Scope::Tags(tags) => tags.iter().find_map(|tag| match tag {
+            Tag::Repo(name) => Some(name.to_ascii_lowercase()),
+            Tag::Org(_) | Tag::User(_) | Tag::Family(_) => None,
+        }),
+        // Only with something behind it: `/repos/o/r` is the beginning of `/repos/o/r2`, too.
+        Scope::Prefix(prefix) => {
+            repo_of_path(prefix).filter(|_| prefix.starts_with("/repos/") && prefix.matches('/').count() > 3)
+        }
+        Scope::All | Scope::Key(_) => None,
+    }
+}
+
+/// The repository whose path it is, in lower case.
+fn repo_of_path(path: &str) -> Option<String> {
+    let rest = path.strip_prefix("/repos/").or_else(|| path.strip_prefix("/networks/"))?;
+    let mut names = rest.splitn(3, '/');
+    let (owner, name) = (names.next()?, names.next()?);
+    Some(format!("{owner}/{name}").to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -151,30 +257,67 @@ mod tests {
 
     #[test]
     fn the_latest_time_of_a_scope_counts_and_old_lists_roll_nothing_back() {
-        let entry = entry("/repos/o/r", b"{}");
+        let entry = entry("/repos/O/r", b"{}");
         let (key, parts) = (entry.key(), &entry.parts);
-        let subject = Subject { key: &key, parts, listing: None };
+        let (subject, now) = (Subject { key: &key, parts, listing: None }, Timestamp::from_secs(1_000));
         let mut list = Cutoffs::default();
-        assert_eq!(list.times(subject), CutoffTimes::default());
+        assert_eq!(list.times(subject, now), CutoffTimes::default());
         list.add(cutoff("repo:o/r", 20, CutoffMode::Revalidate));
         list.add(cutoff("repo:o/r", 10, CutoffMode::Revalidate));
         list.add(cutoff("repo:o/x", 90, CutoffMode::Revalidate));
+        list.add(cutoff("/repos/O", 5, CutoffMode::Revalidate));
         let mut old = Cutoffs::default();
         old.add(cutoff("all", 15, CutoffMode::Gone));
         list.merge(&old);
-        let want = CutoffTimes { revalidate: Some(Timestamp::from_secs(20)), gone: Some(Timestamp::from_secs(15)) };
-        assert_eq!(list.times(subject), want);
+        let secs = |secs| Some(Timestamp::from_secs(secs));
+        let want = CutoffTimes { revalidate: secs(20), gone: secs(15), suspect_until: None };
+        assert_eq!(list.times(subject, now), want);
         assert_eq!(Cutoffs::decode(&list.encode()).unwrap().encode(), list.encode());
     }
 
     #[test]
-    fn too_many_fold_into_one_that_covers_all() {
+    fn what_is_suspect_is_looked_at_again_until_the_time_has_come() {
+        let suspect = cutoff("repo:o/r", 1_060, CutoffMode::Revalidate);
+        let effective = |now| suspect.effective(Timestamp::from_secs(now)).secs();
+        let seen: Vec<i64> = [1_000, 1_001, 1_002, 1_009, 1_010, 1_059, 1_060, 5_000].map(effective).into();
+        assert_eq!(seen, [1_000, 1_000, 1_002, 1_002, 1_010, 1_010, 1_060, 1_060]);
+        assert_eq!(effective(900), 900, "from a clock ahead of ours: nothing is fresh");
+    }
+
+    #[test]
+    fn scopes_of_a_repository_are_found_by_its_paths_and_by_no_others() {
         let mut list = Cutoffs::default();
-        for n in 0..=MAX_CUTOFFS {
-            list.add(cutoff(&format!("/p{n}"), n as i64, CutoffMode::Revalidate));
+        for scope in ["repo:o/r+family:issues", "/repos/o/r/issues/7", "/repos/o/r"] {
+            list.add(cutoff(scope, 20, CutoffMode::Revalidate));
         }
-        assert_eq!(list.iter().count(), 1);
-        assert_eq!(list.iter().next().unwrap().at, Timestamp::from_secs(MAX_CUTOFFS as i64));
+        let touched = |path: &str, listing: Option<&str>| {
+            let entry = entry(path, b"{}");
+            let subject = Subject { key: &entry.key(), parts: &entry.parts, listing };
+            list.times(subject, Timestamp::from_secs(1_000)).revalidate.is_some()
+        };
+        assert!(touched("/repos/o/r/issues/7/comments", None) && touched("/repos/o/r2", None));
+        assert!(touched("/repositories/9/issues?page=2", Some("/repos/o/r/issues")));
+        assert!(!touched("/repos/o/x/issues", None) && !touched("/repositories/9/issues?page=2", None));
+    }
+
+    #[test]
+    fn too_many_are_widened_step_by_step_and_what_is_gone_stays() {
+        let mut list = Cutoffs::default();
+        list.add(cutoff("repo:o/gone", 1, CutoffMode::Gone));
+        for n in 0..MAX_CUTOFFS {
+            list.add(cutoff(&format!("/repos/o/r{}/issues/{n}", n % 7), n as i64, CutoffMode::Revalidate));
+        }
+        let scopes = |list: &Cutoffs| list.iter().map(|cutoff| cutoff.scope.to_string()).collect::<Vec<_>>();
+        assert_eq!(list.len(), 8);
+        assert!(scopes(&list).contains(&"repo:o/r6".to_owned()) && scopes(&list).contains(&"repo:o/gone".to_owned()));
+        for n in 0..=MAX_CUTOFFS {
+            list.add(cutoff(&format!("repo:p{}/r{n}", n % 3), 5, CutoffMode::Revalidate));
+        }
+        assert!(list.len() < MAX_CUTOFFS && scopes(&list).contains(&"org:p2".to_owned()), "{:?}", scopes(&list));
+        for n in 0..=2 * MAX_CUTOFFS {
+            list.add(cutoff(&format!("/p{n}"), 9_000, CutoffMode::Revalidate));
+        }
+        assert!(scopes(&list).contains(&"all".to_owned()) && scopes(&list).contains(&"repo:o/gone".to_owned()));
     }
 
     #[test]

@@ -10,11 +10,8 @@ pub use payload::{MAX_PAYLOAD_BYTES, Payload};
 pub use write::{outdated_by_mutation, outdated_by_write};
 
 use crate::clock::Timestamp;
-use crate::cutoff::{Cutoff, CutoffMode};
+use crate::cutoff::{Cutoff, CutoffMode, SUSPECT_SECS};
 use crate::tag::Scope;
-
-/// GitHub's own answers may lag behind its events by so much.
-const LAG_SECS: u64 = 60;
 
 /// A row of the mapping: these actions of this event outdate these scopes.
 struct Row {
@@ -225,11 +222,31 @@ static ROWS: &[Row] = &[
 /// Events of workflows that are others' under a name of their own.
 const SAME: &[(&str, &str)] = &[("pull_request_target", "pull_request"), ("pull_request_comment", "issue_comment")];
 
-/// What an event outdates, and from when: the time of the change, as GitHub stamped it, and a lag;
-/// `now` where it did not. What is validated from `now` on shows the change.
+/// What an event outdates that a workflow hears of: from the time of the change, as GitHub stamped it,
+/// and suspect for a while after that; until just now where there is no stamp.
 pub fn outdated(event: &str, payload: &Payload, now: Timestamp) -> Vec<Cutoff> {
-    let event = SAME.iter().find(|(name, _)| *name == event).map_or(event, |(_, same)| same);
-    let at = payload.changed_at(event).map_or(now, |at| at.plus(LAG_SECS)).min(now.minus(1));
+    let event = canonical(event);
+    let suspect_until = payload.changed_at(event).map(|at| at.plus(SUSPECT_SECS).min(now.plus(SUSPECT_SECS)));
+    touched(event, payload, suspect_until.unwrap_or(now.minus(1)))
+}
+
+/// What a delivery outdates, by the time at which it came: deliveries come late and in any order, and
+/// GitHub's own answers may lag behind them.
+pub fn outdated_on_delivery(event: &str, payload: &Payload, now: Timestamp) -> Vec<Cutoff> {
+    touched(canonical(event), payload, now.plus(SUSPECT_SECS))
+}
+
+/// An event by the name that webhooks have for it, if the mapping has it.
+pub fn known(event: &str) -> Option<&'static str> {
+    let event = canonical(event);
+    ROWS.iter().find(|row| row.event == event).map(|row| row.event)
+}
+
+fn canonical(event: &str) -> &str {
+    SAME.iter().find(|(name, _)| *name == event).map_or(event, |(_, same)| same)
+}
+
+fn touched(event: &str, payload: &Payload, at: Timestamp) -> Vec<Cutoff> {
     let mut cutoffs: Vec<Cutoff> = Vec::new();
     let mut add = |template: &str, mode| {
         // What cannot be filled in or is no scope is about nothing that is stored.

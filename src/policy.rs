@@ -45,6 +45,8 @@ pub struct CutoffTimes {
     pub revalidate: Option<Timestamp>,
     /// Fetched at or before this: absent.
     pub gone: Option<Timestamp>,
+    /// Until then more may have changed than GitHub shows: these times will be later ones.
+    pub suspect_until: Option<Timestamp>,
 }
 
 impl CutoffTimes {

@@ -73,13 +73,13 @@ fn modes_decide_what_may_answer() {
 
 #[test]
 fn a_cutoff_means_revalidate_and_gone_means_absent() {
-    let cutoff = CutoffTimes { revalidate: Some(NOW.minus(5)), gone: None };
+    let cutoff = CutoffTimes { revalidate: Some(NOW.minus(5)), gone: None, suspect_until: None };
     assert!(matches!(
         before(&aged(10), Mode::Default, cutoff),
         Before::Revalidate { because: Because::Invalidated, .. }
     ));
     assert!(matches!(before(&aged(4), Mode::Default, cutoff), Before::Fresh { .. }));
-    let gone = CutoffTimes { revalidate: None, gone: Some(NOW.minus(5)) };
+    let gone = CutoffTimes { revalidate: None, gone: Some(NOW.minus(5)), suspect_until: None };
     assert_eq!(before(&aged(10), Mode::Default, gone), Before::Fetch(Because::NotStored));
     assert!(!may_answer_stale(&aged(10), &HOUR, gone, NOW));
 }
@@ -176,7 +176,7 @@ fn unchanged_fields_of_the_parent_outlive_any_lifetime_and_changed_ones_end_it()
     assert_eq!(before(10, None, Some(one), none), fresh(10));
     assert_eq!(before(10, Some(one), None, none), fresh(10));
     assert!(matches!(before(4_000, None, Some(one), none), Before::Revalidate { because: Because::Stale, .. }));
-    let cutoff = CutoffTimes { revalidate: Some(NOW), gone: None };
+    let cutoff = CutoffTimes { revalidate: Some(NOW), gone: None, suspect_until: None };
     assert!(matches!(
         before(10, Some(one), Some(one), cutoff),
         Before::Revalidate { because: Because::Invalidated, .. }
@@ -191,7 +191,7 @@ fn a_stale_answer_may_come_while_it_is_revalidated_but_not_against_an_invalidati
     let none = CutoffTimes::default();
     assert_eq!(window(3_659, none), Before::AnswerStale { age_secs: 3_659, reason: StaleReason::WhileRevalidate });
     assert!(matches!(window(3_660, none), Before::Revalidate { .. }));
-    let cutoff = CutoffTimes { revalidate: Some(NOW), gone: None };
+    let cutoff = CutoffTimes { revalidate: Some(NOW), gone: None, suspect_until: None };
     assert!(matches!(window(3_601, cutoff), Before::Revalidate { because: Because::Invalidated, .. }));
 }
 
@@ -219,7 +219,7 @@ fn only_explained_bodies_are_tried_for_others_and_never_offline() {
     }
     let private = Lifetime { private: true, ..HOUR };
     let silent = Signer { predicts: false, ..NOBODY };
-    let gone = CutoffTimes { revalidate: None, gone: Some(NOW) };
+    let gone = CutoffTimes { revalidate: None, gone: Some(NOW), suspect_until: None };
     let default = terms(Mode::Default, none);
     assert_eq!(may_try(&explained, &Terms { lifetime: &private, ..default }), None);
     assert_eq!(may_try(&explained, &Terms { signer: &silent, ..default }), None);

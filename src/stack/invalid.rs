@@ -24,7 +24,9 @@ pub(super) struct Invalid {
 impl Stack {
     /// What invalidations say about `subject`.
     pub fn cutoff_times(&self, subject: Subject<'_>) -> CutoffTimes {
-        self.with_cutoffs(|cutoffs| if cutoffs.is_empty() { CutoffTimes::default() } else { cutoffs.times(subject) })
+        self.with_cutoffs(|cutoffs| {
+            if cutoffs.is_empty() { CutoffTimes::default() } else { cutoffs.times(subject, self.clock.now()) }
+        })
     }
 
     /// Adds invalidations, durably: their loss would give wrong answers.
@@ -92,7 +94,9 @@ impl Stack {
     /// old bundle cannot roll one back.
     fn read_cutoffs(&self) -> Cutoffs {
         let read = || -> Result<Cutoffs> {
-            let mut all = Cutoffs::decode(&files::read_bounded(&self.cutoffs_path(), 1 << 20)?.unwrap_or_default())?;
+            let mut all = Cutoffs::decode(
+                &files::read_bounded(&self.cutoffs_path(), crate::cutoff::MAX_BYTES as u64)?.unwrap_or_default(),
+            )?;
             if let Some(bundle) = self.bundle.bundle() {
                 all.merge(&bundle.cutoffs()?);
             }

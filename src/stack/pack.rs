@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::{Stack, Wait};
 use crate::bundle::{Bundle, Envelope, MAX_DEAD_SHARE, MAX_GENERATIONS, Plan, Planned, Record, Totals, write};
 use crate::clock::Timestamp;
-use crate::cutoff::{CutoffMode, Cutoffs};
+use crate::cutoff::{CutoffMode, Cutoffs, IN_THE_END};
 use crate::entry::{Entry, Head};
 use crate::error::{Error, Result};
 use crate::files::{self, Durability};
@@ -308,7 +308,7 @@ fn touches(base: &Bundle, cutoffs: &Cutoffs, old: &Cutoffs) -> bool {
     let read = base.for_each(|record, entry| {
         let key = entry.key();
         let subject = Subject { key: &key, parts: &entry.parts, listing: entry.listing.as_deref() };
-        let (new, old) = (cutoffs.times(subject), old.times(subject));
+        let (new, old) = (cutoffs.times(subject, IN_THE_END), old.times(subject, IN_THE_END));
         let stale = |at: Option<Timestamp>| at.is_some_and(|at| record.validated_at() <= at);
         let gone = |at: Option<Timestamp>| at.is_some_and(|at| entry.fetched_at <= at);
         touched |= (stale(new.revalidate) && !stale(old.revalidate)) || (gone(new.gone) && !gone(old.gone));
@@ -334,7 +334,7 @@ pub fn order(parts: &KeyParts) -> String {
 }
 
 fn is_gone(cutoffs: &Cutoffs, key: &CacheKey, parts: &KeyParts, listing: Option<&str>, fetched_at: Timestamp) -> bool {
-    cutoffs.times(Subject { key, parts, listing }).gone.is_some_and(|at| fetched_at <= at)
+    cutoffs.times(Subject { key, parts, listing }, IN_THE_END).gone.is_some_and(|at| fetched_at <= at)
 }
 
 /// The metadata of a loose entry, without its body.

@@ -65,7 +65,7 @@ impl Stack {
         let Entry { parts, listing, validated_at, fetched_at, .. } = &*resident.entry;
         let times = self.cutoff_times(Subject { key: &resident.key, parts, listing: listing.as_deref() });
         let before = |at: Option<_>, entry: &_| at.is_none_or(|at| at < *entry);
-        if before(times.revalidate, validated_at) && before(times.gone, fetched_at) {
+        if times.suspect_until.is_none() && before(times.revalidate, validated_at) && before(times.gone, fetched_at) {
             resident.untouched_by.store(version, Ordering::Relaxed);
         }
         Some((resident, times))
