@@ -42,6 +42,7 @@ use crate::error::{Error, Kind, Result};
 use crate::key::{CacheKey, KeyParts};
 use crate::outcome::{NoStore, Outcome, Proof, StaleReason};
 use crate::partition::Partition;
+use crate::policy::class::{self, Place};
 use crate::policy::{self, After, Ahead, Before, CutoffTimes, Lifetime, Mode, Signer, Terms, TtlTable, Validators};
 use crate::request::{Api, Request};
 use crate::stack::Stack;
@@ -236,17 +237,18 @@ impl Cache {
 
     async fn get_one(&self, request: &Request, ask: &Ask) -> Result<Answer> {
         let started = Instant::now();
-        let result = match self.at_hand(request, ask) {
-            Some(answer) => Ok(answer),
-            None => self.answer(request, ask).await,
-        };
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.count(&result, micros);
+        let micros = || u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if let Some((answer, place)) = self.at_hand(request, ask) {
+            self.stats.answered(place, answer.outcome, answer.tier, answer.entry.body.len(), micros());
+            return Ok(answer);
+        }
+        let result = self.answer(request, ask).await;
+        self.count(request, &result, micros());
         result
     }
 
     /// What this process has in memory, if it is fresh: no key, no file, no lock but the table's.
-    fn at_hand(&self, request: &Request, ask: &Ask) -> Option<Answer> {
+    fn at_hand(&self, request: &Request, ask: &Ask) -> Option<(Answer, Place)> {
         let (resident, cutoff) = self.stack.at_hand(request, &self.partition)?;
         let lifetime = self.ttls.lifetime_of(resident.class, ask.ttl_secs, ask.stale_secs);
         let now = self.clock.now();
@@ -260,13 +262,15 @@ impl Cache {
         let ttl_secs = policy::fresh_secs(&resident.entry, &lifetime);
         let entry = resident.entry.clone();
         let answer = Answer::new(entry, Outcome::Hit(Proof::Lifetime), ttl_secs);
-        Some(Answer { tier: Some(TierName::Memory), age_secs, head: Some(resident.head()), ..answer })
+        let answer = Answer { tier: Some(TierName::Memory), age_secs, head: Some(resident.head()), ..answer };
+        Some((answer, resident.place))
     }
 
-    fn count(&self, result: &Result<Answer>, micros: u64) {
+    fn count(&self, request: &Request, result: &Result<Answer>, micros: u64) {
+        let place = class::place(class::of(&request.path, &request.query).name);
         match result {
-            Ok(answer) => self.stats.answered(answer.outcome, answer.tier, answer.entry.body.len(), micros),
-            Err(_) => self.stats.failed(micros),
+            Ok(answer) => self.stats.answered(place, answer.outcome, answer.tier, answer.entry.body.len(), micros),
+            Err(_) => self.stats.failed(place, micros),
         }
     }
 

@@ -218,7 +218,9 @@ impl Cutoffs {
 
     fn of(cutoffs: Vec<Cutoff>) -> Self {
         let mut all = Self::default();
-        cutoffs.into_iter().for_each(|cutoff| all.add(cutoff));
+        for cutoff in cutoffs {
+            all.add(cutoff);
+        }
         all
     }
 }

@@ -11,6 +11,7 @@ mod limit;
 mod outage;
 mod pass;
 mod shared;
+mod tally;
 mod transport;
 mod wire;
 
@@ -39,6 +40,7 @@ pub use app::App;
 pub use backoff::Backoff;
 pub use budget::Reserve;
 pub use pass::Passing;
+pub use tally::{ANSWERS, Tallied, Tally};
 pub use transport::Proxy;
 pub use wire::{Stream, Wire};
 
@@ -111,6 +113,8 @@ pub struct Options {
     pub entity: Option<String>,
     /// Pauses before each further attempt while GitHub is still computing (202).
     pub not_ready_pauses: Vec<Duration>,
+    /// Where it is counted what is sent and waited for; clones of these options share it.
+    pub tally: Arc<Tally>,
 }
 
 impl Options {
@@ -130,6 +134,7 @@ impl Options {
             limits_dir: None,
             entity: None,
             not_ready_pauses: [1, 2, 4].map(Duration::from_secs).to_vec(),
+            tally: Arc::default(),
         }
     }
 }
@@ -242,6 +247,7 @@ impl GitHub {
         if let Some(limit) = limit::of(&reply, graphql, now) {
             let bucket = reply.header("x-ratelimit-resource").unwrap_or(bucket);
             let until = lock(&self.budget).limited(limit, bucket, now);
+            self.options.tally.limited(limit);
             self.sync(true);
             let name = match limit {
                 limit::Limit::Primary { .. } => "primary rate limit",
@@ -276,11 +282,13 @@ impl GitHub {
         }
         tracing::debug!(target = %request.target(), "asking GitHub");
         let total = self.options.total_timeout;
-        tokio::time::timeout(total, self.wire.exchange(message))
+        self.options.tally.sent();
+        let reply = tokio::time::timeout(total, self.wire.exchange(message))
             .await
             .map_err(|_| Error::new(Kind::TimedOut, format!("no complete answer within {total:?}")))
-            .and_then(|reply| reply)
-            .map_err(|error| error.within(format_args!("{}{}", request.host, request.path)))
+            .and_then(|reply| reply);
+        self.options.tally.answered(reply.as_ref().ok().map(|reply| reply.status), !self.is_anonymous());
+        reply.map_err(|error| error.within(format_args!("{}{}", request.host, request.path)))
     }
 
     fn is_anonymous(&self) -> bool {
@@ -314,6 +322,7 @@ impl GitHub {
             match pause.filter(|_| !in_vain && (conditions.may_wait || !limited)) {
                 Some(pause) if !lock(&self.outage).is_likely() => {
                     tracing::debug!(%error, ?pause, "asking again");
+                    self.options.tally.retried(pause);
                     spent = Spent { retries: spent.retries + 1, waited: spent.waited + pause };
                     tokio::time::sleep(pause).await;
                 }
@@ -359,6 +368,20 @@ impl GitHub {
     /// What live answers said of the bucket that `request` is counted in, while its window lasts.
     pub fn limit(&self, request: &Request) -> Option<RateLimit> {
         lock(&self.budget).limit(bucket_of(request), self.clock.now())
+    }
+
+    /// What live answers said of all buckets whose window lasts, and until when nothing is sent to
+    /// those that GitHub said are empty.
+    pub fn limits(&self) -> Vec<(RateLimit, Option<Timestamp>)> {
+        let (budget, now) = (lock(&self.budget), self.clock.now());
+        let (limits, ..) = budget.limits(now);
+        limits
+            .into_iter()
+            .map(|limit| {
+                let until = budget.blocked_until(&limit.resource, now);
+                (limit, until)
+            })
+            .collect()
     }
 }
 

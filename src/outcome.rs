@@ -145,7 +145,7 @@ impl Because {
 
 impl StaleReason {
     /// The word for reports.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             StaleReason::Offline => "offline",
             StaleReason::ForceCache => "force-cache",
@@ -159,7 +159,7 @@ impl StaleReason {
 
 impl NoStore {
     /// The word for reports.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             NoStore::Endpoint => "endpoint",
             NoStore::Directive => "no-store",

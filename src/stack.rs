@@ -15,11 +15,13 @@ mod pack;
 mod partitions;
 mod resident;
 mod shrink;
+mod tally;
 mod turns;
 
 pub use clean::Cleaned;
 pub use inventory::Held;
 pub use pack::{Narrow, Saved, order};
+pub use tally::{OnDisk, Tallied};
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -66,6 +68,7 @@ pub struct Stack {
     /// Partitions that are on the list by now.
     noted: Mutex<Vec<Partition>>,
     broken_write_said: AtomicBool,
+    tally: tally::Tally,
 }
 
 /// An entry and where it was.
@@ -94,6 +97,7 @@ impl Stack {
             observing: true,
             noted: Mutex::default(),
             broken_write_said: AtomicBool::new(false),
+            tally: tally::Tally::default(),
         }
     }
 
@@ -238,11 +242,14 @@ impl Stack {
         if !*self.prepared.get_or_init(|| self.said(self.prepare())) {
             return false;
         }
-        self.said(attempt())
+        let written = self.said(attempt());
+        tally::count(&self.tally.written, u64::from(written));
+        written
     }
 
     fn said(&self, result: Result<()>) -> bool {
         let Err(error) = result else { return true };
+        tally::count(&self.tally.failed, 1);
         if !self.broken_write_said.swap(true, Ordering::Relaxed) {
             tracing::warn!(%error, "the store cannot be written; answers are still right, but not kept");
         }

@@ -1,13 +1,15 @@
-//! Counters of what the cache did and saved (A18).
+//! Counters of what the cache did and saved (A18, D5).
 //!
 //! Knows: counting, and adding up over runs. Does not know: who prints them.
-//! Each process appends one line to `stats.log`; whoever reads adds the lines up.
+//! Each process appends lines to `stats.log`; whoever reads adds the lines up.
+
+mod table;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::files::{self, Durability};
 use crate::outcome::Outcome;
+use crate::policy::class::Place;
 use crate::tier::TierName;
+pub use table::{Count, LATENCY_BOUNDS_MICROS, Latency};
+use table::{Table, Way};
 
 /// Lines are added up into one beyond this size.
 const FOLD_BYTES: u64 = 64 << 10;
@@ -76,6 +81,19 @@ impl Counts {
     }
 
     fn add(&mut self, other: &Counts) {
+        self.merge(other, u64::saturating_add);
+    }
+
+    /// What was counted since `before`, which are earlier counts of the same process.
+    fn since(mut self, before: &Counts) -> Counts {
+        self.merge(before, u64::saturating_sub);
+        for map in [&mut self.hits, &mut self.stale, &mut self.not_stored] {
+            map.retain(|_, count| *count > 0);
+        }
+        self
+    }
+
+    fn merge(&mut self, other: &Counts, with: fn(u64, u64) -> u64) {
         self.v = 1;
         let sums = [
             (&mut self.asked, other.asked),
@@ -91,101 +109,120 @@ impl Counts {
             (&mut self.micros, other.micros),
         ];
         for (sum, more) in sums {
-            *sum = sum.saturating_add(more);
+            *sum = with(*sum, more);
         }
         let maps =
             [(&mut self.hits, &other.hits), (&mut self.stale, &other.stale), (&mut self.not_stored, &other.not_stored)];
         for (sums, more) in maps {
             for (name, count) in more {
-                *sums.entry(name.clone()).or_default() += count;
+                let sum = sums.entry(name.clone()).or_default();
+                *sum = with(*sum, *count);
             }
         }
     }
 }
 
-/// The counters of a process.
+/// The counters of a process. Counting takes a few atomic additions and no lock.
 #[derive(Debug, Default)]
 pub struct Stats {
-    counts: Mutex<Counts>,
-    /// Requests of this process that are in the log already.
-    told: AtomicU32,
+    table: Table,
+    collapsed: AtomicU64,
+    rule_held: AtomicU64,
+    rule_failed: AtomicU64,
+    bytes_saved: AtomicU64,
+    bytes_fetched: AtomicU64,
+    /// What is in the log already.
+    told: Mutex<Counts>,
 }
 
 impl Stats {
     /// Counts one answered request.
-    pub fn answered(&self, outcome: Outcome, tier: Option<TierName>, body_bytes: usize, micros: u64) {
-        self.with(|counts| {
-            counts.asked += 1;
-            counts.micros += micros;
-            let (map, name) = match outcome {
-                Outcome::Hit(_) => (Some(&mut counts.hits), tier.map_or("memory", TierName::as_str)),
-                Outcome::Stale(reason) => (Some(&mut counts.stale), reason.as_str()),
-                Outcome::NotStored(reason) => (Some(&mut counts.not_stored), reason.as_str()),
-                Outcome::Revalidated => {
-                    counts.revalidated += 1;
-                    (None, "")
-                }
-                Outcome::Confirmed => {
-                    counts.confirmed += 1;
-                    (None, "")
-                }
-                Outcome::Fetched(_) => {
-                    counts.fetched += 1;
-                    (None, "")
-                }
-            };
-            if let Some(map) = map {
-                match map.get_mut(name) {
-                    Some(count) => *count += 1,
-                    None => drop(map.insert(name.to_owned(), 1)),
-                }
-            }
-            if !matches!(outcome, Outcome::Fetched(_) | Outcome::NotStored(_)) {
-                counts.bytes_saved += body_bytes as u64;
-            }
-        });
+    pub fn answered(&self, class: Place, outcome: Outcome, tier: Option<TierName>, body_bytes: usize, micros: u64) {
+        self.table.count(class, Way::of(outcome, tier), micros);
+        let bytes = match outcome {
+            Outcome::Fetched(_) | Outcome::NotStored(_) => &self.bytes_fetched,
+            Outcome::Hit(_) | Outcome::Revalidated | Outcome::Confirmed | Outcome::Stale(_) => &self.bytes_saved,
+        };
+        bytes.fetch_add(body_bytes as u64, Ordering::Relaxed);
     }
 
     /// Counts one answer that another request's fetch brought.
     pub fn collapsed(&self) {
-        self.with(|counts| counts.collapsed += 1);
+        self.collapsed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts whether the rule for entity tags held, where that could be told.
     pub fn rule(&self, held: Option<bool>) {
         if let Some(held) = held {
-            self.with(|counts| *(if held { &mut counts.rule_held } else { &mut counts.rule_failed }) += 1);
+            (if held { &self.rule_held } else { &self.rule_failed }).fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Counts one request without an answer.
-    pub fn failed(&self, micros: u64) {
-        self.with(|counts| {
-            counts.asked += 1;
-            counts.failed += 1;
-            counts.micros += micros;
-        });
+    pub fn failed(&self, class: Place, micros: u64) {
+        self.table.count(class, Way::FAILED, micros);
     }
 
-    /// The sums so far.
+    /// All answers so far by class, outcome and what stands behind it: those that there were.
+    pub fn by_class(&self) -> Vec<Count> {
+        self.table.counts()
+    }
+
+    /// How long answers took, by outcome.
+    pub fn latencies(&self) -> Vec<Latency> {
+        self.table.latencies()
+    }
+
+    /// Bytes of bodies that came from GitHub.
+    pub fn bytes_fetched(&self) -> u64 {
+        self.bytes_fetched.load(Ordering::Relaxed)
+    }
+
+    /// The sums so far; requests to GitHub are counted there.
     pub fn counts(&self) -> Counts {
-        self.with(|counts| counts.clone())
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let mut counts = Counts {
+            v: 1,
+            collapsed: load(&self.collapsed),
+            rule_held: load(&self.rule_held),
+            rule_failed: load(&self.rule_failed),
+            bytes_saved: load(&self.bytes_saved),
+            micros: self.table.micros(),
+            ..Counts::default()
+        };
+        for Count { outcome, detail, count, .. } in self.table.counts() {
+            counts.asked += count;
+            let map = match outcome {
+                "hit" => &mut counts.hits,
+                "stale" => &mut counts.stale,
+                "not-stored" => &mut counts.not_stored,
+                _ => {
+                    match outcome {
+                        "revalidated" => counts.revalidated += count,
+                        "confirmed" => counts.confirmed += count,
+                        "fetched" => counts.fetched += count,
+                        _ => counts.failed += count,
+                    }
+                    continue;
+                }
+            };
+            *map.entry(detail.to_owned()).or_default() += count;
+        }
+        counts
     }
 
-    fn with<T>(&self, change: impl FnOnce(&mut Counts) -> T) -> T {
-        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Appends this process's sums to the store's log, and starts again from zero. `sent` counts the
-    /// requests of the process so far: those of failures, too, which no answer tells of. Best effort.
+    /// Appends to the store's log what was counted since the last time. `sent` counts the requests
+    /// of the process so far: those of failures, too, which no answer tells of. Best effort.
     pub fn flush(&self, dir: &Path, sent: u32) {
-        let mut counts = self.with(std::mem::take);
-        counts.upstream_requests = u64::from(sent.saturating_sub(self.told.swap(sent, Ordering::Relaxed)));
-        if counts.asked == 0 || !dir.exists() {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Counts { upstream_requests: u64::from(sent), ..self.counts() };
+        let new = now.clone().since(&told);
+        if new.asked == 0 || !dir.exists() {
             return;
         }
-        counts.v = 1;
-        let Ok(mut line) = serde_json::to_vec(&counts) else { return };
+        *told = now;
+        drop(told);
+        let Ok(mut line) = serde_json::to_vec(&new) else { return };
         line.push(b'\n');
         let path = dir.join("stats.log");
         let mut options = fs::OpenOptions::new();
@@ -225,15 +262,17 @@ impl Stats {
 mod tests {
     use super::*;
     use crate::outcome::{Because, Proof};
+    use crate::policy::class;
 
     #[test]
     fn sums_over_runs_with_broken_lines_between() {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..3 {
             let stats = Stats::default();
-            stats.answered(Outcome::Hit(Proof::Lifetime), Some(TierName::Disk), 100, 5);
-            stats.answered(Outcome::Fetched(Because::NotStored), None, 50, 7);
-            stats.failed(1);
+            let place = class::place("repo");
+            stats.answered(place, Outcome::Hit(Proof::Lifetime), Some(TierName::Disk), 100, 5);
+            stats.answered(place, Outcome::Fetched(Because::NotStored), None, 50, 7);
+            stats.failed(class::place("own"), 1);
             stats.flush(dir.path(), 3);
             stats.flush(dir.path(), 3);
             let mut log = fs::OpenOptions::new().append(true).open(dir.path().join("stats.log")).unwrap();
@@ -241,7 +280,7 @@ mod tests {
         }
         let sums = Stats::read(dir.path());
         assert_eq!((sums.asked, sums.all_hits(), sums.fetched, sums.failed), (9, 3, 3, 3));
-        assert_eq!((sums.upstream_requests, sums.bytes_saved), (9, 300));
+        assert_eq!((sums.upstream_requests, sums.bytes_saved, sums.micros), (9, 300, 39));
         assert!((sums.hit_rate() - 33.3).abs() < 0.1);
     }
 }

@@ -133,8 +133,10 @@ impl Cache {
         }
         // What is asked by REST is counted there.
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX) / (wanted.len() as u64).max(1);
-        for answer in answers.iter().flatten() {
-            self.count(answer, micros);
+        for (one, answer) in wanted.iter().zip(&answers) {
+            if let Some(answer) = answer {
+                self.count(&one.request, answer, micros);
+            }
         }
         let asked = futures_util::stream::iter(by_rest)
             .map(|(at, error)| async move { (at, self.instead(&wanted[at], how, error).await) })

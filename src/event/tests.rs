@@ -80,8 +80,13 @@ fn the_time_is_githubs_own_with_a_lag_and_no_clock_leads_far_ahead() {
 #[test]
 fn names_of_events_are_bounded() {
     assert_eq!((known("pull_request_target"), known("push")), (Some("pull_request"), Some("push")));
-    assert_eq!(known("x
-"), None);
+    assert_eq!(
+        known(
+            "x
+"
+        ),
+        None
+    );
 }
 
 trait ParseTime {

@@ -52,7 +52,10 @@ impl GitHub {
                 Admit::AfterAnother => {
                     let _either = tokio::time::timeout(Duration::from_secs(1), another_ended).await;
                 }
-                Admit::After(pause) => tokio::time::sleep(pause).await,
+                Admit::After(pause) => {
+                    self.options.tally.waited(pause);
+                    tokio::time::sleep(pause).await;
+                }
                 Admit::Limited(until) => return Err(limit_error(Some(until), self.is_anonymous())),
                 Admit::Reserved(until) => {
                     let text = format!("what is left of the rate limit until {until} is reserved for others");

@@ -65,12 +65,18 @@ impl GitHub {
         *message.headers_mut() = headers;
         if bucket.is_some() {
             self.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.options.tally.sent();
         }
+        let with_token = message.headers().contains_key(AUTHORIZATION);
         // An upload takes as long as it takes.
         let within = if message.method().is_safe() { self.options.total_timeout } else { LONGEST_UPLOAD };
         let opened = tokio::time::timeout(within, self.wire.open(message)).await;
         let response =
-            opened.map_err(|_| Error::new(Kind::TimedOut, format!("no answer within {within:?}"))).and_then(|it| it)?;
+            opened.map_err(|_| Error::new(Kind::TimedOut, format!("no answer within {within:?}"))).and_then(|it| it);
+        if bucket.is_some() {
+            self.options.tally.answered(response.as_ref().ok().map(http::Response::status), with_token);
+        }
+        let response = response?;
         drop(under_way);
         if let Some(bucket) = bucket {
             self.observe_head(&response, bucket);
@@ -93,6 +99,7 @@ impl GitHub {
         if let Some(limit) = limit::of(&head, bucket == "graphql", now) {
             budget.limited(limit, head.header("x-ratelimit-resource").unwrap_or(bucket), now);
             drop(budget);
+            self.options.tally.limited(limit);
             self.sync(true);
         }
     }

@@ -170,6 +170,25 @@ static ROUTES: &[(&str, &str)] = &[
 /// Endpoints that describe the moment and are never stored.
 static NEVER_STORED: &[&str] = &["/rate_limit", "/zen", "/octocat", "/app/installations/*/access_tokens"];
 
+/// A class's place in [`CLASSES`]; the last is that of everything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(u8);
+
+impl Place {
+    /// How many there are.
+    pub const COUNT: usize = CLASSES.len();
+
+    /// From 0.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// The place of the class with this name.
+pub fn place(name: &str) -> Place {
+    Place(CLASSES.iter().position(|class| class.name == name).unwrap_or(CLASSES.len() - 1) as u8)
+}
+
 /// The class called `name`.
 pub fn by_name(name: &str) -> Option<&'static Class> {
     CLASSES.iter().find(|class| class.name == name)

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::tally::count;
 use super::{Narrow, Saved, Stack, Wait};
 use crate::cutoff::{Cutoff, CutoffMode};
 use crate::error::Result;
@@ -43,6 +44,7 @@ impl Stack {
                 cleaned.bytes += fs::metadata(&path).map_or(0, |meta| meta.len());
                 self.disk.remove(&key)?;
                 cleaned.removed += 1;
+                count(&self.tally.removed, 1);
             }
         }
         if *scope == Scope::All {
@@ -85,6 +87,7 @@ impl Stack {
             self.disk.remove(&key)?;
             kept -= len;
             cleaned.removed += 1;
+            count(&self.tally.removed, 1);
             cleaned.bytes += len;
         }
         Ok(cleaned)

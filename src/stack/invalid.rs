@@ -42,6 +42,7 @@ impl Stack {
         // Nobody else writes while we hold the lock.
         self.know(&mut lock(&self.invalid.list), Stamp::of(&self.cutoffs_path()), all);
         self.forget_gone(new);
+        super::tally::count(&self.tally.invalidated, new.len() as u64);
         Ok(())
     }
 

@@ -139,6 +139,7 @@ impl Stack {
         };
         let decided = Decided { base: base.as_ref(), carried, loose: &loose, cutoffs, repack };
         let (totals, bytes) = self.write_bundle(decided)?;
+        super::tally::count(&self.tally.packed, 1);
         drop_absorbed(&loose);
         for log in [self.fresh_log(), self.used_log()] {
             let _best_effort = fs::remove_file(log);

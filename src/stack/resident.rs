@@ -49,6 +49,11 @@ impl Stack {
         self.resident.as_ref().map_or((0, 0), |held| held.memory.size())
     }
 
+    /// Entries that were put into memory, and that left it to make room.
+    pub(super) fn memory_turnover(&self) -> (u64, u64) {
+        self.resident.as_ref().map_or((0, 0), |held| held.memory.turnover())
+    }
+
     /// What memory holds for a request, and what invalidations say about it. The hot path: no key is
     /// made, nothing is allocated, and the list of invalidations is gone through once per change of it.
     pub fn at_hand(&self, request: &Request, partition: &Partition) -> Option<(Arc<Resident>, CutoffTimes)> {

@@ -25,6 +25,7 @@ impl Stack {
         if self.bytes_on_disk() > max_bytes {
             let doomed = self.least_used(max_bytes * FILL_PERCENT / 100)?;
             cleaned.removed = doomed.len();
+            super::tally::count(&self.tally.removed, doomed.len() as u64);
             cleaned.bundle = Some(self.pack_without(&doomed)?);
         }
         cleaned.bytes = before.saturating_sub(self.bytes_on_disk());

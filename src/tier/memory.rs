@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderMap;
-use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 
 use crate::entry::Entry;
 use crate::key::{CacheKey, KeyParts};
 use crate::partition::Partition;
-use crate::policy::class::{self, Class};
+use crate::policy::class::{self, Class, Place};
 use crate::request::{Method, Request};
 
 /// What an entry takes beside its body and texts.
@@ -27,8 +27,22 @@ const USUAL_BYTES: u64 = 8 << 10;
 /// The tier. What was not asked for of late goes first; bodies that many ask for stay.
 pub struct MemoryTier {
     /// By a keyed hash of the parts: who finds something compares the parts themselves.
-    entries: Cache<u64, Arc<Resident>, Weight>,
+    entries: Cache<u64, Arc<Resident>, Weight, DefaultHashBuilder, Evictions>,
     hasher: RandomState,
+    puts: AtomicU64,
+    evictions: Evictions,
+}
+
+/// How many entries went to make room.
+#[derive(Debug, Clone, Default)]
+struct Evictions(Arc<AtomicU64>);
+
+impl Lifecycle<u64, Arc<Resident>> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: u64, _: Arc<Resident>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// An entry in memory, with what each look-up would have to find out again.
@@ -40,6 +54,8 @@ pub struct Resident {
     pub key: CacheKey,
     /// Its TTL class.
     pub class: &'static Class,
+    /// The class's place among all.
+    pub place: Place,
     /// The version of the invalidations that were found not to touch it.
     pub(crate) untouched_by: AtomicU64,
     /// When its last use was noted, in seconds since 1970.
@@ -118,7 +134,9 @@ impl MemoryTier {
     /// A tier of at most `max_bytes`, the entries' own overhead included.
     pub fn new(max_bytes: u64) -> Self {
         let entries = (max_bytes / USUAL_BYTES).clamp(64, 65_536) as usize;
-        Self { entries: Cache::with_weighter(entries, max_bytes, Weight), hasher: RandomState::new() }
+        let evictions = Evictions::default();
+        let entries = Cache::with(entries, max_bytes, Weight, DefaultHashBuilder::default(), evictions.clone());
+        Self { entries, hasher: RandomState::new(), puts: AtomicU64::new(0), evictions }
     }
 
     /// What is held for `wanted`. This is the hot path: one hash, one comparison, no allocation.
@@ -137,8 +155,15 @@ impl MemoryTier {
         let hash = self.hash(&Wanted::of_parts(&entry.parts));
         let class = class::of(&entry.parts.path, &entry.parts.query);
         let (untouched_by, used_at) = (AtomicU64::new(0), AtomicI64::new(now));
-        let resident = Resident { entry, key, class, untouched_by, used_at, head: OnceLock::new() };
+        let place = class::place(class.name);
+        let resident = Resident { entry, key, class, place, untouched_by, used_at, head: OnceLock::new() };
         self.entries.insert(hash, Arc::new(resident));
+        self.puts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Entries that were put in so far, and that went to make room.
+    pub fn turnover(&self) -> (u64, u64) {
+        (self.puts.load(Ordering::Relaxed), self.evictions.0.load(Ordering::Relaxed))
     }
 
     /// Drops everything that `doomed` says.
