@@ -43,7 +43,7 @@ use crate::key::{CacheKey, KeyParts};
 use crate::outcome::{NoStore, Outcome, Proof, StaleReason};
 use crate::partition::Partition;
 use crate::policy::class::{self, Place};
-use crate::policy::{self, After, Ahead, Before, CutoffTimes, Lifetime, Mode, Signer, Terms, TtlTable, Validators};
+use crate::policy::{self, After, Ahead, Before, CutoffTimes, Lifetime, Mode, Signer, Terms, Ttls, Validators};
 use crate::request::{Api, Request};
 use crate::stack::Stack;
 use crate::stats::Stats;
@@ -101,7 +101,7 @@ pub struct Cache {
     partition: Partition,
     stack: Arc<Stack>,
     upstream: Arc<dyn Upstream>,
-    ttls: TtlTable,
+    ttls: Ttls,
     clock: Clock,
     stats: Arc<Stats>,
     /// Of a process that stays: writing goes on behind the answers.
@@ -118,7 +118,7 @@ impl Cache {
         partition: Partition,
         stack: impl Into<Arc<Stack>>,
         upstream: Arc<dyn Upstream>,
-        ttls: TtlTable,
+        ttls: impl Into<Ttls>,
         clock: Clock,
     ) -> Self {
         Self {
@@ -126,7 +126,7 @@ impl Cache {
             partition,
             stack: stack.into(),
             upstream,
-            ttls,
+            ttls: ttls.into(),
             clock,
             stats: Arc::default(),
             behind: None,
@@ -198,6 +198,16 @@ impl Cache {
         Ok(answer)
     }
 
+    /// What this process has in memory and is fresh, without waiting for anything; the hot path of a
+    /// resident process.
+    pub fn at_once(&self, request: &Request, ask: &Ask) -> Option<Answer> {
+        let started = Instant::now();
+        let (answer, place) = self.at_hand(request, ask)?;
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.stats.answered(place, answer.outcome, answer.tier, answer.entry.body.len(), micros);
+        Some(answer)
+    }
+
     /// The same for a resident process: what is stale for no longer than
     /// [`Ask::while_revalidate_secs`] answers at once and is revalidated behind the answer, in a task
     /// of its own. Many who ask meanwhile share that one revalidation.
@@ -236,21 +246,19 @@ impl Cache {
     }
 
     async fn get_one(&self, request: &Request, ask: &Ask) -> Result<Answer> {
-        let started = Instant::now();
-        let micros = || u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        if let Some((answer, place)) = self.at_hand(request, ask) {
-            self.stats.answered(place, answer.outcome, answer.tier, answer.entry.body.len(), micros());
+        if let Some(answer) = self.at_once(request, ask) {
             return Ok(answer);
         }
+        let started = Instant::now();
         let result = self.answer(request, ask).await;
-        self.count(request, &result, micros());
+        self.count(request, &result, u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
         result
     }
 
     /// What this process has in memory, if it is fresh: no key, no file, no lock but the table's.
     fn at_hand(&self, request: &Request, ask: &Ask) -> Option<(Answer, Place)> {
         let (resident, cutoff) = self.stack.at_hand(request, &self.partition)?;
-        let lifetime = self.ttls.lifetime_of(resident.class, ask.ttl_secs, ask.stale_secs);
+        let lifetime = self.ttls.load().lifetime_of(resident.class, ask.ttl_secs, ask.stale_secs);
         let now = self.clock.now();
         // Who asks matters only for what is sent.
         let signer = Signer::default();

@@ -190,14 +190,15 @@ impl Config {
             api: self.api.clone(),
             options: self.options.clone(),
             partition: self.partition.clone(),
-            ttls: self.ttls_with(plan),
+            ttls: self.ttls_with(plan).into(),
             stack,
             clock,
             lend,
         }
     }
 
-    fn ttls_with(&self, plan: Option<&Plan>) -> TtlTable {
+    /// The table of lifetimes; `plan`'s hold where flags say nothing.
+    pub fn ttls_with(&self, plan: Option<&Plan>) -> TtlTable {
         let mut ttls = self.ttls.clone();
         if let Some(plan) = plan {
             ttls.default_secs = plan.ttls.default_secs.or(ttls.default_secs);

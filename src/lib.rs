@@ -59,6 +59,7 @@ pub mod files;
 pub mod graphql;
 pub mod key;
 pub mod link;
+pub mod metrics;
 pub mod outcome;
 pub mod partition;
 pub mod policy;

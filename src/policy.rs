@@ -7,7 +7,7 @@ pub mod class;
 mod lifetime;
 pub mod validator;
 
-pub use lifetime::{Lifetime, TtlTable};
+pub use lifetime::{Lifetime, TtlTable, Ttls};
 pub use validator::{Etag, Signer, Validators};
 
 use http::header::ETAG;

@@ -1,34 +1,53 @@
-//! A door for clients that speak GitHub's own API: a caching proxy on TCP and Unix sockets (D2).
+//! A door for clients that speak GitHub's own API: a caching proxy on TCP and Unix sockets (D2), with
+//! what belongs to running one (D4, D5, D7, D8).
 //!
 //! Knows: connections, who may enter, when to end. Does not know: how a request is answered
 //! (`exchange`), files.
 
+mod asked;
 mod credentials;
 mod exchange;
 mod hosts;
 mod identities;
+mod journal;
 mod listener;
+mod metrics;
+mod outdate;
+mod own;
 mod patience;
+mod reload;
 mod respond;
+mod status;
 mod upkeep;
+mod webhook;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, Response, StatusCode};
+use arc_swap::ArcSwap;
+use http::HeaderMap;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::cache::Ask;
+use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::github::Wire;
+use crate::stack::OnDisk;
+use crate::stats::Ticks;
 pub use hosts::Hosts;
 pub use identities::Common;
 use identities::Identities;
-pub use listener::{Listener, Listeners};
-use respond::Body;
+use journal::Journal;
+pub use listener::{Entrance, Listener, Listeners};
+pub use reload::{Live, Reload};
+use reload::{Loaded, State};
+use status::History;
 pub use upkeep::Room;
+pub use webhook::Keys;
+use webhook::Webhook;
 
 /// What is served, and to whom.
 #[derive(Debug)]
@@ -37,12 +56,10 @@ pub struct Settings {
     pub common: Common,
     /// Which hosts requests may be for.
     pub hosts: Hosts,
-    /// How questions are answered unless the client says otherwise.
-    pub ask: Ask,
-    /// Parts of the `User-Agent` of clients for which addresses in bodies lead back, too.
-    pub rewrite_bodies: Vec<String>,
-    /// What a client must show in `X-Octocache-Secret`, if anything.
-    pub secret: Option<String>,
+    /// What may change while it is served.
+    pub live: Live,
+    /// Where that is read again; it stays as it is without.
+    pub reload: Option<Reload>,
     /// Connections at once; more wait to be let in.
     pub max_connections: usize,
     /// A client that says or takes nothing for so long is let go.
@@ -51,8 +68,14 @@ pub struct Settings {
     pub grace: Duration,
     /// End after so long without a request.
     pub exit_when_idle: Option<Duration>,
-    /// How much the store may hold.
-    pub room: Room,
+    /// Whether what a delivery outdates is fetched again at once.
+    pub refetch: bool,
+    /// Whether answers carry `X-Cache-Mode`, as ghproxy's do.
+    pub cache_mode: bool,
+    /// What a resident warmer in the same process did.
+    pub ticks: Option<Arc<Ticks>>,
+    /// Who is told of the numbers.
+    pub statsd: Option<SocketAddr>,
     /// Another way to GitHub than HTTP.
     pub wire: Option<Arc<dyn Wire>>,
 }
@@ -62,22 +85,53 @@ pub struct Settings {
 pub(crate) struct Door {
     hosts: Hosts,
     identities: Identities,
-    ask: Ask,
-    rewrite_bodies: Vec<String>,
-    /// The digest of the secret: comparing digests tells nothing by the time it takes.
-    secret: Option<[u8; 32]>,
+    live: ArcSwap<Loaded>,
+    reload: Option<Reload>,
+    state: Mutex<State>,
+    reload_wanted: AtomicBool,
     max_graphql_bytes: usize,
+    cache_mode: bool,
+    webhook: Option<Webhook>,
+    ticks: Option<Arc<Ticks>>,
+    journal: Journal,
+    history: History,
+    counters: Counters,
+    on_disk: Mutex<OnDisk>,
+    /// Places for people who look at the dashboard.
+    watching: Arc<Semaphore>,
+    /// Told to end: no more questions, please.
+    ending: AtomicBool,
     /// Seconds from `started` to the last request.
     last_request: AtomicU64,
     started: Instant,
+    started_at: Timestamp,
+    /// Tells this process's request ids from another's.
+    run: u32,
+    requests: AtomicU64,
+}
+
+/// What is counted at the door itself.
+#[derive(Debug, Default)]
+struct Counters {
+    passed: AtomicU64,
+    refused: AtomicU64,
+    connections: AtomicU64,
 }
 
 impl Door {
-    fn may_enter(&self, headers: &HeaderMap) -> bool {
-        let Some(secret) = self.secret else { return true };
-        headers
-            .get("x-octocache-secret")
-            .is_some_and(|shown| <[u8; 32]>::from(Sha256::digest(shown.as_bytes())) == secret)
+    /// What may change while it is served.
+    fn live(&self) -> arc_swap::Guard<Arc<Loaded>> {
+        self.live.load()
+    }
+
+    /// Whether the secret was shown, if there is one; `page`: one of our own, to which it may be shown as
+    /// a password.
+    fn may_enter(&self, headers: &HeaderMap, page: bool) -> bool {
+        let Some(secret) = self.live().secret else { return true };
+        // Comparing digests tells nothing by the time it takes.
+        let is_it = |shown: &[u8]| <[u8; 32]>::from(Sha256::digest(shown)) == secret;
+        headers.get("x-octocache-secret").is_some_and(|shown| is_it(shown.as_bytes()))
+            || (page && own::password(headers).is_some_and(|shown| is_it(&shown)))
     }
 
     /// Notes that somebody asks.
@@ -96,21 +150,25 @@ impl Door {
         }
     }
 
-    /// Pages of this server itself, below `/_octocache`.
-    fn own_page(&self, path: &str) -> Response<Body> {
-        match path {
-            "/health" => {
-                let (bytes, entries) = self.identities.common().stack.memory_size();
-                let text = serde_json::json!({
-                    "status": "ok", "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(),
-                    "memory": { "entries": entries, "bytes": bytes },
-                });
-                let mut response = Response::new(Body::Whole(Some(text.to_string().into())));
-                let json = http::HeaderValue::from_static("application/json; charset=utf-8");
-                response.headers_mut().insert(http::header::CONTENT_TYPE, json);
-                response
-            }
-            _ => respond::refusal(StatusCode::NOT_FOUND, "octocache: there is no such page"),
+    /// What is on disk, as of the last look.
+    fn on_disk(&self) -> OnDisk {
+        *self.on_disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look_at_disk(&self) {
+        let now = self.identities.common().stack.on_disk();
+        *self.on_disk.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    /// A name for a request: the client's own if it is one, else ours.
+    fn request_id(&self, headers: &HeaderMap) -> String {
+        let theirs = headers.get("x-request-id").and_then(|id| id.to_str().ok());
+        let is_id = |id: &&str| {
+            (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        };
+        match theirs.filter(is_id) {
+            Some(id) => id.to_owned(),
+            None => format!("{:08x}-{:x}", self.run, self.requests.fetch_add(1, Ordering::Relaxed) + 1),
         }
     }
 }
@@ -118,45 +176,56 @@ impl Door {
 /// Serves on `listeners` until `ended` is ready; then takes no more, lets what is under way end, and
 /// writes what is still to be written.
 pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<Output = ()>) -> Result<()> {
-    let Settings {
-        common,
-        hosts,
-        ask,
-        rewrite_bodies,
-        secret,
-        max_connections,
-        idle,
-        grace,
-        exit_when_idle,
-        room,
-        wire,
-    } = settings;
+    let Settings { common, hosts, live, reload, max_connections, idle, grace, exit_when_idle, .. } = settings;
+    let started_at = common.clock.now();
+    let (webhook, deliveries) = live.webhook_keys.is_some().then(Webhook::new).unzip();
     let door = Arc::new(Door {
         hosts,
-        identities: Identities::new(common, wire),
-        ask,
-        rewrite_bodies,
-        secret: secret.map(|secret| Sha256::digest(secret.as_bytes()).into()),
+        identities: Identities::new(common, settings.wire),
+        live: ArcSwap::from_pointee(Loaded::of(live)),
+        state: Mutex::new(State::new(started_at, reload.as_ref())),
+        reload,
+        reload_wanted: AtomicBool::new(false),
         max_graphql_bytes: 4 << 20,
+        cache_mode: settings.cache_mode,
+        webhook,
+        ticks: settings.ticks,
+        journal: Journal::default(),
+        history: History::default(),
+        counters: Counters::default(),
+        on_disk: Mutex::default(),
+        watching: own::places(),
+        ending: AtomicBool::new(false),
         last_request: AtomicU64::new(0),
         started: Instant::now(),
+        started_at,
+        run: crate::github::random() as u32,
+        requests: AtomicU64::new(0),
     });
     let (running, ended_upkeep) = std::sync::mpsc::channel();
     let upkeep = {
         let door = door.clone();
         std::thread::Builder::new()
             .name("upkeep".into())
-            .spawn(move || upkeep::run(door, room, ended_upkeep))
+            .spawn(move || upkeep::run(door, settings.statsd, ended_upkeep))
             .map_err(|cause| Error::new(Kind::Internal, "cannot start a thread").because(cause))?
     };
+    let (end_deliveries, no_more_deliveries) = tokio::sync::oneshot::channel();
+    let outdating = deliveries
+        .map(|deliveries| tokio::spawn(outdate::run(door.clone(), deliveries, no_more_deliveries, settings.refetch)));
     let ended = async {
         tokio::select! {
             () = ended => {}
             () = door.rested(exit_when_idle) => tracing::info!("nobody asks any more"),
+            () = reload::on_hangup(&door) => {}
         }
+        door.ending.store(true, Ordering::Relaxed);
     };
     listener::accept(&door, listeners, max_connections, idle, grace, ended).await;
-    drop(running);
+    drop((running, end_deliveries));
+    if let Some(outdating) = outdating {
+        let _panicked = outdating.await;
+    }
     let _panicked = upkeep.join();
     door.identities.drained().await;
     Ok(())

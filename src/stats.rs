@@ -4,6 +4,7 @@
 //! Each process appends lines to `stats.log`; whoever reads adds the lines up.
 
 mod table;
+mod ticks;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,6 +22,7 @@ use crate::policy::class::Place;
 use crate::tier::TierName;
 pub use table::{Count, LATENCY_BOUNDS_MICROS, Latency};
 use table::{Table, Way};
+pub use ticks::{Ticked, Ticks};
 
 /// Lines are added up into one beyond this size.
 const FOLD_BYTES: u64 = 64 << 10;

@@ -33,7 +33,7 @@ impl Cache {
     /// Asks GitHub with validators that are not ours.
     pub async fn ask_with(&self, request: &Request, ask: &Ask, theirs: Validators) -> Result<Said> {
         let parts = KeyParts::of(request, &self.partition);
-        let lifetime = self.ttls.lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
+        let lifetime = self.ttls.load().lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
         let cutoff = self.cutoff(&parts.key(), &parts, request.listing.as_deref());
         let reply = self.upstream.fetch(request, &Conditions { validators: theirs, may_wait: true }).await?;
         let signer = self.upstream.signer();
@@ -57,7 +57,7 @@ impl Cache {
     }
 
     /// The table of lifetimes.
-    pub fn ttls(&self) -> &policy::TtlTable {
+    pub fn ttls(&self) -> &policy::Ttls {
         &self.ttls
     }
 }

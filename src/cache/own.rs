@@ -103,7 +103,7 @@ impl Cache {
 
     /// The same `ask` with the lifetime of a class, unless it names one already.
     pub fn ask_by_class(&self, ask: &Ask, class: &str) -> Ask {
-        let by_class = || Some(self.ttls.lifetime_of(class::by_name(class)?, None, None).fresh_secs);
+        let by_class = || Some(self.ttls.load().lifetime_of(class::by_name(class)?, None, None).fresh_secs);
         Ask { ttl_secs: ask.ttl_secs.or_else(by_class), ..*ask }
     }
 

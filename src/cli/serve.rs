@@ -1,17 +1,26 @@
 //! `octocache serve`: flags become settings, signals become an end.
 //!
-//! Knows: what is refused before a socket is opened. Does not know: HTTP.
+//! Knows: what is refused before a socket is opened, what is read again while it is served. Does not
+//! know: HTTP.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::args::ServeArgs;
-use super::{Context, Exit, print, request_config};
-use crate::config::Config;
+use super::warm::Worker;
+use super::{Context, Exit, plan_config, print, request_config};
+use crate::cache::Ask;
+use crate::config::{Config, Flags};
 use crate::error::{Error, Kind, Result};
-use crate::serve::{self, Hosts, Listener, Listeners, Room, Settings};
+use crate::plan::Plan;
+use crate::schedule::Schedule;
+use crate::serve::{self, Entrance, Hosts, Keys, Listener, Listeners, Live, Reload, Room, Settings};
 use crate::stack::Stack;
+use crate::stats::Ticks;
 
 /// Requests under way to GitHub at once, for all clients of one token.
 const CONCURRENCY: usize = 50;
@@ -28,37 +37,103 @@ const MAX_SECRET_BYTES: u64 = 4 << 10;
 pub(super) fn main(context: &Context, args: &ServeArgs) -> Result<Exit> {
     let mut flags = context.flags.clone();
     args.mode.lower_into(&mut flags);
-    let mut config = request_config(&flags)?;
-    let plan = config.plan_path.is_some().then(|| config.load_plan()).transpose()?;
+    let Read { mut config, plan, live } = read(&flags, args)?;
     if flags.max_wait.is_none() {
         config.options.backoff.max_wait = MAX_WAIT;
     }
     config.options.concurrency = CONCURRENCY;
-    let secret = args.secret_file.as_deref().map(secret).transpose()?;
     for address in &args.listen {
-        may_listen(*address, args, secret.is_some())?;
+        may_listen(*address, args, live.secret.is_some())?;
+    }
+    if args.webhook_listen.is_some() && live.webhook_keys.is_none() {
+        return Err(Error::usage("--webhook-listen needs a --webhook-secret-file"));
     }
     let stack = Stack::new(&config.cache_dir, context.clock.clone()).with_memory(args.max_memory.0);
-    let room = Room {
-        max_loose: args.max_loose,
-        max_bytes: args.max_size.map(|size| size.0).or(plan.as_ref().and_then(|plan| plan.max_size)),
-    };
+    let (changed, changes) = watch::channel(());
+    let is_warming = args.schedule.is_some();
+    if is_warming {
+        config.load_plan()?;
+        if schedule(args, plan.as_ref())?.is_none() {
+            return Err(Error::usage("there is no schedule")
+                .hint("give one: --schedule '17 */6 * * *', or write `warm: { schedule: … }` into the plan"));
+        }
+    }
+    let ticks = is_warming.then(Arc::<Ticks>::default);
     let settings = Settings {
         hosts: Hosts::new(config.api.clone(), &args.name, &args.allow_host)?,
-        ask: crate::cache::Ask { while_revalidate_secs: args.while_revalidate.0, ..args.mode.ask(config.mode) },
         common: config.common(plan.as_ref(), Arc::new(stack), context.clock.clone(), args.lend_token),
-        rewrite_bodies: args.rewrite_bodies.iter().filter(|name| !name.is_empty()).cloned().collect(),
-        secret,
+        live,
+        reload: Some(reload(&flags, args, &config, changed)),
         max_connections: args.max_connections,
         idle: Duration::from_secs(args.idle_timeout.0.max(1)),
         grace: Duration::from_secs(args.grace.0),
         exit_when_idle: args.exit_when_idle.map(|span| Duration::from_secs(span.0)),
-        room,
+        refetch: args.webhook_refetch,
+        cache_mode: args.cache_mode,
+        ticks: ticks.clone(),
+        statsd: args.statsd,
         wire: None,
     };
     let workers = args.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
-    runtime(workers)?.block_on(run(context, &config, args, settings))?;
+    let warmer = ticks.map(|ticks| Warmer { context, args, flags: &flags, changes, ticks });
+    runtime(workers)?.block_on(async {
+        let serving = run(context, &config, args, settings);
+        match warmer {
+            // The warmer ends with the server.
+            Some(warmer) => tokio::select! {
+                served = serving => served,
+                failed = warmer.stay(&config) => failed.and(Ok(())),
+            },
+            None => serving.await,
+        }
+    })?;
     Ok(Exit::Done)
+}
+
+/// What stands in files and the environment.
+struct Read {
+    config: Config,
+    plan: Option<Plan>,
+    live: Live,
+}
+
+fn read(flags: &Flags, args: &ServeArgs) -> Result<Read> {
+    let config = request_config(flags)?;
+    let plan = config.plan_path.is_some().then(|| config.load_plan()).transpose()?;
+    schedule(args, plan.as_ref())?;
+    let live = Live {
+        ask: Ask { while_revalidate_secs: args.while_revalidate.0, ..args.mode.ask(config.mode) },
+        rewrite_bodies: args.rewrite_bodies.iter().filter(|name| !name.is_empty()).cloned().collect(),
+        secret: args.secret_file.as_deref().map(secret).transpose()?,
+        webhook_keys: args.webhook_secret_file.as_deref().map(webhook_keys).transpose()?,
+        room: Room {
+            max_loose: args.max_loose,
+            max_bytes: args.max_size.map(|size| size.0).or(plan.as_ref().and_then(|plan| plan.max_size)),
+        },
+    };
+    Ok(Read { config, plan, live })
+}
+
+/// By which schedule it warms: the flag's, else the plan's.
+fn schedule(args: &ServeArgs, plan: Option<&Plan>) -> Result<Option<Schedule>> {
+    match args.schedule.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) => Schedule::parse(text, args.timezone.as_deref().unwrap_or("UTC")).map(Some),
+        None => Ok(plan.and_then(|plan| plan.warm.schedule.clone())),
+    }
+}
+
+/// Reads all of it again: the plan's lifetimes and bounds, its schedule, the secrets.
+fn reload(flags: &Flags, args: &ServeArgs, config: &Config, changed: watch::Sender<()>) -> Reload {
+    let files = [&config.plan_path, &args.secret_file, &args.webhook_secret_file];
+    let files = files.into_iter().flatten().cloned().collect();
+    let (flags, args) = (flags.clone(), args.clone());
+    let read = move || {
+        let Read { config, plan, live } = read(&flags, &args)?;
+        let ttls = config.ttls_with(plan.as_ref());
+        changed.send_replace(());
+        Ok((live, ttls))
+    };
+    Reload { read: Box::new(read), files }
 }
 
 /// A listener beyond this machine is asked for twice, and asks each client for a secret.
@@ -77,14 +152,25 @@ fn may_listen(address: SocketAddr, args: &ServeArgs, has_secret: bool) -> Result
     Ok(())
 }
 
-fn secret(path: &std::path::Path) -> Result<String> {
+fn text(path: &Path) -> Result<String> {
     let bytes = crate::files::read_bounded(path, MAX_SECRET_BYTES)?
         .ok_or_else(|| Error::usage(format!("there is no file {}", path.display())))?;
-    let text = String::from_utf8(bytes.to_vec()).unwrap_or_default().trim().to_owned();
+    Ok(String::from_utf8(bytes.to_vec()).unwrap_or_default())
+}
+
+fn secret(path: &Path) -> Result<String> {
+    let text = text(path)?.trim().to_owned();
     if text.len() < 16 {
         return Err(Error::usage(format!("the secret in {} is shorter than 16 bytes", path.display())));
     }
     Ok(text)
+}
+
+fn webhook_keys(path: &Path) -> Result<Keys> {
+    Keys::read(&text(path)?).ok_or_else(|| {
+        Error::usage(format!("{} holds no secrets for webhooks", path.display()))
+            .hint("write one to eight of them, one a line, each at least eight bytes long")
+    })
 }
 
 fn runtime(workers: usize) -> Result<tokio::runtime::Runtime> {
@@ -104,9 +190,15 @@ async fn run(context: &Context, config: &Config, args: &ServeArgs, settings: Set
     if listeners.is_empty() {
         listeners = open(args).await?;
     }
+    if let Some(address) = args.webhook_listen {
+        listeners.push((Listener::tcp(address).await?, Entrance::Deliveries));
+    }
     if !context.quiet {
-        for listener in &listeners {
-            print::note(&format!("serving {} at {}", config.api.origin(), listener.address()));
+        for (listener, entrance) in &listeners {
+            print::note(&match entrance {
+                Entrance::All => format!("serving {} at {}", config.api.origin(), listener.address()),
+                Entrance::Deliveries => format!("taking deliveries at {}/webhook", listener.address()),
+            });
         }
     }
     serve::serve(settings, listeners, super::told_to_end()).await
@@ -116,12 +208,75 @@ async fn open(args: &ServeArgs) -> Result<Listeners> {
     let mut listeners = Listeners::new();
     #[cfg(unix)]
     if let Some(path) = &args.unix {
-        listeners.push(Listener::unix(path)?);
+        listeners.push((Listener::unix(path)?, Entrance::All));
     }
     let by_default = [SocketAddr::from(([127, 0, 0, 1], super::args::PORT))];
     let addresses = if args.listen.is_empty() && listeners.is_empty() { &by_default[..] } else { &args.listen };
     for address in addresses {
-        listeners.push(Listener::tcp(*address).await?);
+        listeners.push((Listener::tcp(*address).await?, Entrance::All));
     }
     Ok(listeners)
+}
+
+/// A worker that warms by a schedule beside the clients.
+struct Warmer<'a> {
+    context: &'a Context,
+    args: &'a ServeArgs,
+    flags: &'a Flags,
+    changes: watch::Receiver<()>,
+    ticks: Arc<Ticks>,
+}
+
+impl Warmer<'_> {
+    /// Ticks by the schedule in force; never ends by itself.
+    async fn stay(&self, serving: &Config) -> Result<std::convert::Infallible> {
+        let mut changes = self.changes.clone();
+        loop {
+            changes.borrow_and_update();
+            let mut config = plan_config(self.flags)?;
+            // What is sent is counted with what clients cause.
+            config.options.tally = serving.options.tally.clone();
+            match self.plan(&config) {
+                Ok(plan) if plan.warm.schedule.is_some() => {
+                    let worker = Worker { context: self.context, config: &config, plan: &plan };
+                    let tick = async || self.tick(&worker).await;
+                    let mut changes = changes.clone();
+                    let another_plan = async {
+                        let _or_the_end = changes.changed().await;
+                    };
+                    worker.stay(|next| self.ticks.announce(next), tick, another_plan).await?;
+                }
+                Ok(_) => tracing::info!("there is no schedule any more; nothing is warmed"),
+                // It was sound a moment ago; the next change is looked at again.
+                Err(error) => tracing::warn!(%error, "nothing is warmed until the plan changes"),
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn plan(&self, config: &Config) -> Result<Plan> {
+        let mut plan = config.load_plan()?;
+        plan.warm.schedule = schedule(self.args, Some(&plan))?;
+        Ok(plan)
+    }
+
+    async fn tick(&self, worker: &Worker<'_>) {
+        let now = || self.context.clock.now();
+        match worker.tick(true).await {
+            Ok(Some((tick, _))) => {
+                let totals = &tick.index.totals;
+                let refreshed = tick.refreshed as u64 + totals.revalidated as u64 + totals.fetched as u64;
+                tracing::info!(refreshed, left = tick.left, requests = totals.requests, "a tick has ended");
+                self.ticks.done(now(), refreshed, tick.left as u64);
+            }
+            Ok(None) => tracing::info!("another worker is at it; this tick is left to that one"),
+            Err(error) => {
+                // The next tick may find GitHub, the plan or the disk in a better state.
+                tracing::warn!(%error, "a tick has failed");
+                self.ticks.failed(now());
+            }
+        }
+    }
 }

@@ -41,58 +41,50 @@ pub(super) fn main(context: &Context, args: &WarmArgs) -> Result<Exit> {
         }
         None => {}
     }
-    let worker = Worker { context, args, config, plan };
     let resident = args.schedule.is_some();
-    block_on(async { if resident { worker.stay().await } else { worker.tick().await } })?
+    let worker = Worker { context, config: &config, plan: &plan };
+    let command = Command { worker, args };
+    block_on(async { if resident { command.stay().await } else { command.tick().await } })?
 }
 
-struct Worker<'a> {
-    context: &'a Context,
+/// Who ticks: `octocache warm`, or a server beside its clients.
+pub(super) struct Worker<'a> {
+    pub(super) context: &'a Context,
+    pub(super) config: &'a Config,
+    pub(super) plan: &'a Plan,
+}
+
+struct Command<'a> {
+    worker: Worker<'a>,
     args: &'a WarmArgs,
-    config: Config,
-    plan: Plan,
 }
 
 impl Worker<'_> {
-    /// Ticks by the schedule until it is told to end.
-    async fn stay(&self) -> Result<Exit> {
+    /// Ticks by the plan's schedule until `ended`, or until there is no further tick.
+    pub(super) async fn stay(
+        &self,
+        announce: impl FnMut(Timestamp),
+        tick: impl AsyncFnMut(),
+        ended: impl Future<Output = ()>,
+    ) -> Result<()> {
         let Some(schedule) = &self.plan.warm.schedule else {
             return Err(Error::new(Kind::Internal, "a worker stays without a schedule"));
         };
         let most = self.plan.warm.jitter_secs.unwrap_or(JITTER_SECS);
         let resident = Resident { schedule, clock: &self.context.clock, jitter_secs: || jitter(most) };
-        let announce = |next| self.note(&format!("next tick at {next}"));
-        let tick = async || {
-            if let Err(error) = self.tick().await {
-                // The next tick may find GitHub, the plan or the disk in a better state.
-                print::error(&error);
-            }
-        };
-        resident.stay(announce, tick, super::told_to_end()).await;
-        Ok(self.leave())
+        resident.stay(announce, tick, ended).await;
+        Ok(())
     }
 
     fn now(&self) -> Timestamp {
         self.context.clock.now()
     }
 
-    /// Ends cleanly: what was answered is stored already, and is saved with the bundle.
-    fn leave(&self) -> Exit {
-        let cache = self.config.warming_cache(&self.plan, &self.context.clock);
-        match cache.stack().pack(&self.plan.narrow, false) {
-            Ok(_) => self.note("told to end; the bundle is saved"),
-            Err(error) => print::error(&error),
-        }
-        Exit::Done
-    }
-
-    async fn tick(&self) -> Result<Exit> {
-        let cache = self.config.warming_cache(&self.plan, &self.context.clock);
+    /// One tick, and the bundle saved; `None` where another worker of this machine is at it.
+    pub(super) async fn tick(&self, quiet: bool) -> Result<Option<(Tick, Saved)>> {
+        let cache = self.config.warming_cache(self.plan, &self.context.clock);
         cache.stack().prepare()?;
-        let Some(_only) = only_one(&cache)? else {
-            self.note("another worker is at it; this tick is left to that one");
-            return Ok(Exit::Done);
-        };
+        let Some(_only) = only_one(&cache)? else { return Ok(None) };
         let ask = Ask::default().mode(self.config.mode.unwrap_or_default());
         let options = Options {
             run: run::Options {
@@ -101,13 +93,46 @@ impl Worker<'_> {
                 ask,
                 batching: self.config.batching,
             },
-            horizon_secs: warm::horizon_secs(&self.plan, self.now()),
+            horizon_secs: warm::horizon_secs(self.plan, self.now()),
             idle_secs: self.plan.warm.idle_secs.unwrap_or(IDLE_SECS),
         };
-        let shown = Shown::new(self.context.quiet || self.args.json);
-        let tick = warm::tick(&self.plan, &cache, options, &shown).await?;
+        let shown = Shown::new(quiet);
+        let tick = warm::tick(self.plan, &cache, options, &shown).await?;
         shown.end();
         let saved = cache.stack().pack(&self.plan.narrow, false)?;
+        Ok(Some((tick, saved)))
+    }
+}
+
+impl Command<'_> {
+    /// Ticks by the schedule until it is told to end.
+    async fn stay(&self) -> Result<Exit> {
+        let announce = |next| self.note(&format!("next tick at {next}"));
+        let tick = async || {
+            if let Err(error) = self.tick().await {
+                // The next tick may find GitHub, the plan or the disk in a better state.
+                print::error(&error);
+            }
+        };
+        self.worker.stay(announce, tick, super::told_to_end()).await?;
+        Ok(self.leave())
+    }
+
+    /// Ends cleanly: what was answered is stored already, and is saved with the bundle.
+    fn leave(&self) -> Exit {
+        let cache = self.worker.config.warming_cache(self.worker.plan, &self.worker.context.clock);
+        match cache.stack().pack(&self.worker.plan.narrow, false) {
+            Ok(_) => self.note("told to end; the bundle is saved"),
+            Err(error) => print::error(&error),
+        }
+        Exit::Done
+    }
+
+    async fn tick(&self) -> Result<Exit> {
+        let Some((tick, saved)) = self.worker.tick(self.worker.context.quiet || self.args.json).await? else {
+            self.note("another worker is at it; this tick is left to that one");
+            return Ok(Exit::Done);
+        };
         self.report(&tick, &saved)?;
         Ok(match tick.worst {
             // What the budget did not allow is for the next tick.
@@ -119,7 +144,7 @@ impl Worker<'_> {
     fn report(&self, tick: &Tick, saved: &Saved) -> Result<()> {
         let count = |verdict| tick.decisions.iter().filter(|decision| decision.verdict == verdict).count();
         let totals = &tick.index.totals;
-        let next = self.plan.warm.schedule.as_ref().and_then(|schedule| schedule.next_after(self.now()));
+        let next = self.worker.plan.warm.schedule.as_ref().and_then(|schedule| schedule.next_after(self.worker.now()));
         if self.args.json {
             let decisions = if self.args.explain { json!(tick.decisions) } else { json!(null) };
             let line = json!({
@@ -144,7 +169,7 @@ impl Worker<'_> {
             }));
             print::out(print::table(&rows).as_bytes())?;
         }
-        if self.context.quiet {
+        if self.worker.context.quiet {
             return Ok(());
         }
         let mut text = format!(
@@ -170,7 +195,7 @@ impl Worker<'_> {
     }
 
     fn note(&self, text: &str) {
-        if !self.context.quiet {
+        if !self.worker.context.quiet {
             print::note(text);
         }
     }

@@ -3,6 +3,9 @@
 //! Knows: the order of overrides. Does not know: where they were written.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 use super::class::{self, Class};
 
@@ -52,6 +55,28 @@ impl TtlTable {
             stale_secs: own_stale.or(self.stale_secs).unwrap_or(stale_secs),
             private,
         }
+    }
+}
+
+/// The table in force, which a process that stays may exchange for another; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Ttls(Arc<ArcSwap<TtlTable>>);
+
+impl Ttls {
+    /// The table as of now.
+    pub fn load(&self) -> impl std::ops::Deref<Target = Arc<TtlTable>> {
+        self.0.load()
+    }
+
+    /// Puts `table` in force, for all who share it.
+    pub fn exchange(&self, table: TtlTable) {
+        self.0.store(Arc::new(table));
+    }
+}
+
+impl From<TtlTable> for Ttls {
+    fn from(table: TtlTable) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(table)))
     }
 }
 

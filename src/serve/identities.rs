@@ -3,19 +3,22 @@
 //!
 //! Knows: which token gets which partition, and how many identities are kept. Does not know: HTTP.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quick_cache::sync::Cache as Table;
+use serde::Serialize;
 
 use crate::cache::{Behind, Cache};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::github::{GitHub, Identity as As, Options, Wire, over_http};
 use crate::partition::Partition;
-use crate::policy::TtlTable;
+use crate::policy::Ttls;
 use crate::request::Api;
 use crate::stack::Stack;
 use crate::stats::Stats;
 use crate::token::Token;
+use crate::upstream::RateLimit;
 
 /// Identities that are kept; who was not seen for longest goes.
 const MAX_IDENTITIES: usize = 1_000;
@@ -37,13 +40,24 @@ pub struct Common {
     /// The partition of that identity.
     pub partition: Partition,
     /// Lifetimes.
-    pub ttls: TtlTable,
+    pub ttls: Ttls,
     /// The store, with memory over it.
     pub stack: Arc<Stack>,
     /// The time.
     pub clock: Clock,
     /// Whether requests without a token are signed with this server's own.
     pub lend: bool,
+}
+
+/// What is left of a limit, and whose it is.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Account {
+    /// `own`, `public`, or `client` for the one of them that has least left.
+    pub(super) kind: &'static str,
+    #[serde(flatten)]
+    pub(super) limit: RateLimit,
+    /// Nothing is sent before this time.
+    pub(super) blocked_until: Option<Timestamp>,
 }
 
 /// All identities.
@@ -128,12 +142,44 @@ impl Identities {
         self.flush();
     }
 
+    /// Counters of all of them.
+    pub(super) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// All that are known.
+    pub(super) fn all(&self) -> Vec<Arc<Identity>> {
+        let known = self.known.iter().map(|(_, identity)| identity);
+        known.chain([self.own.clone(), self.public.clone()]).collect()
+    }
+
+    /// Tokens of clients that are known.
+    pub(super) fn count(&self) -> usize {
+        self.known.len()
+    }
+
+    /// What is left of all limits that live answers told of.
+    pub(super) fn accounts(&self) -> Vec<Account> {
+        let of = |kind, identity: &Identity| {
+            let limits = identity.github.limits().into_iter();
+            limits.map(move |(limit, blocked_until)| Account { kind, limit, blocked_until })
+        };
+        let mut accounts: Vec<Account> = of("own", &self.own).chain(of("public", &self.public)).collect();
+        let mut clients: BTreeMap<String, Account> = BTreeMap::new();
+        for account in self.known.iter().flat_map(|(_, identity)| of("client", &identity).collect::<Vec<_>>()) {
+            match clients.get(&account.limit.resource) {
+                Some(least) if least.limit.remaining <= account.limit.remaining => {}
+                _ => drop(clients.insert(account.limit.resource.clone(), account)),
+            }
+        }
+        accounts.extend(clients.into_values());
+        accounts
+    }
+
     /// Writes what was only noted in memory: statistics, freshenings, last uses.
     pub(super) fn flush(&self) {
-        let all = self.known.iter().map(|(_, identity)| identity);
-        let sent: u32 =
-            all.chain([self.own.clone(), self.public.clone()]).map(|identity| identity.cache.upstream().sent()).sum();
         self.common.stack.flush();
-        self.stats.flush(self.common.stack.dir(), sent);
+        let sent = self.common.options.tally.now().sent;
+        self.stats.flush(self.common.stack.dir(), u32::try_from(sent).unwrap_or(u32::MAX));
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -29,6 +30,15 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 /// After a failure to let somebody in, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// Everything.
+    All,
+    /// Deliveries of webhooks, and nothing else: for a socket that the internet can reach.
+    Deliveries,
+}
+
 /// A socket that clients come to.
 #[derive(Debug)]
 pub enum Listener {
@@ -40,7 +50,7 @@ pub enum Listener {
 }
 
 /// All of them.
-pub type Listeners = Vec<Listener>;
+pub type Listeners = Vec<(Listener, Entrance)>;
 
 /// The file of a socket that we made. A lock beside it is held as long: whoever has it serves there.
 #[derive(Debug)]
@@ -98,12 +108,12 @@ impl Listener {
             #[cfg(unix)]
             if let Ok(Some(unix)) = sockets.take_unix_listener(at) {
                 unix.set_nonblocking(true).map_err(failed)?;
-                listeners.push(Listener::Unix(UnixListener::from_std(unix).map_err(failed)?, None));
+                listeners.push((Listener::Unix(UnixListener::from_std(unix).map_err(failed)?, None), Entrance::All));
                 continue;
             }
             if let Some(tcp) = sockets.take_tcp_listener(at).map_err(failed)? {
                 tcp.set_nonblocking(true).map_err(failed)?;
-                listeners.push(Listener::Tcp(TcpListener::from_std(tcp).map_err(failed)?));
+                listeners.push((Listener::Tcp(TcpListener::from_std(tcp).map_err(failed)?), Entrance::All));
             }
         }
         Ok(listeners)
@@ -152,7 +162,7 @@ pub(super) async fn accept(
 
 async fn accept_on(
     door: &Arc<Door>,
-    listener: Listener,
+    (listener, entrance): (Listener, Entrance),
     places: &Arc<Semaphore>,
     idle: Duration,
     graceful: &GracefulShutdown,
@@ -164,7 +174,7 @@ async fn accept_on(
             Listener::Tcp(tcp) => match tcp.accept().await {
                 Ok((stream, _)) => {
                     let _best_effort = stream.set_nodelay(true);
-                    talk(door, stream, idle, graceful, place);
+                    talk(door, entrance, stream, idle, graceful, place);
                 }
                 Err(error) => {
                     failed(error);
@@ -173,7 +183,7 @@ async fn accept_on(
             },
             #[cfg(unix)]
             Listener::Unix(unix, _) => match unix.accept().await {
-                Ok((stream, _)) => talk(door, stream, idle, graceful, place),
+                Ok((stream, _)) => talk(door, entrance, stream, idle, graceful, place),
                 Err(error) => {
                     failed(error);
                     tokio::time::sleep(PAUSE).await;
@@ -185,6 +195,7 @@ async fn accept_on(
 
 fn talk<S>(
     door: &Arc<Door>,
+    entrance: Entrance,
     stream: S,
     idle: Duration,
     graceful: &GracefulShutdown,
@@ -195,7 +206,7 @@ fn talk<S>(
     let shared = (door.clone(), Arc::<exchange::Memo>::default());
     let service = service_fn(move |request| {
         let (door, memo) = shared.clone();
-        async move { Ok::<_, std::convert::Infallible>(exchange::answer(&door, &memo, request).await) }
+        async move { Ok::<_, std::convert::Infallible>(exchange::answer(&door, entrance, &memo, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -204,10 +215,13 @@ fn talk<S>(
         .pipeline_flush(true)
         .serve_connection(TokioIo::new(Patience::new(stream, idle)), service);
     let watched = graceful.watch(connection);
+    door.counters.connections.fetch_add(1, Ordering::Relaxed);
+    let door = door.clone();
     tokio::spawn(async move {
         if let Err(error) = watched.await {
             tracing::debug!(%error, "a connection ended");
         }
+        door.counters.connections.fetch_sub(1, Ordering::Relaxed);
         drop(place);
     });
 }

@@ -23,6 +23,8 @@ use crate::upstream::RateLimit;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+const X_CACHE_MODE: HeaderName = HeaderName::from_static("x-cache-mode");
+
 /// Headers of a connection, not of an answer (RFC 9110 section 7.6.1).
 const HOP_BY_HOP: &[&str] = &[
     "connection",
@@ -83,6 +85,8 @@ pub(super) struct Manner<'a> {
     pub(super) base: Option<&'a str>,
     /// Whether bodies lead back, too: for clients that refuse addresses of another host.
     pub(super) bodies: bool,
+    /// Whether ghproxy's `X-Cache-Mode` is told, too.
+    pub(super) mode: bool,
     /// What is left of the limit that the request counts in, as of now.
     pub(super) limit: Option<&'a RateLimit>,
     /// The client's request headers.
@@ -109,6 +113,9 @@ pub(super) fn answer(answer: Answer, manner: Manner<'_>) -> Response<Body> {
         headers.insert(AGE, answer.age_secs.into());
     }
     headers.insert(CACHE_STATUS, cache_status(&answer));
+    if manner.mode {
+        headers.insert(X_CACHE_MODE, HeaderValue::from_static(cache_mode(&answer)));
+    }
     let status = StatusCode::from_u16(entry.status).unwrap_or(StatusCode::OK);
     let (status, body) = if status == StatusCode::OK && client_has_it(manner.asked, &headers) {
         headers.remove(CONTENT_TYPE);
@@ -129,6 +136,9 @@ pub(super) fn passed(response: Response<Stream>, manner: Manner<'_>, why: &'stat
     lead_back(&mut headers, manner);
     let status = format!("octocache; fwd={why}; fwd-status={}", parts.status.as_u16());
     set(&mut headers, CACHE_STATUS, &status);
+    if manner.mode {
+        headers.insert(X_CACHE_MODE, HeaderValue::from_static("SKIP"));
+    }
     build(parts.status, headers, Body::Stream(body))
 }
 
@@ -158,6 +168,14 @@ pub(super) fn error(error: &Error, now: Timestamp, limit: Option<&RateLimit>) ->
         }
     }
     response
+}
+
+/// A page of ours.
+pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    build(StatusCode::OK, headers, Body::Whole(Some(value.to_string().into())))
 }
 
 /// A refusal of ours.
@@ -283,6 +301,17 @@ fn cache_status(answer: &Answer) -> HeaderValue {
     HeaderValue::try_from(format!("{text}{collapsed}")).unwrap_or(HeaderValue::from_static("octocache"))
 }
 
+/// The same in ghproxy's words; its clients take `COALESCED` and `REVALIDATED` for free.
+fn cache_mode(answer: &Answer) -> &'static str {
+    match answer.outcome {
+        _ if answer.collapsed => "COALESCED",
+        Outcome::Hit(_) | Outcome::Stale(_) | Outcome::Revalidated | Outcome::Confirmed => "REVALIDATED",
+        Outcome::Fetched(Because::NotStored) => "MISS",
+        Outcome::Fetched(_) => "CHANGED",
+        Outcome::NotStored(_) => "NO-STORE",
+    }
+}
+
 fn stale_detail(reason: StaleReason) -> String {
     format!("stale-{}", reason.as_str())
 }
@@ -335,8 +364,14 @@ mod tests {
     fn addresses_lead_back_and_others_stay() {
         let api = Api::parse("https://ghe.example/api/v3").unwrap();
         let asked = HeaderMap::new();
-        let manner =
-            Manner { api: &api, base: Some("http://127.0.0.1:1/api/v3"), bodies: true, limit: None, asked: &asked };
+        let manner = Manner {
+            api: &api,
+            base: Some("http://127.0.0.1:1/api/v3"),
+            bodies: true,
+            mode: false,
+            limit: None,
+            asked: &asked,
+        };
         let mut headers = map(&[
             (
                 "link",

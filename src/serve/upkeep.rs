@@ -3,11 +3,14 @@
 //!
 //! Knows: how often, and that answers come first. Does not know: how any of it is done (`stack`).
 
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use super::Door;
+use super::status::HISTORY_EVERY_SECS;
+use super::{Door, metrics};
+use crate::metrics::Statsd;
 use crate::stack::{Narrow, Saved};
 
 /// Other processes' changes are seen within this time.
@@ -15,6 +18,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Notes are written every so many looks.
 const FLUSH_EVERY: u32 = 10;
+
+/// StatsD is told every so many looks.
+const STATSD_EVERY: u32 = 10;
 
 /// The store is tidied every so many looks.
 const TIDY_EVERY: u32 = 60;
@@ -33,21 +39,57 @@ pub struct Room {
 }
 
 /// Runs on a thread of its own until the other end of `ended` is dropped.
-pub(super) fn run(door: Arc<Door>, room: Room, ended: Receiver<()>) {
+pub(super) fn run(door: Arc<Door>, statsd: Option<SocketAddr>, ended: Receiver<()>) {
     // On Linux, priorities are the threads'. Where it cannot be lowered, it stays.
     #[cfg(target_os = "linux")]
     let _best_effort = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+    let mut statsd = Teller::new(statsd);
+    door.look_at_disk();
     for tick in 1_u32.. {
         match ended.recv_timeout(LOOK_EVERY) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
         }
         door.identities.common().stack.look_again();
+        door.reload_if_changed();
+        if u64::from(tick) % HISTORY_EVERY_SECS == 0 {
+            door.remember();
+        }
+        statsd.tell(&door, tick);
         if tick % FLUSH_EVERY == 0 {
             door.identities.flush();
         }
         if tick % TIDY_EVERY == 0 {
-            tidy(&door, room);
+            tidy(&door, door.live().room);
+            door.look_at_disk();
+        }
+    }
+}
+
+/// Tells StatsD, if there is one: best effort, as is its way.
+struct Teller {
+    to: Option<(UdpSocket, SocketAddr)>,
+    statsd: Statsd,
+}
+
+impl Teller {
+    fn new(to: Option<SocketAddr>) -> Self {
+        let any = |to: &SocketAddr| if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let open = |to: SocketAddr| match UdpSocket::bind(any(&to)) {
+            Ok(socket) => Some((socket, to)),
+            Err(error) => {
+                tracing::warn!(%error, "StatsD is not told: no socket");
+                None
+            }
+        };
+        Self { to: to.and_then(open), statsd: Statsd::default() }
+    }
+
+    fn tell(&mut self, door: &Door, tick: u32) {
+        if let Some((socket, to)) = self.to.as_ref().filter(|_| tick.is_multiple_of(STATSD_EVERY)) {
+            for datagram in self.statsd.datagrams(&metrics::families(door)) {
+                let _best_effort = socket.send_to(datagram.as_bytes(), to);
+            }
         }
     }
 }

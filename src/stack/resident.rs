@@ -140,6 +140,19 @@ impl Stack {
         self.look_again_at_cutoffs(is_another_bundle);
     }
 
+    /// At most `most` of the entries in memory that `cutoffs` are about.
+    pub fn in_memory_of(&self, cutoffs: &[Cutoff], most: usize) -> Vec<Arc<Entry>> {
+        let Some(held) = &self.resident else { return Vec::new() };
+        let mut all = crate::cutoff::Cutoffs::default();
+        cutoffs.iter().cloned().for_each(|cutoff| all.add(cutoff));
+        let is_touched = |resident: &Resident| {
+            let Entry { parts, listing, .. } = &*resident.entry;
+            let subject = Subject { key: &resident.key, parts, listing: listing.as_deref() };
+            all.times(subject, crate::cutoff::IN_THE_END) != CutoffTimes::default()
+        };
+        held.memory.some(most, is_touched).iter().map(|resident| resident.entry.clone()).collect()
+    }
+
     /// What must not be held any longer leaves memory.
     pub(super) fn forget_gone(&self, new: &[Cutoff]) {
         let gone: Vec<&Cutoff> = new.iter().filter(|cutoff| cutoff.mode == CutoffMode::Gone).collect();

@@ -171,6 +171,11 @@ impl MemoryTier {
         self.entries.retain(|_, resident| !doomed(resident));
     }
 
+    /// At most `most` of those that are `wanted`.
+    pub fn some(&self, most: usize, wanted: impl Fn(&Resident) -> bool) -> Vec<Arc<Resident>> {
+        self.entries.iter().map(|(_, resident)| resident).filter(|resident| wanted(resident)).take(most).collect()
+    }
+
     /// Bytes in use, by weight, and entries.
     pub fn size(&self) -> (u64, usize) {
         (self.entries.weight(), self.entries.len())

@@ -21,6 +21,7 @@ const FLOORS: &[&[&str]] = &[
         "files",
         "graphql",
         "schedule",
+        "metrics",
     ],
     &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats", "collapse", "event"],
     &["cache"],

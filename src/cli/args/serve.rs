@@ -27,7 +27,7 @@ Each client sends its own token, and sees what that token may see. Changes pass 
 touch is asked for again. `Cache-Status` says how each answer came about.";
 
 /// Serve GitHub's API from the cache, for gh, octokit, PyGithub, curl as they are
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = SERVE_EXAMPLE)]
 pub(crate) struct ServeArgs {
     /// Address to listen on; may be given several times [default: 127.0.0.1:8420, unless --unix is given]
@@ -100,6 +100,34 @@ pub(crate) struct ServeArgs {
         value_delimiter = ','
     )]
     pub(crate) rewrite_bodies: Vec<String>,
+    /// File with the secrets of webhooks, one a line; deliveries to /webhook outdate what they are about
+    #[arg(long, value_name = "FILE", env = "OCTOCACHE_WEBHOOK_SECRET_FILE", help_heading = "Webhooks")]
+    pub(crate) webhook_secret_file: Option<PathBuf>,
+    /// Address for deliveries alone; it may be one that the internet reaches
+    #[arg(long, value_name = "ADDRESS:PORT", env = "OCTOCACHE_WEBHOOK_LISTEN", help_heading = "Webhooks")]
+    pub(crate) webhook_listen: Option<std::net::SocketAddr>,
+    /// Fetch what a delivery outdates again at once, as far as memory holds it and the budget allows
+    #[arg(long, requires = "webhook_secret_file", env = "OCTOCACHE_WEBHOOK_REFETCH", help_heading = "Webhooks")]
+    pub(crate) webhook_refetch: bool,
+    /// Warm the plan's queries and what is read by this schedule, or by the plan's, as `octocache warm` does
+    #[arg(
+        long,
+        value_name = "CRON",
+        num_args = 0..=1,
+        default_missing_value = "",
+        env = "OCTOCACHE_SCHEDULE",
+        help_heading = "Warming"
+    )]
+    pub(crate) schedule: Option<String>,
+    /// The schedule's time zone [default: the plan's, else UTC]
+    #[arg(long, value_name = "ZONE", env = "OCTOCACHE_TIMEZONE", help_heading = "Warming")]
+    pub(crate) timezone: Option<String>,
+    /// Tell StatsD of the numbers that /metrics shows, every ten seconds
+    #[arg(long, value_name = "ADDRESS:PORT", env = "OCTOCACHE_STATSD", help_heading = "Numbers")]
+    pub(crate) statsd: Option<std::net::SocketAddr>,
+    /// Say X-Cache-Mode, too, for clients of ghproxy
+    #[arg(long, env = "OCTOCACHE_CACHE_MODE", help_heading = "Numbers")]
+    pub(crate) cache_mode: bool,
     #[command(flatten)]
     pub(crate) mode: ModeArgs,
 }

@@ -1,0 +1,411 @@
+//! One request of a client's: which question it is to the cache, or how it is handed through.
+//!
+//! Knows: which requests are questions that the cache answers, and what a change outdates. Does not
+//! know: who may ask, sockets, how answers are made.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, COOKIE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, ORIGIN, PRAGMA, RANGE, USER_AGENT,
+};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::Door;
+use super::exchange::Whose;
+use super::identities::Identity;
+use super::journal::{Line, Weight};
+use super::respond::{self, Body, Manner};
+use crate::cache::{Answer, Ask, Said};
+use crate::cutoff::Cutoff;
+use crate::error::Error;
+use crate::event;
+use crate::github::{Passing, Stream};
+use crate::graphql::operation::{self, Operation};
+use crate::outcome::Outcome;
+use crate::policy::{Etag, Mode, Validators};
+use crate::request::Request;
+use crate::units::Span;
+
+/// Header names of ours, and gh's for its own cache: nothing of GitHub's.
+const NOT_FOR_GITHUB: &[&str] = &["x-octocache-secret", "x-gh-cache-ttl", "host", "content-length"];
+
+/// Request headers under which an answer may be another one, in a way that no key knows of.
+const UNKEYED: &[&str] = &["x-github-otp", "x-github-next-global-id"];
+
+/// A GraphQL request's body comes within this time.
+const LONGEST_QUESTION: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// What a request is to us.
+pub(super) struct Asked<'a> {
+    pub(super) door: &'a Door,
+    /// What addresses in answers are to begin with, if not with the API's own.
+    pub(super) base: Option<String>,
+    pub(super) whose: Whose,
+    pub(super) headers: HeaderMap,
+    pub(super) method: Method,
+    /// Path and query below the API's prefix.
+    pub(super) target: String,
+    pub(super) started: Instant,
+}
+
+impl Asked<'_> {
+    pub(super) async fn answer(self, body: Incoming) -> Response<Body> {
+        let (Whose::Theirs(identity) | Whose::Nobodys(identity)) = self.whose.clone() else {
+            let nobody = self.door.identities.public();
+            return self.pass(&nobody, Stream::new(body.map_err(Into::into)), None, "bypass").await;
+        };
+        match self.method {
+            Method::GET if body.is_end_stream() => match self.question() {
+                Some(request) => self.read(&identity, &request).await,
+                None => self.pass_counted(&identity, body).await,
+            },
+            Method::POST if self.target == "/graphql" => self.graphql(&identity, body).await,
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE => self.pass_counted(&identity, body).await,
+            _ => self.write(&identity, body).await,
+        }
+    }
+
+    /// The question that a `GET` is, if the cache knows all that selects its answer.
+    fn question(&self) -> Option<Request> {
+        let unusual = [RANGE, IF_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE, COOKIE];
+        if unusual.iter().any(|name| self.headers.contains_key(name))
+            || UNKEYED.iter().any(|name| self.headers.contains_key(*name))
+        {
+            return None;
+        }
+        let accept = self.text(ACCEPT.as_str());
+        if accept.contains("octet-stream") {
+            // Assets: large, and not the API's to give.
+            return None;
+        }
+        let path = self.target.split('?').next().unwrap_or_default();
+        if path == "/" {
+            // gh reads a token's scopes off this answer's headers, which are not stored.
+            return None;
+        }
+        let request = Request::get(self.door.hosts.api(), &self.target).ok()?.accepting(&accept);
+        let version = self.text("x-github-api-version");
+        Some(if version.is_empty() { request } else { request.version(&version) })
+    }
+
+    /// A header's values as one text; empty when there is none.
+    fn text(&self, name: &str) -> Cow<'_, str> {
+        let mut values = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let first = values.next().unwrap_or_default();
+        match values.next() {
+            None => Cow::Borrowed(first),
+            Some(second) => {
+                let all: Vec<&str> = [first, second].into_iter().chain(values).collect();
+                Cow::Owned(all.join(", "))
+            }
+        }
+    }
+
+    /// How the client wants it answered: its `Cache-Control` (RFC 9111 section 5.2.1), gh's own hint.
+    fn ask(&self, identity: &Identity, request: &Request) -> Ask {
+        let base = Ask { unfollowed: true, ..self.door.live().ask };
+        if base.mode != Mode::Default {
+            return base;
+        }
+        let control = self.text(CACHE_CONTROL.as_str()).to_ascii_lowercase();
+        let says = |wanted: &str| control.split(',').any(|one| one.trim() == wanted);
+        let pragma = control.is_empty() && self.text(PRAGMA.as_str()).eq_ignore_ascii_case("no-cache");
+        let mode = if says("no-store") {
+            Mode::NoStore
+        } else if says("only-if-cached") {
+            Mode::OnlyIfCached
+        } else if says("no-cache") || pragma {
+            Mode::NoCache
+        } else {
+            Mode::Default
+        };
+        let hint = self.text("x-gh-cache-ttl").parse::<Span>().ok().map(|Span(secs)| secs);
+        let max_age = control.split(',').find_map(|one| one.trim().strip_prefix("max-age=")?.parse::<u64>().ok());
+        let ttl_secs = hint.or(base.ttl_secs);
+        let ttl_secs = match max_age {
+            Some(most) => {
+                let usual = identity.cache.ttls().load().lifetime(&request.path, &request.query, ttl_secs, None);
+                Some(most.min(usual.fresh_secs))
+            }
+            None => ttl_secs,
+        };
+        Ask { mode, ttl_secs, ..base }
+    }
+
+    async fn read(&self, identity: &Arc<Identity>, request: &Request) -> Response<Body> {
+        let ask = self.ask(identity, request);
+        let theirs = self.their_validators();
+        if !theirs.is_empty() && ask.mode == Mode::Default && !identity.cache.has(request) {
+            let id = self.id();
+            let span = tracing::error_span!("request", %id);
+            return match identity.cache.ask_with(request, &ask, theirs).instrument(span).await {
+                Ok(Said::NotModified(live)) => {
+                    self.note(&id, "passed", "client-has-it", 304, 0, Weight::ONE);
+                    self.with_manner(identity, request, |manner| respond::not_modified(&live, manner))
+                }
+                Ok(Said::Answer(answer)) => {
+                    self.note_answer(&id, &answer, Weight::ONE);
+                    self.with_manner(identity, request, |manner| respond::answer(answer, manner))
+                }
+                Err(error) => self.failed(&id, identity, request, &error),
+            };
+        }
+        self.cached(identity, request, &ask).await
+    }
+
+    async fn cached(&self, identity: &Arc<Identity>, request: &Request, ask: &Ask) -> Response<Body> {
+        if let Some(answer) = identity.cache.at_once(request, ask) {
+            if let Some(weight) = self.door.journal.weight_of_hit() {
+                self.note_answer(&self.id(), &answer, weight);
+            }
+            return self.with_manner(identity, request, |manner| respond::answer(answer, manner));
+        }
+        let id = self.id();
+        let span = tracing::error_span!("request", %id);
+        match identity.cache.get_at_once(request, ask).instrument(span.clone()).await {
+            Ok(answer) => {
+                self.note_answer(&id, &answer, Weight::ONE);
+                self.with_manner(identity, request, |manner| respond::answer(answer, manner))
+            }
+            Err(error) => span.in_scope(|| self.failed(&id, identity, request, &error)),
+        }
+    }
+
+    fn id(&self) -> String {
+        self.door.request_id(&self.headers)
+    }
+
+    fn note_answer(&self, id: &str, answer: &Answer, weight: Weight) {
+        let detail = match (answer.outcome, answer.tier) {
+            (Outcome::Hit(_), Some(tier)) => tier.as_str(),
+            (outcome, _) => outcome.reason().unwrap_or_default(),
+        };
+        let (outcome, status, bytes) = (answer.outcome.as_str(), answer.entry.status, answer.entry.body.len() as u64);
+        self.note(id, outcome, detail, status, bytes, weight);
+    }
+
+    /// Writes an answer down: for who looks, and into the log.
+    fn note(&self, id: &str, outcome: &'static str, detail: &'static str, status: u16, bytes: u64, weight: Weight) {
+        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if weight.sampled {
+            tracing::info!(
+                id,
+                method = %self.method,
+                target = %self.target,
+                outcome,
+                detail,
+                status,
+                micros,
+                bytes,
+                stands_for = weight.stands_for,
+                "answered"
+            );
+        }
+        let line = Line {
+            seq: 0,
+            id: id.to_owned(),
+            at: self.door.identities.common().clock.now(),
+            method: self.method.to_string(),
+            target: self.target.clone(),
+            outcome,
+            detail,
+            status,
+            micros,
+            bytes,
+        };
+        self.door.journal.note(line, weight.stands_for);
+    }
+
+    fn failed(&self, id: &str, identity: &Identity, request: &Request, error: &Error) -> Response<Body> {
+        tracing::warn!(target = %request.target(), %error, "not answered");
+        let response = respond::error(error, identity.cache.now(), identity.github.limit(request).as_ref());
+        self.note(id, "failed", "", response.status().as_u16(), 0, Weight::ONE);
+        self.marked(id, response)
+    }
+
+    /// A failure says by which name it is in the log.
+    fn marked(&self, id: &str, mut response: Response<Body>) -> Response<Body> {
+        if let Ok(id) = HeaderValue::try_from(id) {
+            response.headers_mut().insert("x-request-id", id);
+        }
+        if self.door.cache_mode {
+            response.headers_mut().insert("x-cache-mode", HeaderValue::from_static("ERROR"));
+        }
+        response
+    }
+
+    fn with_manner<T>(&self, identity: &Identity, request: &Request, with: impl FnOnce(Manner<'_>) -> T) -> T {
+        let limit = identity.github.limit(request);
+        with(Manner { limit: limit.as_ref(), ..self.manner() })
+    }
+
+    fn manner(&self) -> Manner<'_> {
+        let agent = self.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        Manner {
+            api: self.door.hosts.api(),
+            base: self.base.as_deref(),
+            bodies: self.door.live().rewrite_bodies.iter().any(|name| agent.contains(name.as_str())),
+            mode: self.door.cache_mode,
+            limit: None,
+            asked: &self.headers,
+        }
+    }
+
+    fn their_validators(&self) -> Validators {
+        let text = |name: &str| Some(self.text(name).into_owned()).filter(|text| !text.is_empty());
+        Validators {
+            etag: text(IF_NONE_MATCH.as_str()).map(Etag::Stored),
+            last_modified: text(IF_MODIFIED_SINCE.as_str()),
+        }
+    }
+
+    async fn graphql(&self, identity: &Arc<Identity>, body: Incoming) -> Response<Body> {
+        let Some(body) = whole(body, self.door.max_graphql_bytes).await else {
+            return respond::refusal(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "octocache: the GraphQL request is too large or breaks off",
+            );
+        };
+        let request = Request::graphql(self.door.hosts.api(), body.clone());
+        let query = match operation::read(&body) {
+            Some(Operation::Query(query)) => query,
+            Some(Operation::Mutation(fields)) => return self.mutate(identity, body, request, &fields).await,
+            // What is not understood may be a change of anything.
+            Some(Operation::Subscription) | None if memchr::memmem::find(&body, b"mutation").is_some() => {
+                return self.mutate(identity, body, request, &[]).await;
+            }
+            Some(Operation::Subscription) | None => {
+                return self.pass(identity, full(body), Some(request), "bypass").await;
+            }
+        };
+        let unkeyed = UNKEYED.iter().any(|name| self.headers.contains_key(*name));
+        if query.live || unkeyed || self.headers.contains_key(COOKIE) {
+            return self.pass(identity, full(body), Some(request), "bypass").await;
+        }
+        let request = Request::graphql(self.door.hosts.api(), query.body)
+            .accepting(&self.text(ACCEPT.as_str()))
+            .with_features(&self.text("graphql-features"));
+        let ask = identity.cache.ask_by_class(&self.ask(identity, &request), query.class);
+        self.cached(identity, &request, &ask).await
+    }
+
+    /// Hands a mutation through; what it touches is outdated before the client hears of it.
+    async fn mutate(
+        &self,
+        identity: &Arc<Identity>,
+        body: Bytes,
+        request: Request,
+        fields: &[String],
+    ) -> Response<Body> {
+        let identity = self.who_changes(identity);
+        let passed = self.pass(&identity, full(body), Some(request), "method").await;
+        if may_have_changed(passed.status()) {
+            let now = identity.cache.now();
+            outdate(&identity, event::outdated_by_mutation(fields, now)).await;
+        }
+        passed
+    }
+
+    /// A lent token reads; who wants to change something needs one of their own.
+    fn who_changes(&self, identity: &Arc<Identity>) -> Arc<Identity> {
+        if matches!(self.whose, Whose::Nobodys(_)) { self.door.identities.public() } else { identity.clone() }
+    }
+
+    /// Hands a change through; what it touches is outdated before the client hears of it.
+    async fn write(&self, identity: &Arc<Identity>, body: Incoming) -> Response<Body> {
+        let path = self.target.split('?').next().unwrap_or_default().to_owned();
+        let identity = &self.who_changes(identity);
+        let passed = self.pass_counted(identity, body).await;
+        if may_have_changed(passed.status()) {
+            let now = identity.cache.now();
+            outdate(identity, event::outdated_by_write(self.method.as_str(), &path, now)).await;
+        }
+        passed
+    }
+
+    async fn pass_counted(&self, identity: &Arc<Identity>, body: Incoming) -> Response<Body> {
+        let counted = Request::get(self.door.hosts.api(), &self.target).ok();
+        let why = if self.method == Method::GET { "bypass" } else { "method" };
+        self.pass(identity, Stream::new(body.map_err(Into::into)), counted, why).await
+    }
+
+    /// Hands the request through as it is, signed if the client has no token and we lend ours.
+    async fn pass(
+        &self,
+        identity: &Identity,
+        body: Stream,
+        counted: Option<Request>,
+        why: &'static str,
+    ) -> Response<Body> {
+        let api = self.door.hosts.api();
+        let url = match &counted {
+            Some(request) if matches!(request.method, crate::request::Method::Graphql(_)) => api.url(request),
+            _ => format!("{}{}", api.rest_base(), self.target),
+        };
+        let signed = !self.headers.contains_key(AUTHORIZATION);
+        let headers = for_github(&self.headers);
+        let probe = counted.clone();
+        let passing = Passing { method: self.method.clone(), url, headers, body, counted, signed };
+        let id = self.id();
+        let span = tracing::error_span!("request", %id);
+        self.door.counters.passed.fetch_add(1, Ordering::Relaxed);
+        match identity.github.pass(passing).instrument(span.clone()).await {
+            Ok(response) => {
+                self.note(&id, "passed", why, response.status().as_u16(), 0, Weight::ONE);
+                respond::passed(response, self.manner(), why)
+            }
+            Err(error) => {
+                let _entered = span.enter();
+                tracing::warn!(target = %self.target, %error, "not handed through");
+                let limit = probe.and_then(|request| identity.github.limit(&request));
+                let response = respond::error(&error, identity.cache.now(), limit.as_ref());
+                self.note(&id, "failed", why, response.status().as_u16(), 0, Weight::ONE);
+                self.marked(&id, response)
+            }
+        }
+    }
+}
+
+/// Notes what a change outdates, durably: on another thread, since that waits for the disk.
+async fn outdate(identity: &Identity, cutoffs: Vec<Cutoff>) {
+    let cache = identity.cache.clone();
+    if tokio::task::spawn_blocking(move || cache.outdate(&cutoffs)).await.is_err() {
+        tracing::warn!("what a change outdates was not noted; answers may show the state before it");
+    }
+}
+
+/// A refusal changes nothing; anything else may have.
+fn may_have_changed(status: StatusCode) -> bool {
+    !status.is_client_error()
+}
+
+pub(super) fn for_github(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = respond::without_hops(headers);
+    for name in NOT_FOR_GITHUB {
+        kept.remove(*name);
+    }
+    kept.remove(ORIGIN);
+    // The length is the body's to say; its coding is the client's.
+    for name in [http::header::CONTENT_ENCODING, http::header::CONTENT_LENGTH] {
+        kept.extend(headers.get_all(&name).iter().map(|value| (name.clone(), value.clone())));
+    }
+    kept
+}
+
+fn full(body: Bytes) -> Stream {
+    Stream::new(http_body_util::Full::new(body).map_err(|never| match never {}))
+}
+
+/// A body of at most `max` bytes.
+async fn whole(body: Incoming, max: usize) -> Option<Bytes> {
+    let collected = tokio::time::timeout(LONGEST_QUESTION, http_body_util::Limited::new(body, max).collect()).await;
+    collected.ok()?.ok().map(http_body_util::Collected::to_bytes)
+}

@@ -1,0 +1,156 @@
+//! Noting what deliveries outdate: all that wait at once, since each note waits for the disk.
+//!
+//! Knows: the order note ▸ remember ▸ remove bodies ▸ fetch again. Does not know: HTTP, what an event
+//! means.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::Door;
+use super::identities::Identity;
+use super::webhook::Delivery;
+use crate::cache::Ask;
+use crate::cutoff::{Cutoff, CutoffMode, Cutoffs};
+use crate::request::Request;
+use crate::tag::Scope;
+
+/// Deliveries that one note covers at most.
+const MAX_AT_ONCE: usize = 5_000;
+
+/// After a note that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// When what was outdated is fetched again, in seconds after the delivery: at once, and again whenever
+/// GitHub's own lag may have ended (`cutoff`).
+const REFETCH_AFTER_SECS: [u64; 4] = [0, 3, 11, 61];
+
+/// Entries that are fetched again for one note.
+const MAX_REFETCHED: usize = 200;
+
+/// Of those, at once.
+const REFETCHES_AT_ONCE: usize = 4;
+
+/// Notes whose entries are being fetched again; what comes beyond is fetched when it is asked for.
+const MAX_REFETCHING: usize = 8;
+
+/// Of a limit, this share is left to clients, in percent.
+const RESERVE_PERCENT: u64 = 20;
+
+/// Notes what deliveries outdate until `no_more` of them come, and then what has come by then.
+pub(super) async fn run(
+    door: Arc<Door>,
+    mut deliveries: mpsc::Receiver<Delivery>,
+    mut no_more: oneshot::Receiver<()>,
+    refetch: bool,
+) {
+    let refetching = Arc::new(Semaphore::new(MAX_REFETCHING));
+    let mut batch = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            count = deliveries.recv_many(&mut batch, MAX_AT_ONCE) => {
+                if count == 0 {
+                    return;
+                }
+            }
+            // What has come is noted before the end.
+            _ = &mut no_more, if !deliveries.is_closed() => {
+                deliveries.close();
+                continue;
+            }
+        }
+        let mut merged = Cutoffs::default();
+        for delivery in &batch {
+            delivery.cutoffs.iter().cloned().for_each(|cutoff| merged.add(cutoff));
+        }
+        let cutoffs: Arc<Vec<Cutoff>> = Arc::new(merged.iter().cloned().collect());
+        while !noted(&door, cutoffs.clone()).await {
+            tokio::time::sleep(PAUSE).await;
+        }
+        if let Some(webhook) = &door.webhook {
+            batch.drain(..).for_each(|delivery| webhook.applied(delivery.id));
+        }
+        batch.clear();
+        remove_bodies(&door, &cutoffs).await;
+        if refetch && let Ok(place) = refetching.clone().try_acquire_owned() {
+            let door = door.clone();
+            tokio::spawn(async move {
+                fetch_again(&door, &cutoffs).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// On another thread: it waits for the disk.
+async fn noted(door: &Arc<Door>, cutoffs: Arc<Vec<Cutoff>>) -> bool {
+    let stack = door.identities.common().stack.clone();
+    let noted = tokio::task::spawn_blocking(move || stack.invalidate(&cutoffs)).await;
+    match noted {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "what deliveries outdate cannot be noted; trying again");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "what deliveries outdate was not noted; trying again");
+            false
+        }
+    }
+}
+
+/// What must be gone leaves the disk, too, not only the answers.
+async fn remove_bodies(door: &Arc<Door>, cutoffs: &[Cutoff]) {
+    let gone = cutoffs.iter().filter(|cutoff| cutoff.mode == CutoffMode::Gone);
+    let scopes: Vec<Scope> = gone.map(|cutoff| cutoff.scope.clone()).collect();
+    if scopes.is_empty() {
+        return;
+    }
+    let stack = door.identities.common().stack.clone();
+    let removed = tokio::task::spawn_blocking(move || {
+        for scope in scopes {
+            match stack.clear(&scope) {
+                Ok(cleaned) => tracing::info!(%scope, removed = cleaned.removed, "removed what must be gone"),
+                Err(error) => tracing::warn!(%scope, %error, "not removed from disk; it answers nothing any more"),
+            }
+        }
+    });
+    if removed.await.is_err() {
+        tracing::warn!("removing what must be gone ended early; it answers nothing any more");
+    }
+}
+
+/// Asks anew for what memory holds of it, as those whose answers they are.
+async fn fetch_again(door: &Door, cutoffs: &[Cutoff]) {
+    let entries = door.identities.common().stack.in_memory_of(cutoffs, MAX_REFETCHED);
+    let identities = door.identities.all();
+    let wanted: Vec<(Arc<Identity>, Request)> = entries
+        .iter()
+        .filter_map(|entry| {
+            let identity = identities.iter().find(|one| *one.cache.partition() == entry.parts.partition)?;
+            let request = entry.parts.request(identity.cache.api(), entry.listing.as_deref())?;
+            Some((identity.clone(), request))
+        })
+        .collect();
+    let mut before = 0;
+    for after in REFETCH_AFTER_SECS {
+        tokio::time::sleep(Duration::from_secs(after - before)).await;
+        before = after;
+        let asked = futures_util::stream::iter(wanted.clone());
+        let asked = asked.map(|(identity, request)| async move { fetch(&identity, &request).await });
+        asked.buffer_unordered(REFETCHES_AT_ONCE).collect::<Vec<()>>().await;
+    }
+}
+
+async fn fetch(identity: &Identity, request: &Request) {
+    let reserve = identity.github.limit(request).map_or(0, |limit| limit.limit * RESERVE_PERCENT / 100);
+    if identity.cache.upstream().allowance(request).is_some_and(|left| left <= reserve) {
+        return;
+    }
+    if let Err(error) = identity.cache.get(request, &Ask { unfollowed: true, ..Ask::default() }).await {
+        tracing::debug!(%error, target = %request.target(), "not fetched again");
+    }
+}

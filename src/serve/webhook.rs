@@ -1,0 +1,330 @@
+//! Deliveries of GitHub's webhooks (D4): checked, understood, and handed to whoever outdates.
+//!
+//! Knows: headers, signatures (GitHub, "Validating webhook deliveries"), bounds, what was delivered
+//! before. Does not know: what an event outdates (`event`), how that is noted (`outdate`).
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER_PERMISSIVE;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use ring::hmac;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::respond::{self, Body};
+use crate::clock::Timestamp;
+use crate::cutoff::Cutoff;
+use crate::event::{self, MAX_PAYLOAD_BYTES, Payload};
+
+/// GitHub gives up after ten seconds; its payload comes within this time.
+const LONGEST_DELIVERY: Duration = Duration::from_secs(8);
+
+/// Payloads that may be on their way in at once, in MiB.
+const MAX_MIB_UNDER_WAY: u32 = 64;
+
+/// Deliveries that wait to be applied.
+const MAX_WAITING: usize = 20_000;
+
+/// Deliveries that are remembered, so that one which comes again does nothing again.
+const MAX_SEEN: usize = 20_000;
+
+/// A payload above this size is checked and read on another thread.
+const LARGE_BYTES: usize = 256 << 10;
+
+/// Secrets that may be in force at once: the old one and the new one while it is changed, and some more.
+const MAX_SECRETS: usize = 8;
+
+/// One delivery, as far as it matters.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) id: String,
+    pub(super) cutoffs: Vec<Cutoff>,
+}
+
+/// The secrets, any of which may sign.
+#[derive(Debug, Clone)]
+pub struct Keys(Vec<hmac::Key>);
+
+impl Keys {
+    /// From a file's text: one secret a line. `None` when there is none, too many, or one is too short.
+    pub fn read(text: &str) -> Option<Self> {
+        let secrets: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let sound = (1..=MAX_SECRETS).contains(&secrets.len()) && secrets.iter().all(|secret| secret.len() >= 8);
+        sound.then(|| Self(secrets.iter().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())).collect()))
+    }
+
+    /// Whether one of them signed `body`; compared in constant time.
+    fn signed(&self, body: &[u8], signature: &[u8]) -> bool {
+        self.0.iter().any(|key| hmac::verify(key, body, signature).is_ok())
+    }
+}
+
+/// What became of deliveries.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    pub(super) accepted: AtomicU64,
+    pub(super) repeated: AtomicU64,
+    /// Without a signature of ours, or no delivery at all.
+    pub(super) refused: AtomicU64,
+    /// Signed, and not to be understood or kept.
+    pub(super) failed: AtomicU64,
+    pub(super) applied: AtomicU64,
+}
+
+/// The door for deliveries.
+#[derive(Debug)]
+pub(super) struct Webhook {
+    waiting: mpsc::Sender<Delivery>,
+    room: Semaphore,
+    seen: Mutex<Seen>,
+    pub(super) received: Received,
+    /// Accepted deliveries by event; names are those that the mapping knows, and `other`.
+    by_event: Mutex<std::collections::BTreeMap<&'static str, u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    ids: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+/// What the headers of a delivery say.
+struct Head {
+    id: String,
+    event: String,
+    signature: Vec<u8>,
+    is_form: bool,
+}
+
+/// Why a request is no delivery.
+enum Refusal {
+    Unsigned,
+    Malformed(&'static str),
+}
+
+impl Webhook {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Delivery>) {
+        let (waiting, deliveries) = mpsc::channel(MAX_WAITING);
+        let room = Semaphore::new(MAX_MIB_UNDER_WAY as usize);
+        let webhook =
+            Self { waiting, room, seen: Mutex::default(), received: Received::default(), by_event: Mutex::default() };
+        (webhook, deliveries)
+    }
+
+    /// Answers one delivery: what it outdates is noted soon after, not before.
+    pub(super) async fn receive(
+        &self,
+        keys: &Keys,
+        method: &Method,
+        headers: &HeaderMap,
+        body: Incoming,
+        now: impl Fn() -> Timestamp,
+    ) -> Response<Body> {
+        if method != Method::POST {
+            let mut response = respond::refusal(StatusCode::METHOD_NOT_ALLOWED, "octocache: deliveries are POSTed");
+            response.headers_mut().insert(http::header::ALLOW, http::HeaderValue::from_static("POST"));
+            return response;
+        }
+        let head = match Head::of(headers) {
+            Ok(head) => head,
+            Err(Refusal::Unsigned) => return self.unsigned(),
+            Err(Refusal::Malformed(why)) => return self.refused(StatusCode::BAD_REQUEST, why),
+        };
+        let body = match self.body(body).await {
+            Ok(body) => body,
+            Err((status, why)) => return self.refused(status, why),
+        };
+        let is_form = head.is_form;
+        let check = {
+            let (keys, signature) = (keys.clone(), head.signature);
+            move || keys.signed(&body, &signature).then(|| read(&body, is_form))
+        };
+        let read =
+            if body_is_large(headers) { tokio::task::spawn_blocking(check).await.unwrap_or(None) } else { check() };
+        let Some(payload) = read else { return self.unsigned() };
+        let Some(payload) = payload else {
+            add(&self.received.failed);
+            tracing::warn!(delivery = %head.id, event = %head.event.escape_debug(), "a signed delivery cannot be read");
+            return respond::refusal(StatusCode::BAD_REQUEST, "octocache: the payload is no JSON object");
+        };
+        if self.seen(&head.id) {
+            add(&self.received.repeated);
+            return said(StatusCode::OK, "known already", &head.id, 0);
+        }
+        let cutoffs = event::outdated_on_delivery(&head.event, &payload, now());
+        let scopes = cutoffs.len();
+        if scopes > 0 && self.waiting.try_send(Delivery { id: head.id.clone(), cutoffs }).is_err() {
+            add(&self.received.failed);
+            tracing::warn!(delivery = %head.id, "too many deliveries wait; this one is lost unless it is sent again");
+            return respond::refusal(StatusCode::SERVICE_UNAVAILABLE, "octocache: too many deliveries; send it again");
+        }
+        add(&self.received.accepted);
+        let name = event::known(&head.event).unwrap_or("other");
+        *self.by_event.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
+        tracing::info!(delivery = %head.id, event = name, action = payload.action.as_deref(), scopes, "a delivery");
+        said(StatusCode::ACCEPTED, "accepted", &head.id, scopes)
+    }
+
+    /// What a delivery outdates is noted: it need not be done again.
+    pub(super) fn applied(&self, id: String) {
+        add(&self.received.applied);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.ids.insert(id.clone()) {
+            return;
+        }
+        seen.order.push_back(id);
+        if seen.order.len() > MAX_SEEN
+            && let Some(oldest) = seen.order.pop_front()
+        {
+            seen.ids.remove(&oldest);
+        }
+    }
+
+    /// Accepted deliveries by event.
+    pub(super) fn by_event(&self) -> Vec<(&'static str, u64)> {
+        let by_event = self.by_event.lock().unwrap_or_else(PoisonError::into_inner);
+        by_event.iter().map(|(event, count)| (*event, *count)).collect()
+    }
+
+    fn seen(&self, id: &str) -> bool {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).ids.contains(id)
+    }
+
+    fn unsigned(&self) -> Response<Body> {
+        self.refused(StatusCode::UNAUTHORIZED, "octocache: X-Hub-Signature-256 is not one of ours")
+    }
+
+    fn refused(&self, status: StatusCode, why: &str) -> Response<Body> {
+        add(&self.received.refused);
+        tracing::debug!(%status, why, "a delivery is refused");
+        respond::refusal(status, why)
+    }
+
+    async fn body(&self, body: Incoming) -> Result<Bytes, (StatusCode, &'static str)> {
+        let announced = body.size_hint().exact();
+        let too_large = (StatusCode::PAYLOAD_TOO_LARGE, "octocache: a payload has at most 25 MB");
+        if announced.is_some_and(|bytes| bytes > MAX_PAYLOAD_BYTES as u64) {
+            return Err(too_large);
+        }
+        let mib = (announced.unwrap_or(MAX_PAYLOAD_BYTES as u64) >> 20) as u32 + 1;
+        let whole = async {
+            let _place = self.room.acquire_many(mib).await.ok();
+            Limited::new(body, MAX_PAYLOAD_BYTES).collect().await
+        };
+        match tokio::time::timeout(LONGEST_DELIVERY, whole).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
+            Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "octocache: the payload breaks off")),
+            Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "octocache: the payload did not come in time")),
+        }
+    }
+}
+
+impl Head {
+    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let one = |name: &str| {
+            let mut values = headers.get_all(name).iter();
+            let value = values.next()?.to_str().ok()?;
+            values.next().is_none().then(|| value.trim())
+        };
+        // The signature first: who cannot sign is told nothing else.
+        let signature = one("x-hub-signature-256").and_then(|text| {
+            let hex = text.strip_prefix("sha256=").filter(|hex| hex.len() == 64)?;
+            HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()
+        });
+        let signature = signature.ok_or(Refusal::Unsigned)?;
+        let name = |name: &str| {
+            let value = one(name).filter(|text| (1..=100).contains(&text.len()))?;
+            value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)).then(|| value.to_owned())
+        };
+        let id = name("x-github-delivery").ok_or(Refusal::Malformed("octocache: X-GitHub-Delivery is missing"))?;
+        let event = name("x-github-event").ok_or(Refusal::Malformed("octocache: X-GitHub-Event is missing"))?;
+        let is_form = one("content-type").is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
+        Ok(Self { id, event, signature, is_form })
+    }
+}
+
+fn body_is_large(headers: &HeaderMap) -> bool {
+    let length = headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    length.is_none_or(|length: usize| length > LARGE_BYTES)
+}
+
+/// The payload: the body itself, or the form's field `payload`.
+fn read(body: &[u8], is_form: bool) -> Option<Payload> {
+    if !is_form {
+        return Payload::read(body).ok();
+    }
+    let field = body.split(|byte| *byte == b'&').find_map(|field| field.strip_prefix(b"payload="))?;
+    Payload::read(&form_decoded(field)?).ok()
+}
+
+/// `application/x-www-form-urlencoded`, undone (URL Standard, section 5.1).
+fn form_decoded(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let hex = [*bytes.next()?, *bytes.next()?];
+                HEXLOWER_PERMISSIVE.decode(&hex).ok()?[0]
+            }
+            other => *other,
+        });
+    }
+    Some(out)
+}
+
+fn said(status: StatusCode, what: &str, delivery: &str, scopes: usize) -> Response<Body> {
+    let text = serde_json::json!({ "message": what, "delivery": delivery, "scopes": scopes });
+    let mut response = respond::json(&text);
+    *response.status_mut() = status;
+    response
+}
+
+fn add(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// GitHub, "Validating webhook deliveries", section "Testing the webhook payload validation".
+    #[test]
+    fn the_published_vector_holds_and_a_changed_one_does_not() {
+        let keys = Keys::read("another secret\nIt's a Secret to Everybody\n").unwrap();
+        let hex = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+        let signature = HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).unwrap();
+        assert!(keys.signed(b"Hello, World!", &signature));
+        assert!(!keys.signed(b"Hello, World?", &signature));
+        assert!(!keys.signed(b"Hello, World!", &signature[..31]));
+        assert!(Keys::read("\n  \n").is_none() && Keys::read("short").is_none());
+    }
+
+    #[test]
+    fn forms_are_decoded_and_broken_ones_are_not() {
+        let payload = read(b"a=1&payload=%7B%22action%22%3A+%22opened%22%7D", true).unwrap();
+        assert_eq!(payload.action.as_deref(), Some("opened"));
+        for broken in [&b"payload=%7"[..], b"payload=%zz", b"payload=", b"other=1"] {
+            assert!(read(broken, true).is_none(), "{}", broken.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn deliveries_are_remembered_up_to_a_bound() {
+        let (webhook, _deliveries) = Webhook::new();
+        for n in 0..MAX_SEEN + 10 {
+            webhook.applied(n.to_string());
+            webhook.applied(n.to_string());
+        }
+        assert!(!webhook.seen("9") && webhook.seen("10") && webhook.seen(&(MAX_SEEN + 9).to_string()));
+        let seen = webhook.seen.lock().unwrap();
+        assert_eq!((seen.ids.len(), seen.order.len()), (MAX_SEEN, MAX_SEEN));
+    }
+}
