@@ -86,10 +86,10 @@ fn owned(labels: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
 /// The media type of [`exposition`].
 pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The text that Prometheus scrapes. Families without samples are left out.
+/// The text that Prometheus scrapes. Families without samples are named, so that people find them.
 pub fn exposition(families: &[Family]) -> String {
     let mut text = String::with_capacity(16 << 10);
-    for family in families.iter().filter(|family| !family.samples.is_empty()) {
+    for family in families {
         let kind = match family.kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -215,6 +215,8 @@ octocache_requests_total{class=\"a\\\"b\\\\c\\nd\",outcome=\"\"} 1
 # HELP octocache_entries Entries.
 # TYPE octocache_entries gauge
 octocache_entries 12.5
+# HELP octocache_nothing Nothing.
+# TYPE octocache_nothing gauge
 # HELP octocache_request_duration_seconds Time.
 # TYPE octocache_request_duration_seconds histogram
 octocache_request_duration_seconds_bucket{outcome=\"hit\",le=\"0.001\"} 3

@@ -36,6 +36,9 @@ mod gh;
 mod install;
 #[path = "it/limits.rs"]
 mod limits;
+#[cfg(unix)]
+#[path = "it/operate.rs"]
+mod operate;
 #[path = "it/recorded.rs"]
 mod recorded;
 #[path = "it/rotation.rs"]

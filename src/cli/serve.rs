@@ -37,6 +37,7 @@ const MAX_SECRET_BYTES: u64 = 4 << 10;
 pub(super) fn main(context: &Context, args: &ServeArgs) -> Result<Exit> {
     let mut flags = context.flags.clone();
     args.mode.lower_into(&mut flags);
+    flags.plan.clone_from(&args.plan);
     let Read { mut config, plan, live } = read(&flags, args)?;
     if flags.max_wait.is_none() {
         config.options.backoff.max_wait = MAX_WAIT;

@@ -151,6 +151,10 @@ impl Payload {
         if json.len() > MAX_PAYLOAD_BYTES {
             return Err(Error::corrupt("the event's payload is larger than GitHub sends"));
         }
+        // A list would pass for an object's fields in their order.
+        if json.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Error::corrupt("the event's payload is no JSON object"));
+        }
         serde_json::from_slice(json)
             .map_err(|cause| Error::corrupt("the event's payload does not parse").because(cause))
     }

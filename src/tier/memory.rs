@@ -27,17 +27,18 @@ const USUAL_BYTES: u64 = 8 << 10;
 /// The tier. What was not asked for of late goes first; bodies that many ask for stay.
 pub struct MemoryTier {
     /// By a keyed hash of the parts: who finds something compares the parts themselves.
-    entries: Cache<u64, Arc<Resident>, Weight, DefaultHashBuilder, Evictions>,
+    entries: Cache<u64, Arc<Resident>, Weight, DefaultHashBuilder, Left>,
     hasher: RandomState,
     puts: AtomicU64,
-    evictions: Evictions,
+    replaced: AtomicU64,
+    left: Left,
 }
 
-/// How many entries went to make room.
+/// How many entries went: to make room, or for a newer copy.
 #[derive(Debug, Clone, Default)]
-struct Evictions(Arc<AtomicU64>);
+struct Left(Arc<AtomicU64>);
 
-impl Lifecycle<u64, Arc<Resident>> for Evictions {
+impl Lifecycle<u64, Arc<Resident>> for Left {
     type RequestState = ();
 
     fn on_evict(&self, (): &mut (), _: u64, _: Arc<Resident>) {
@@ -134,9 +135,9 @@ impl MemoryTier {
     /// A tier of at most `max_bytes`, the entries' own overhead included.
     pub fn new(max_bytes: u64) -> Self {
         let entries = (max_bytes / USUAL_BYTES).clamp(64, 65_536) as usize;
-        let evictions = Evictions::default();
-        let entries = Cache::with(entries, max_bytes, Weight, DefaultHashBuilder::default(), evictions.clone());
-        Self { entries, hasher: RandomState::new(), puts: AtomicU64::new(0), evictions }
+        let left = Left::default();
+        let entries = Cache::with(entries, max_bytes, Weight, DefaultHashBuilder::default(), left.clone());
+        Self { entries, hasher: RandomState::new(), puts: AtomicU64::new(0), replaced: AtomicU64::new(0), left }
     }
 
     /// What is held for `wanted`. This is the hot path: one hash, one comparison, no allocation.
@@ -157,13 +158,16 @@ impl MemoryTier {
         let (untouched_by, used_at) = (AtomicU64::new(0), AtomicI64::new(now));
         let place = class::place(class.name);
         let resident = Resident { entry, key, class, place, untouched_by, used_at, head: OnceLock::new() };
+        let replaced = self.entries.peek(&hash).is_some();
         self.entries.insert(hash, Arc::new(resident));
+        self.replaced.fetch_add(u64::from(replaced), Ordering::Relaxed);
         self.puts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Entries that were put in so far, and that went to make room.
     pub fn turnover(&self) -> (u64, u64) {
-        (self.puts.load(Ordering::Relaxed), self.evictions.0.load(Ordering::Relaxed))
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (load(&self.puts), load(&self.left.0).saturating_sub(load(&self.replaced)))
     }
 
     /// Drops everything that `doomed` says.

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
 use crate::binary::BINARY;
 use crate::harness::sim::{Doc, Fault, Sim};
@@ -21,6 +22,10 @@ pub struct Server {
     child: Option<Child>,
     /// `http://127.0.0.1:PORT`.
     pub tcp: String,
+    /// Where deliveries go that have an address of their own.
+    pub deliveries: String,
+    /// What it says on standard error.
+    pub said: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -29,9 +34,15 @@ impl Server {
         world::organisation(&sim, 10);
         sim.token(TOKEN, "client");
         sim.token(OTHER, "other");
-        let mut server = Self { sim, dir: tempfile::tempdir().unwrap(), child: None, tcp: String::new() };
+        let mut server = Self::before(sim);
         server.run(args);
         server
+    }
+
+    /// One that is still to be run.
+    fn before(sim: Sim) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { sim, dir, child: None, tcp: String::new(), deliveries: String::new(), said: Arc::default() }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -49,18 +60,25 @@ impl Server {
         command.env("OCTOCACHE_TOKEN", OTHER);
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = Vec::new();
-        self.tcp.clear();
-        while self.tcp.is_empty() || !self.socket().exists() {
+        (self.tcp, self.deliveries) = (String::new(), String::new());
+        let two = args.contains(&"--webhook-listen");
+        while self.tcp.is_empty() || (two && self.deliveries.is_empty()) || !self.socket().exists() {
+            let said = self.said.clone();
             let Some(Ok(line)) = lines.next() else { panic!("{}: {said:?}", child.wait().unwrap()) };
-            if let Some((_, address)) = line.split_once(" at http") {
-                self.tcp = format!("http{address}");
+            if let Some((what, address)) = line.split_once(" at http") {
+                let of = if what.starts_with("serving") { &mut self.tcp } else { &mut self.deliveries };
+                *of = format!("http{address}");
             }
-            said.push(line);
+            said.lock().unwrap().push(line);
         }
         // What it goes on to say must not fill the pipe.
-        std::thread::spawn(move || lines.for_each(drop));
+        let said = self.said.clone();
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| said.lock().unwrap().push(line)));
         self.child = Some(child);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     /// SIGTERM, and how it ended.
@@ -139,7 +157,7 @@ impl Reply {
         self.header("cache-status").unwrap_or_default()
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
@@ -219,8 +237,7 @@ fn conditional_clients_get_304_from_the_cache_and_cold_ones_from_github() {
     let path = "/repos/acme/repo-0001";
     // Cold, with a validator from elsewhere: GitHub decides, and its 304 is for this client alone.
     let tag = server.curl(path, &[]).header("etag").unwrap().to_owned();
-    let mut fresh =
-        Server { sim: Sim::start(Clock::System), dir: tempfile::tempdir().unwrap(), child: None, tcp: String::new() };
+    let mut fresh = Server::before(Sim::start(Clock::System));
     fresh.sim.token(TOKEN, "client");
     let doc = server.sim.with(|state| state.docs[path].clone());
     fresh.sim.put(path, doc);

@@ -45,6 +45,9 @@ pub(crate) struct ServeArgs {
     /// Sign reads of clients that have no token with ours: who may enter may then read what we may
     #[arg(long, env = "OCTOCACHE_LEND_TOKEN", help_heading = "Access")]
     pub(crate) lend_token: bool,
+    /// The plan, whose lifetimes, bounds and schedule hold where flags say nothing [default: .github/octocache.yml here or above]
+    #[arg(long, value_name = "FILE", env = "OCTOCACHE_PLAN", help_heading = "Cache")]
+    pub(crate) plan: Option<PathBuf>,
     /// A name by which clients may come, beside localhost and loopback addresses
     #[arg(long, value_name = "HOST", env = "OCTOCACHE_NAME", value_delimiter = ',', help_heading = "Access")]
     pub(crate) name: Vec<String>,

@@ -39,15 +39,21 @@ const row = (cells) => {
 };
 const fill = (id, rows, none) => {
   const body = $(id).tBodies[0];
-  body.replaceChildren(...(rows.length ? rows.map(row) : [row([[none, 'w']])]));
+  const empty = () => {
+    const tr = row([[none, 'w']]);
+    tr.cells[0].colSpan = 9;
+    return tr;
+  };
+  body.replaceChildren(...(rows.length ? rows.map(row) : [empty()]));
 };
 
 const draw = (id, values, top) => {
-  const step = 600 / (MAX_POINTS - 1);
-  const from = MAX_POINTS - values.length;
+  // Five minutes fill the width, until there are more.
+  const width = Math.max(values.length, 30);
   const at = values.map((value, n) => {
-    const y = 85 - 80 * (top > 0 ? Math.min(value / top, 1) : 0);
-    return `${n === 0 ? 'M' : 'L'}${((from + n) * step).toFixed(1)} ${y.toFixed(1)}`;
+    const x = ((width - values.length + n) * 600) / (width - 1);
+    const y = 85 - 80 * Math.min(value / top, 1);
+    return `${n === 0 ? 'M' : 'L'}${x.toFixed(1)} ${y.toFixed(1)}`;
   });
   $(id).firstElementChild.setAttribute('d', at.join(''));
 };
@@ -58,15 +64,14 @@ const overTime = () => {
   for (let n = 1; n < points.length; n += 1) {
     const asked = points[n].asked - points[n - 1].asked;
     const saved = points[n].saved - points[n - 1].saved;
-    rates.push(asked > 0 ? (100 * saved) / asked : (rates.at(-1) ?? 0));
+    // Where nobody asked, the share is what it was.
+    if (asked > 0 || rates.length) rates.push(asked > 0 ? (100 * saved) / asked : rates.at(-1));
     savings.push(saved);
   }
   draw('rate', rates, 100);
   draw('saving', savings, Math.max(...savings, 1));
-  if (rates.length) {
-    say('rate-now', `${rates.at(-1).toFixed(1)} %`);
-    say('saving-now', count.format(savings.at(-1)));
-  }
+  say('rate-now', rates.length ? `${rates.at(-1).toFixed(1)} %` : '–');
+  say('saving-now', savings.length ? count.format(savings.at(-1)) : '–');
 };
 
 const remember = (point) => {
