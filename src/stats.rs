@@ -86,8 +86,9 @@ impl Counts {
         self.merge(other, u64::saturating_add);
     }
 
-    /// What was counted since `before`, which are earlier counts of the same process.
-    fn since(mut self, before: &Counts) -> Counts {
+    /// What was counted since `before`, which are earlier counts of the same.
+    #[must_use]
+    pub fn since(mut self, before: &Counts) -> Counts {
         self.merge(before, u64::saturating_sub);
         for map in [&mut self.hits, &mut self.stale, &mut self.not_stored] {
             map.retain(|_, count| *count > 0);

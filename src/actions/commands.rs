@@ -19,18 +19,19 @@ pub struct Commands {
     pub output: Option<PathBuf>,
     /// `GITHUB_STEP_SUMMARY`.
     pub summary: Option<PathBuf>,
+    /// `GITHUB_ENV`.
+    pub env: Option<PathBuf>,
 }
 
 impl Commands {
     /// Sets outputs. Each value stands between delimiters that it cannot contain.
     pub fn set_outputs(&self, outputs: &[(&str, String)]) -> Result<()> {
-        let Some(path) = &self.output else { return Ok(()) };
-        let mut text = String::new();
-        for (name, value) in outputs {
-            let delimiter = format!("octocache_{}", &HEXLOWER.encode(&Sha256::digest(value))[..24]);
-            text.push_str(&format!("{name}<<{delimiter}\n{value}\n{delimiter}\n"));
-        }
-        append(path, &text)
+        self.output.as_ref().map_or(Ok(()), |path| set(path, outputs))
+    }
+
+    /// Sets variables for the steps to come.
+    pub fn set_env(&self, variables: &[(&str, String)]) -> Result<()> {
+        self.env.as_ref().map_or(Ok(()), |path| set(path, variables))
     }
 
     /// Adds to the job summary.
@@ -40,6 +41,15 @@ impl Commands {
             None => Ok(()),
         }
     }
+}
+
+fn set(path: &Path, values: &[(&str, String)]) -> Result<()> {
+    let mut text = String::new();
+    for (name, value) in values {
+        let delimiter = format!("octocache_{}", &HEXLOWER.encode(&Sha256::digest(value))[..24]);
+        text.push_str(&format!("{name}<<{delimiter}\n{value}\n{delimiter}\n"));
+    }
+    append(path, &text)
 }
 
 fn append(path: &Path, text: &str) -> Result<()> {
@@ -68,7 +78,7 @@ mod tests {
     #[test]
     fn values_cannot_break_out() {
         let dir = tempfile::tempdir().unwrap();
-        let commands = Commands { output: Some(dir.path().join("out")), summary: None };
+        let commands = Commands { output: Some(dir.path().join("out")), ..Commands::default() };
         commands.set_outputs(&[("a", "1\nb<<EOF\nevil\nEOF".into()), ("c", String::new())]).unwrap();
         let text = std::fs::read_to_string(dir.path().join("out")).unwrap();
         let first = text.lines().next().unwrap().split_once("<<").unwrap().1.to_owned();

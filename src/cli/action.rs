@@ -1,9 +1,11 @@
-//! `octocache action plan|run|verdict`: the steps of the composite Action.
+//! `octocache action …`: the steps of the composite Action and of those for a proxy.
 //!
 //! Knows: which step does what, and what it hands to the next through outputs. Does not know:
 //! actions/cache, which stands between the steps.
 
 #![allow(clippy::print_stdout, reason = "workflow commands are read from stdout")]
+
+mod proxy;
 
 use std::path::Path;
 
@@ -31,12 +33,16 @@ pub(super) fn main(context: &Context, args: &ActionArgs) -> Result<Exit> {
     let commands = Commands {
         output: environment.get("GITHUB_OUTPUT").map(Into::into),
         summary: environment.get("GITHUB_STEP_SUMMARY").map(Into::into),
+        env: environment.get("GITHUB_ENV").map(Into::into),
     };
     let step = Step { context, inputs, commands, environment };
     let done = match args.step {
         ActionStep::Plan => step.plan(),
         ActionStep::Run => step.run(),
         ActionStep::Verdict => step.verdict(),
+        ActionStep::Keys => step.name_keys(&step.proxy_config()?).map(|_| Exit::Done),
+        ActionStep::Start => step.start(),
+        ActionStep::Stop => step.stop(),
     };
     done.inspect_err(say)
 }
@@ -82,6 +88,12 @@ impl Step<'_> {
     fn plan(&self) -> Result<Exit> {
         let config = self.config()?;
         self.load(&config)?;
+        self.name_keys(&config)?;
+        Ok(Exit::Done)
+    }
+
+    /// Says under which keys the bundle is kept, and whether this run may save it.
+    fn name_keys(&self, config: &Config) -> Result<bool> {
         let own_token = self.environment.is_true("OCTOCACHE_JOB_TOKEN");
         // The runner knows the job's own token and its secrets; a token minted by a step before, it
         // may not know.
@@ -101,7 +113,7 @@ impl Step<'_> {
             ("restore", self.inputs.restore.to_string()),
             ("save", save.to_string()),
         ])?;
-        Ok(Exit::Done)
+        Ok(save)
     }
 
     /// Answers the plan, folds what is new into the bundle, and reports.

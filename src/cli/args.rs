@@ -471,6 +471,12 @@ pub(crate) enum ActionStep {
     Run,
     /// Fail the job where it should
     Verdict,
+    /// Name the keys for a proxy's bundle
+    Keys,
+    /// Start a proxy for the steps to come
+    Start,
+    /// End it, and save
+    Stop,
 }
 
 impl From<Error> for clap::Error {

@@ -53,7 +53,7 @@ pub(crate) fn narrow(config: &Config, only: &[crate::tag::Scope], never: &[crate
     if only.is_empty() && never.is_empty() && config.plan_path.is_some() {
         return Ok(config.load_plan()?.narrow);
     }
-    Ok(Narrow { only: only.to_vec(), never: never.to_vec() })
+    Ok(Narrow { only: only.to_vec(), never: never.to_vec(), partition: None })
 }
 
 fn saved_line(saved: &Saved) -> String {

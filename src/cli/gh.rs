@@ -157,8 +157,13 @@ fn start(places: &Places, socket: &Path, hosts: &[String], api: Option<&str>) ->
 
 /// A directory with gh's own configuration and the socket in it.
 fn overlay(places: &Places, gh: &GhConfig, socket: &Path) -> Result<PathBuf> {
+    overlay_in(&places.runtime, gh, socket)
+}
+
+/// The same, below a directory.
+pub(super) fn overlay_in(below: &Path, gh: &GhConfig, socket: &Path) -> Result<PathBuf> {
     let name = HEXLOWER.encode(&Sha256::digest(format!("{}\0{}", gh.dir.display(), socket.display()))[..6]);
-    let dir = places.runtime.join(format!("gh-config-{name}"));
+    let dir = below.join(format!("gh-config-{name}"));
     files::create_private_dir(&dir).map_err(|cause| Error::io("create", &dir, cause))?;
     let config = dir.join("config.yml");
     let text = gh.with_socket(socket);

@@ -4,7 +4,7 @@
 //! know: HTTP.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::{Context, Exit, plan_config, print, request_config};
 use crate::cache::Ask;
 use crate::config::{Config, Flags};
 use crate::error::{Error, Kind, Result};
+use crate::files::{self, Durability};
 use crate::plan::Plan;
 use crate::schedule::Schedule;
 use crate::serve::{self, Entrance, Hosts, Keys, Listener, Listeners, Live, Reload, Room, Settings};
@@ -30,6 +31,9 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// Threads that write behind the answers; each has memory of its own in the allocator.
 const WRITERS: usize = 8;
+
+/// Whether the ready file is still there is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The largest secret.
 const MAX_SECRET_BYTES: u64 = 4 << 10;
@@ -202,7 +206,51 @@ async fn run(context: &Context, config: &Config, args: &ServeArgs, settings: Set
             });
         }
     }
-    serve::serve(settings, listeners, super::told_to_end()).await
+    let ready = args.ready_file.as_deref().map(|path| Ready::say(path, &listeners)).transpose()?;
+    let ended = async {
+        tokio::select! {
+            () = super::told_to_end() => {}
+            () = Ready::removed(ready.as_ref()) => tracing::info!("the file that said it is ready is gone"),
+        }
+    };
+    serve::serve(settings, listeners, ended).await
+}
+
+/// The file that says where it listens, and the lock beside it, which lasts as long as the process:
+/// whoever removes the one and gets the other knows that everything is written.
+struct Ready {
+    path: PathBuf,
+    _lock: std::fs::File,
+}
+
+impl Ready {
+    fn say(path: &Path, listeners: &Listeners) -> Result<Self> {
+        let lock_path = lock_of(path);
+        let failed = |cause| Error::io("lock", &lock_path, cause);
+        let lock = files::open_lock(&lock_path).map_err(failed)?;
+        if lock.try_lock().is_err() {
+            return Err(Error::usage(format!("another process serves by {}", path.display())));
+        }
+        let addresses: Vec<String> = listeners.iter().map(|(listener, _)| listener.address()).collect();
+        let text = serde_json::json!({ "pid": std::process::id(), "addresses": addresses }).to_string();
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        files::write_atomic(path, dir, text.as_bytes(), Durability::Rename)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    async fn removed(ready: Option<&Self>) {
+        let Some(ready) = ready else { return std::future::pending().await };
+        while ready.path.exists() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// The lock beside a ready file.
+pub(super) fn lock_of(ready_file: &Path) -> PathBuf {
+    let mut name = ready_file.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
 }
 
 async fn open(args: &ServeArgs) -> Result<Listeners> {

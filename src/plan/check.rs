@@ -70,7 +70,7 @@ impl Checker<'_> {
                 .collect::<Result<Vec<_>>>()
         };
         let narrow = match &spec.bundle {
-            Some(bundle) => Narrow { only: scopes(&bundle.only)?, never: scopes(&bundle.never)? },
+            Some(bundle) => Narrow { only: scopes(&bundle.only)?, never: scopes(&bundle.never)?, partition: None },
             None => Narrow::default(),
         };
         Ok(Plan {

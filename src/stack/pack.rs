@@ -21,6 +21,7 @@ use crate::entry::{Entry, Head};
 use crate::error::{Error, Result};
 use crate::files::{self, Durability};
 use crate::key::{CacheKey, KeyParts};
+use crate::partition::Partition;
 use crate::policy::class;
 use crate::tag::{Scope, Subject};
 use crate::tier::bundle::Freshened;
@@ -32,12 +33,16 @@ pub struct Narrow {
     pub only: Vec<Scope>,
     /// Never entries in one of these.
     pub never: Vec<Scope>,
+    /// Only what this partition saw, if it is named, and what everybody may see.
+    pub partition: Option<Partition>,
 }
 
 impl Narrow {
     fn admits(&self, subject: Subject<'_>) -> bool {
         let within = |scopes: &[Scope]| scopes.iter().any(|scope| scope.covers(subject));
-        (self.only.is_empty() || within(&self.only)) && !within(&self.never)
+        let theirs = &subject.parts.partition;
+        let is_ours = self.partition.as_ref().is_none_or(|own| own == theirs || *theirs == Partition::public());
+        is_ours && (self.only.is_empty() || within(&self.only)) && !within(&self.never)
     }
 }
 

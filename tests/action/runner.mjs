@@ -3,7 +3,8 @@
 //
 // node runner.mjs SCENARIO.json   prints what happened as JSON
 //
-// Scenario: { action, workspace, cache, inputs, github, env }. Expressions are evaluated by GitHub's
+// Scenario: { action, workspace, cache, github, env } and `inputs` of the Action, or `job`, the steps of a job;
+// there, `uses: ./proxy` is an action of the same repository. Expressions are evaluated by GitHub's
 // own parser and evaluator.
 
 import { execFileSync, spawnSync } from "node:child_process";
@@ -14,20 +15,18 @@ import { data, Evaluator, Lexer, Parser } from "@actions/expressions";
 import { parse } from "yaml";
 
 const scenario = JSON.parse(fs.readFileSync(process.argv[2], "utf8"));
-const action = parse(fs.readFileSync(path.join(scenario.action, "action.yml"), "utf8"));
 const temp = fs.mkdtempSync(path.join(os.tmpdir(), "runner-"));
 const eventFile = path.join(temp, "event.json");
-const steps = {};
-let failed = false;
 const log = [];
+let failed = false;
 let summary = "";
-
-const inputs = {};
-const github = { action_path: scenario.action, ...scenario.github };
+// What steps have set for those after them.
+const jobEnv = {};
+// Contexts of the steps that are under way: an action's own, else the job's.
+let github = { action_path: scenario.action, ...scenario.github };
+let inputs = {};
+let steps = {};
 fs.writeFileSync(eventFile, JSON.stringify(github.event));
-for (const [name, spec] of Object.entries(action.inputs)) {
-  inputs[name] = scenario.inputs[name] ?? fill(String(spec.default ?? ""), { github });
-}
 
 function toData(value) {
   if (value === null || value === undefined) return new data.Null();
@@ -102,50 +101,75 @@ function cacheSave(given) {
   return {};
 }
 
-for (const step of action.runs.steps) {
-  const record = { name: step.name, outcome: "skipped" };
-  log.push(record);
-  if (!condition(step)) continue;
-  let outputs = {};
-  try {
-    if (step.uses) {
-      const given = Object.fromEntries(Object.entries(step.with).map(([name, value]) => [name, fill(String(value))]));
-      outputs = step.uses.startsWith("actions/cache/restore@") ? cacheRestore(given) : cacheSave(given);
-      record.outcome = "success";
-    } else {
-      const output = path.join(temp, `output-${log.length}`);
-      const summaryFile = path.join(temp, `summary-${log.length}`);
-      fs.writeFileSync(output, "");
-      fs.writeFileSync(summaryFile, "");
-      const env = Object.fromEntries(Object.entries(step.env ?? {}).map(([name, value]) => [name, fill(String(value))]));
-      const run = spawnSync("bash", ["--noprofile", "--norc", "-eo", "pipefail", "-c", step.run], {
-        cwd: scenario.workspace,
-        encoding: "utf8",
-        env: {
-          PATH: process.env.PATH, HOME: temp, CI: "true", GITHUB_ACTIONS: "true", GITHUB_ACTION_PATH: scenario.action,
-          GITHUB_WORKSPACE: scenario.workspace, GITHUB_OUTPUT: output, GITHUB_STEP_SUMMARY: summaryFile, RUNNER_TEMP: temp,
-          RUNNER_OS: "Linux", GITHUB_EVENT_NAME: github.event_name, GITHUB_EVENT_PATH: eventFile, GITHUB_REPOSITORY: github.repository,
-          GITHUB_API_URL: github.api_url, ...scenario.env, ...env,
-        },
-      });
-      // As a runner does: masks are taken out of the log, and what they name is masked from then on.
-      const masks = [...run.stdout.matchAll(/^::add-mask::(.+)$/gm)].map((found) => found[1]);
-      const hide = (text) => masks.reduce((hidden, mask) => hidden.replaceAll(mask, "***"), text.replace(/^::add-mask::.*\n/gm, ""));
-      record.masked = masks.length;
-      record.stdout = hide(run.stdout);
-      record.stderr = hide(run.stderr);
-      record.outcome = run.status === 0 ? "success" : "failure";
-      outputs = readOutputs(output);
-      summary += fs.readFileSync(summaryFile, "utf8");
-    }
-  } catch (error) {
-    record.outcome = "failure";
-    record.stderr = String(error);
+// A composite action with these inputs; its outputs.
+function runAction(dir, given) {
+  const action = parse(fs.readFileSync(path.join(dir, "action.yml"), "utf8"));
+  const outer = { github, inputs, steps };
+  github = { ...github, action_path: dir };
+  const filled = {};
+  for (const [name, spec] of Object.entries(action.inputs ?? {})) {
+    filled[name] = given[name] ?? fill(String(spec.default ?? ""));
   }
-  if (record.outcome === "failure") failed = true;
-  if (step.id) steps[step.id] = { outputs, outcome: record.outcome, conclusion: record.outcome };
+  [inputs, steps] = [filled, {}];
+  runSteps(action.runs.steps);
+  const outputs = Object.fromEntries(Object.entries(action.outputs ?? {}).map(([name, spec]) => [name, fill(spec.value)]));
+  ({ github, inputs, steps } = outer);
+  return outputs;
 }
 
-const outputs = Object.fromEntries(Object.entries(action.outputs).map(([name, spec]) => [name, fill(spec.value)]));
+function runSteps(all) {
+  for (const step of all) {
+    const record = { name: step.name, outcome: "skipped" };
+    log.push(record);
+    if (!condition(step)) continue;
+    let outputs = {};
+    try {
+      if (step.uses) {
+        const given = Object.fromEntries(Object.entries(step.with ?? {}).map(([name, value]) => [name, fill(String(value))]));
+        if (step.uses.startsWith("./")) outputs = runAction(path.join(scenario.action, step.uses), given);
+        else outputs = step.uses.startsWith("actions/cache/restore@") ? cacheRestore(given) : cacheSave(given);
+        record.outcome = "success";
+      } else {
+        outputs = runScript(step, record);
+      }
+    } catch (error) {
+      record.outcome = "failure";
+      record.stderr = String(error);
+    }
+    if (record.outcome === "failure") failed = true;
+    if (step.id) steps[step.id] = { outputs, outcome: record.outcome, conclusion: record.outcome };
+  }
+}
+
+function runScript(step, record) {
+  const file = (name) => path.join(temp, `${name}-${log.length}`);
+  for (const name of ["output", "summary", "env"]) fs.writeFileSync(file(name), "");
+  const env = Object.fromEntries(Object.entries(step.env ?? {}).map(([name, value]) => [name, fill(String(value))]));
+  const run = spawnSync("bash", ["--noprofile", "--norc", "-eo", "pipefail", "-c", fill(step.run)], {
+    cwd: scenario.workspace,
+    encoding: "utf8",
+    env: {
+      PATH: process.env.PATH, HOME: temp, CI: "true", GITHUB_ACTIONS: "true", GITHUB_ACTION_PATH: github.action_path,
+      GITHUB_WORKSPACE: scenario.workspace, GITHUB_OUTPUT: file("output"), GITHUB_STEP_SUMMARY: file("summary"),
+      GITHUB_ENV: file("env"), RUNNER_TEMP: temp, RUNNER_OS: "Linux", GITHUB_EVENT_NAME: github.event_name,
+      GITHUB_EVENT_PATH: eventFile, GITHUB_REPOSITORY: github.repository, GITHUB_API_URL: github.api_url,
+      ...scenario.env, ...jobEnv, ...env,
+    },
+  });
+  // As a runner does: masks are taken out of the log, and what they name is masked from then on.
+  const masks = [...run.stdout.matchAll(/^::add-mask::(.+)$/gm)].map((found) => found[1]);
+  const hide = (text) => masks.reduce((hidden, mask) => hidden.replaceAll(mask, "***"), text.replace(/^::add-mask::.*\n/gm, ""));
+  record.masked = masks.length;
+  record.stdout = hide(run.stdout);
+  record.stderr = hide(run.stderr);
+  record.outcome = run.status === 0 ? "success" : "failure";
+  summary += fs.readFileSync(file("summary"), "utf8");
+  Object.assign(jobEnv, readOutputs(file("env")));
+  return readOutputs(file("output"));
+}
+
+let outputs = {};
+if (scenario.job) runSteps(scenario.job);
+else outputs = runAction(scenario.action, scenario.inputs);
 fs.rmSync(temp, { recursive: true });
 console.log(JSON.stringify({ outputs, steps: log, failed, summary }));

@@ -36,9 +36,14 @@ struct Runner {
 
 impl Runner {
     fn new() -> Option<Self> {
+        Self::of(3)
+    }
+
+    /// Before an organisation of so many repositories.
+    fn of(repositories: usize) -> Option<Self> {
         let node = node_dir()?;
         let fx = Fixture::with_clock(Clock::System);
-        world::organisation(&fx.sim, 3);
+        world::organisation(&fx.sim, repositories);
         for n in 1..=9 {
             fx.sim.token(&format!("ghs_job{n}"), "repo:acme/repo-0001");
         }
@@ -71,15 +76,27 @@ impl Runner {
         all_of_event.as_object_mut().unwrap().extend(payload.as_object().unwrap().clone());
         let mut all = json!({ "binary": BINARY });
         all.as_object_mut().unwrap().extend(inputs.as_object().unwrap().clone());
-        let scenario = json!({
+        self.execute(token, event, all_of_event, json!({ "inputs": all, "env": {} }))
+    }
+
+    /// A job's steps, which may use the repository's actions by `./proxy`.
+    fn job(&self, token: &str, event: &str, steps: &Value) -> Value {
+        let payload = json!({ "repository": { "default_branch": "main" } });
+        // gh says it speaks to api.github.com, whatever is behind the socket.
+        let env = json!({ "OCTOCACHE_NAME": "api.github.com", "NODE_PACKAGES": self.node.join("node_modules") });
+        self.execute(token, event, payload, json!({ "job": steps, "env": env }))
+    }
+
+    fn execute(&self, token: &str, event: &str, all_of_event: Value, what: Value) -> Value {
+        let mut scenario = json!({
             "action": env!("CARGO_MANIFEST_DIR"), "workspace": self.workspace(), "cache": self.fx.dir.path().join("cache"),
-            "inputs": all, "env": {},
             "github": {
                 "token": token, "api_url": self.fx.sim.url(), "event_name": event, "repository": "acme/repo-0001",
                 "ref": if event == "pull_request" { "refs/pull/1/merge" } else { "refs/heads/main" },
                 "event": all_of_event,
             },
         });
+        scenario.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
         let file = self.fx.dir.path().join("scenario.json");
         std::fs::write(&file, scenario.to_string()).unwrap();
         // Imports are found beside the packages; tests that run at the same time share the copy.
@@ -235,24 +252,30 @@ fn inline_queries_and_bad_inputs() {
 #[test]
 fn the_interface_is_as_documented_and_pinned() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let action = std::fs::read_to_string(root.join("action.yml")).unwrap();
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
-    let named = |section: &str, until: &str| -> Vec<String> {
-        let text = action.split(&format!("\n{section}:\n")).nth(1).unwrap().split(until).next().unwrap();
-        let is_name = |line: &&str| line.starts_with("  ") && !line.starts_with("   ") && line.ends_with(':');
-        text.lines().filter(is_name).map(|line| line.trim().trim_end_matches(':').to_owned()).collect()
-    };
-    let names = [named("inputs", "\noutputs:"), named("outputs", "\nruns:")].concat();
-    assert!(names.len() > 20);
-    for name in names {
-        assert!(readme.contains(&format!("| `{name}` |")), "README does not explain `{name}`");
-    }
-    for line in action.lines() {
-        if let Some((_, used)) = line.split_once("uses: ") {
-            let commit = used.split('@').nth(1).unwrap().split(' ').next().unwrap();
-            assert!(commit.len() == 40 && line.contains("# v"), "not pinned: {line}");
+    let operations = std::fs::read_to_string(root.join("docs/proxy.md")).unwrap();
+    for (file, told, least) in
+        [("action.yml", &readme, 20), ("proxy/action.yml", &operations, 10), ("proxy/stop/action.yml", &operations, 3)]
+    {
+        let action = std::fs::read_to_string(root.join(file)).unwrap();
+        let named = |section: &str, until: &str| -> Vec<String> {
+            let Some(text) = action.split(&format!("\n{section}:\n")).nth(1) else { return Vec::new() };
+            let text = text.split(until).next().unwrap();
+            let is_name = |line: &&str| line.starts_with("  ") && !line.starts_with("   ") && line.ends_with(':');
+            text.lines().filter(is_name).map(|line| line.trim().trim_end_matches(':').to_owned()).collect()
+        };
+        let names = [named("inputs", "\noutputs:"), named("outputs", "\nruns:")].concat();
+        assert!(names.len() > least, "{file}: {names:?}");
+        for name in names {
+            assert!(told.contains(&format!("| `{name}` |")), "`{name}` of {file} is not explained");
         }
-        assert!(!(line.contains("run:") && line.contains("${{")), "an expression in a script: {line}");
+        for line in action.lines() {
+            if let Some((_, used)) = line.split_once("uses: ") {
+                let commit = used.split('@').nth(1).unwrap().split(' ').next().unwrap();
+                assert!(commit.len() == 40 && line.contains("# v"), "not pinned: {line}");
+            }
+            assert!(!(line.contains("run:") && line.contains("${{")), "an expression in a script: {line}");
+        }
     }
 }
 
@@ -274,4 +297,108 @@ fn a_reader_after_a_warmer_sends_nothing() {
     runner.clean();
     let again = runner.run("ghs_job3", "schedule", json!({ "mode": "warm" }));
     assert_eq!((&again["failed"], runner.fx.sim.take_counts().1), (&json!(false), 0));
+}
+
+/// A job whose steps go through the proxy: gh by its socket, octokit by its address.
+fn proxied() -> Value {
+    let octokit = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/octokit.mjs");
+    let mut steps = vec![
+        json!({ "name": "proxy", "id": "proxy", "uses": "./proxy", "with": { "binary": BINARY } }),
+        json!({ "name": "gh", "run": "gh issue list -R acme/repo-0005 && gh api repos/acme/repo-0001/releases --jq length",
+                "env": { "GH_TOKEN": "${{ github.token }}" } }),
+        json!({ "name": "octokit", "run": format!("node {octokit} ${{{{ steps.proxy.outputs.api-url }}}} ${{{{ github.token }}}}") }),
+    ];
+    steps.push(json!({ "name": "stop", "id": "stop", "if": "always()", "uses": "./proxy/stop" }));
+    steps.push(json!({ "name": "say", "if": "always()",
+        "run": "echo requests=${{ steps.stop.outputs.requests }} changed=${{ steps.stop.outputs.changed }}" }));
+    json!(steps)
+}
+
+fn step<'a>(done: &'a Value, name: &str) -> &'a Value {
+    let steps = done["steps"].as_array().unwrap();
+    steps.iter().find(|step| step["name"] == name).unwrap_or_else(|| panic!("no step {name}: {done}"))
+}
+
+#[cfg(unix)]
+#[test]
+fn steps_of_a_job_go_through_the_proxy_and_the_next_job_asks_nothing() {
+    let Some(runner) = Runner::of(6) else { return };
+    if !crate::serve::has("gh") {
+        return eprintln!("SKIPPED: gh is not installed");
+    }
+    let steps = proxied();
+    let cold = runner.job("ghs_job1", "push", &steps);
+    assert_eq!(cold["failed"], false, "{cold}");
+    let sent = runner.fx.sim.take_counts().0;
+    let said = |done: &Value| step(done, "say")["stdout"].as_str().unwrap().trim().to_owned();
+    assert_eq!(said(&cold), format!("requests={sent} changed=true"));
+    assert!(step(&cold, "gh")["stdout"].as_str().unwrap().contains("OPEN"), "{cold}");
+    assert!(cold["summary"].as_str().unwrap().starts_with("### octocache proxy: "), "{}", cold["summary"]);
+    assert_eq!(runner.saved(), 1);
+    // Another machine, another token of the same repository.
+    runner.clean();
+    // A push would outdate what documents show.
+    let warm = runner.job("ghs_job2", "schedule", &steps);
+    assert_eq!(warm["failed"], false, "{warm}");
+    let again: Vec<String> = runner.fx.sim.log().iter().map(|logged| logged.target.clone()).collect();
+    assert_eq!(step(&warm, "octokit")["stdout"], step(&cold, "octokit")["stdout"]);
+    assert_eq!(step(&warm, "gh")["stdout"], step(&cold, "gh")["stdout"]);
+    // What shows who asks is asked as oneself; nothing else is asked at all.
+    assert!(again.is_empty(), "{again:?}");
+    // A pull request reads, and saves nothing; nor does what another token saw get into a bundle.
+    runner.clean();
+    let pull = runner.job("ghs_job3", "pull_request", &steps);
+    assert_eq!((&pull["failed"], runner.saved()), (&json!(false), 1), "{pull}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_other_tokens_see_stays_out_of_the_bundle() {
+    let Some(runner) = Runner::of(2) else { return };
+    runner.fx.sim.token("ghp_SomebodyElsesSomebodyElsesSomebodyEls", "user:else");
+    let other = json!({ "name": "other", "run": "curl -sSf -o /dev/null -H 'Authorization: Bearer ghp_SomebodyElsesSomebodyElsesSomebodyEls' ${{ steps.proxy.outputs.api-url }}/repos/acme/repo-0001" });
+    let own = json!({ "name": "own", "run": "curl -sSf -o /dev/null -H 'Authorization: Bearer ${{ github.token }}' ${{ steps.proxy.outputs.api-url }}/repos/acme/repo-0000" });
+    let start =
+        json!({ "name": "proxy", "id": "proxy", "uses": "./proxy", "with": { "binary": BINARY, "gh": "false" } });
+    let stop = json!({ "name": "stop", "id": "stop", "if": "always()", "uses": "./proxy/stop" });
+    let done = runner.job("ghs_job1", "push", &json!([start, other, own, stop]));
+    assert_eq!((&done["failed"], runner.saved()), (&json!(false), 1), "{done}");
+    let listed = Command::new(BINARY)
+        .args(["bundle", "list", "--json"])
+        .arg(runner.workspace().join(".cache/github/bundle.tar.zst"))
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("/repos/acme/repo-0000") && !listed.contains("/repos/acme/repo-0001"), "{listed}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_proxy_that_fails_says_why_and_one_that_is_not_there_fails_nothing() {
+    let Some(runner) = Runner::of(1) else { return };
+    let start = |id: &str, with: Value| {
+        let mut all = json!({ "binary": BINARY, "gh": "false" });
+        all.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
+        json!({ "name": id, "id": id, "uses": "./proxy", "with": all })
+    };
+    let stop = json!({ "name": "stop", "id": "stop", "if": "always()", "uses": "./proxy/stop" });
+    // Nothing to end.
+    let done = runner.job("ghs_job1", "push", &json!([stop]));
+    assert_eq!((&done["failed"], runner.saved()), (&json!(false), 0), "{done}");
+    // It ends at once, and its log says why.
+    runner.plan("clases: {}\nqueries: { a: { get: /x } }\n");
+    let done = runner.job("ghs_job1", "push", &json!([start("proxy", json!({})), stop]));
+    assert_eq!(done["failed"], true);
+    let said = step(&done, "Start the proxy")["stdout"].as_str().unwrap();
+    assert!(said.contains("::error") && said.contains("did you mean `classes`"), "{said}");
+    std::fs::remove_file(runner.workspace().join(".github/octocache.yml")).unwrap();
+    // Two at once are one too many.
+    let done = runner.job("ghs_job1", "push", &json!([start("one", json!({})), start("two", json!({})), stop]));
+    assert!(done["steps"].to_string().contains("a proxy runs already"), "{done}");
+    // One that was killed: said, and the job goes on.
+    let kill = json!({ "name": "kill", "run": "kill -9 $(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' $RUNNER_TEMP/octocache-proxy/ready.json); sleep 0.2" });
+    let done = runner.job("ghs_job1", "push", &json!([start("one", json!({})), kill, stop]));
+    assert_eq!(done["failed"], false, "{done}");
+    let said = step(&done, "End the proxy")["stdout"].as_str().unwrap();
+    assert!(said.contains("::error") && said.contains("had ended before"), "{said}");
 }

@@ -81,6 +81,9 @@ pub(crate) struct ServeArgs {
     /// End after so long without a request [default: never]
     #[arg(long, value_name = "DURATION", env = "OCTOCACHE_EXIT_WHEN_IDLE", help_heading = "Bounds")]
     pub(crate) exit_when_idle: Option<Span>,
+    /// Write where it listens into this file, as JSON, once it does; end when somebody removes it
+    #[arg(long, value_name = "FILE", env = "OCTOCACHE_READY_FILE", help_heading = "Bounds")]
+    pub(crate) ready_file: Option<PathBuf>,
     /// Threads that serve [default: one per core]
     #[arg(long, value_name = "N", env = "OCTOCACHE_WORKERS", help_heading = "Bounds")]
     pub(crate) workers: Option<usize>,
