@@ -15,6 +15,7 @@
 mod corpus;
 #[path = "../tests/harness.rs"]
 mod harness;
+mod operate;
 mod table;
 
 use std::fmt::Write as _;
@@ -48,11 +49,17 @@ fn main() {
     let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|one| one == part);
     if is_wanted("process") {
         in_process(&mut table);
+        operate::in_process(&mut table);
     }
     if ["nginx", "wrk", "taskset"].iter().all(|tool| has(tool)) {
         let field = Field::new();
-        let parts: [(&str, Part); 4] =
-            [("hits", against_nginx), ("misses", misses), ("revalidation", revalidation), ("crowd", crowd)];
+        let parts: [(&str, Part); 5] = [
+            ("hits", against_nginx),
+            ("misses", misses),
+            ("revalidation", revalidation),
+            ("operate", operate::measure),
+            ("crowd", crowd),
+        ];
         for (_, measure) in parts.iter().filter(|(part, _)| is_wanted(part)) {
             measure(&mut table, &field);
         }
@@ -151,6 +158,7 @@ impl Field {
         );
         let github = format!(
             "{common} pid {at}/up.pid; http {{ {http} server {{ listen 127.0.0.1:{upstream} backlog=8192; root {at}/www; default_type application/json; \
+             location /repos/big/ {{ return 200 '[1]'; }} \
              location / {{ add_header Vary 'Accept, Authorization, Cookie, X-GitHub-OTP'; add_header Cache-Control 'private, max-age=60, s-maxage=60'; }} }} }}"
         );
         // The strongest that a user could write; see docs/migration.md.

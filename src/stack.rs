@@ -4,8 +4,8 @@
 //! know: freshness, upstream.
 //!
 //! ```text
-//! <dir>/ .gitignore CACHEDIR.TAG lock cutoffs.json used.log fresh.log stats.log partitions.log
-//!        bundle.tar.zst   partial/ files being written   turns/ locks   v1/ loose entries
+//! <dir>/ .gitignore CACHEDIR.TAG lock cutoffs.lock cutoffs.json used.log fresh.log stats.log
+//!        partitions.log bundle.tar.zst   partial/ files being written   turns/ locks   v1/ loose entries
 //! ```
 
 mod clean;
@@ -281,7 +281,16 @@ impl Stack {
     /// The store's advisory lock, for whoever rewrites what others share. The kernel releases it
     /// when its holder dies.
     fn lock(&self, wait: Wait) -> Result<Option<File>> {
-        let path = self.dir.join("lock");
+        self.lock_by("lock", wait)
+    }
+
+    /// The lock of the invalidations alone: they do not wait for a pack, which may take seconds.
+    fn lock_cutoffs(&self) -> Result<Option<File>> {
+        self.lock_by("cutoffs.lock", Wait::Yes)
+    }
+
+    fn lock_by(&self, name: &str, wait: Wait) -> Result<Option<File>> {
+        let path = self.dir.join(name);
         let file = files::open_lock(&path).map_err(|cause| Error::io("open", &path, cause))?;
         let locked = match wait {
             Wait::Yes => file.lock().map(|()| true),

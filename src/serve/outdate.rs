@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::Door;
 use super::identities::Identity;
@@ -15,6 +16,7 @@ use super::webhook::Delivery;
 use crate::cache::Ask;
 use crate::cutoff::{Cutoff, CutoffMode, Cutoffs};
 use crate::request::Request;
+use crate::stack::{Cleaned, Saved};
 use crate::tag::Scope;
 
 /// Deliveries that one note covers at most.
@@ -22,6 +24,12 @@ const MAX_AT_ONCE: usize = 5_000;
 
 /// After a note that failed.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often removing bodies is tried while somebody else saves the bundle.
+const MAX_REMOVALS: u32 = 60;
+
+/// At the end, removals may take so long.
+const LAST_REMOVALS: Duration = Duration::from_secs(5);
 
 /// When what was outdated is fetched again, in seconds after the delivery: at once, and again whenever
 /// GitHub's own lag may have ended (`cutoff`).
@@ -48,12 +56,14 @@ pub(super) async fn run(
 ) {
     let refetching = Arc::new(Semaphore::new(MAX_REFETCHING));
     let mut batch = Vec::new();
+    // Beside the notes, which do not wait for them; ended with us.
+    let mut removals = JoinSet::new();
     loop {
         tokio::select! {
             biased;
             count = deliveries.recv_many(&mut batch, MAX_AT_ONCE) => {
                 if count == 0 {
-                    return;
+                    break;
                 }
             }
             // What has come is noted before the end.
@@ -68,13 +78,22 @@ pub(super) async fn run(
         }
         let cutoffs: Arc<Vec<Cutoff>> = Arc::new(merged.iter().cloned().collect());
         while !noted(&door, cutoffs.clone()).await {
+            // Nobody may wait for a disk that never comes back.
+            if deliveries.is_closed() {
+                tracing::error!(deliveries = batch.len(), "what deliveries outdate is lost; clear the store");
+                break;
+            }
             tokio::time::sleep(PAUSE).await;
         }
         if let Some(webhook) = &door.webhook {
             batch.drain(..).for_each(|delivery| webhook.applied(delivery.id));
         }
         batch.clear();
-        remove_bodies(&door, &cutoffs).await;
+        while removals.try_join_next().is_some() {}
+        if cutoffs.iter().any(|cutoff| cutoff.mode == CutoffMode::Gone) {
+            let removing = (door.clone(), cutoffs.clone());
+            removals.spawn(async move { remove_bodies(&removing.0, &removing.1).await });
+        }
         if refetch && let Ok(place) = refetching.clone().try_acquire_owned() {
             let door = door.clone();
             tokio::spawn(async move {
@@ -83,6 +102,8 @@ pub(super) async fn run(
             });
         }
     }
+    // What is not removed by then is dropped by the next pack; it answers nothing any more.
+    let _in_time = tokio::time::timeout(LAST_REMOVALS, async { while removals.join_next().await.is_some() {} }).await;
 }
 
 /// On another thread: it waits for the disk.
@@ -106,20 +127,27 @@ async fn noted(door: &Arc<Door>, cutoffs: Arc<Vec<Cutoff>>) -> bool {
 async fn remove_bodies(door: &Arc<Door>, cutoffs: &[Cutoff]) {
     let gone = cutoffs.iter().filter(|cutoff| cutoff.mode == CutoffMode::Gone);
     let scopes: Vec<Scope> = gone.map(|cutoff| cutoff.scope.clone()).collect();
-    if scopes.is_empty() {
-        return;
-    }
     let stack = door.identities.common().stack.clone();
-    let removed = tokio::task::spawn_blocking(move || {
-        for scope in scopes {
-            match stack.clear(&scope) {
-                Ok(cleaned) => tracing::info!(%scope, removed = cleaned.removed, "removed what must be gone"),
-                Err(error) => tracing::warn!(%scope, %error, "not removed from disk; it answers nothing any more"),
+    for scope in scopes {
+        for _ in 0..MAX_REMOVALS {
+            let (stack, of) = (stack.clone(), scope.clone());
+            match tokio::task::spawn_blocking(move || stack.clear(&of)).await {
+                // Somebody saves the bundle, with it in there.
+                Ok(Ok(Cleaned { bundle: Some(Saved::Busy), .. })) => tokio::time::sleep(PAUSE).await,
+                Ok(Ok(cleaned)) => {
+                    tracing::info!(%scope, removed = cleaned.removed, "removed what must be gone");
+                    break;
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%scope, %error, "not removed from disk; it answers nothing any more");
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%scope, %error, "removing ended early; it answers nothing any more");
+                    break;
+                }
             }
         }
-    });
-    if removed.await.is_err() {
-        tracing::warn!("removing what must be gone ended early; it answers nothing any more");
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use super::{Stack, Wait, lock};
+use super::{Stack, lock};
 use crate::cutoff::{Cutoff, Cutoffs};
 use crate::error::Result;
 use crate::files::{self, Durability, Stamp};
@@ -32,7 +32,7 @@ impl Stack {
     /// Adds invalidations, durably: their loss would give wrong answers.
     pub fn invalidate(&self, new: &[Cutoff]) -> Result<()> {
         self.prepare()?;
-        let _lock = self.lock(Wait::Yes)?;
+        let _lock = self.lock_cutoffs()?;
         // Another process may have added some since we looked.
         let mut all = self.read_cutoffs();
         for cutoff in new {

@@ -98,10 +98,8 @@ fn metrics(server: &Server) -> std::collections::BTreeMap<String, u64> {
     assert_eq!(status, 200);
     let text = String::from_utf8(text).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines
-        .map(|line| line.rsplit_once(' ').unwrap())
-        .map(|(name, value)| (name.into(), value.parse().unwrap()))
-        .collect()
+    let pairs = lines.map(|line| line.rsplit_once(' ').unwrap());
+    pairs.map(|(name, value)| (name.to_owned(), value.parse::<f64>().unwrap() as u64)).collect()
 }
 
 /// Tries until it is so, for a while; what takes longer has failed.
