@@ -60,6 +60,7 @@ pub(super) fn measure(table: &mut Table, field: &Field) {
     assert!(held >= 99_000, "{held} entries held");
     numbers(table, field, port);
     deliveries(table, port);
+    page(table, port);
     field.stop(pid);
 }
 
@@ -143,6 +144,26 @@ fn deliveries(table: &mut Table, port: u16) {
     }
     table.at_most("a delivery answered", middle(answered), 100.0, "ms");
     table.at_most("from a delivery until what it touches is outdated", middle(outdated), 50.0, "ms");
+}
+
+/// The dashboard in a browser, where there is one.
+fn page(table: &mut Table, port: u16) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let modules = root.join("target/node/node_modules");
+    let chromium = std::path::Path::new("/usr/bin/chromium");
+    if !chromium.exists() || !modules.join("puppeteer-core").exists() {
+        assert!(std::env::var_os("CI").is_none(), "scripts/test installs chromium and puppeteer-core");
+        return Table::note("chromium or puppeteer-core is missing: the page is not measured");
+    }
+    let output = std::process::Command::new("node")
+        .arg(root.join("tests/clients/paint.mjs"))
+        .args([&modules, chromium])
+        .arg(format!("http://127.0.0.1:{port}"))
+        .output()
+        .unwrap();
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    table.at_most("the page, all of it", seen["bytes"].as_f64().unwrap() / 1_024.0, 60.0, "KiB");
+    table.at_most("until it is painted, 100,000 entries held", seen["paint"].as_f64().unwrap(), 300.0, "ms");
 }
 
 fn is_hit(client: &mut Client, path: &str) -> bool {

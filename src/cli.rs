@@ -95,6 +95,7 @@ fn dispatch(args: Args) -> Result<Exit> {
         quiet: args.quiet,
         verbose: args.verbose,
         color: args.color,
+        log_is_json: args.log_format == LogFormat::Json,
         clock: Clock::System,
     };
     match args.command {
@@ -123,6 +124,8 @@ pub(crate) struct Context {
     quiet: bool,
     verbose: u8,
     color: args::Color,
+    /// Whether machines read standard error.
+    log_is_json: bool,
     clock: Clock,
 }
 

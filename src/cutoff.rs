@@ -6,7 +6,7 @@
 //!
 //! A time that lies ahead is a suspicion: GitHub announces a change before all of its answers show
 //! it, so a 304 of the next minute proves little. Until then, what the scope covers counts as fresh
-//! from one look to the next ([`LOOKS_SECS`]), and is looked at for good when the time has come.
+//! from one look to the next (`LOOKS_SECS`), and is looked at for good when the time has come.
 
 use std::collections::BTreeMap;
 

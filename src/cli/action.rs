@@ -207,6 +207,11 @@ impl Step<'_> {
     }
 }
 
+/// What the runner reads, or people in the step's log.
+fn announce(line: &str) {
+    println!("{line}");
+}
+
 /// An error where people look for it: at the run, not only in the step's log.
 fn say(error: &Error) {
     println!("{}", annotation("error", "octocache", &redact::mask_text(&error.to_string())));

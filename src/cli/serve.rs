@@ -198,12 +198,15 @@ async fn run(context: &Context, config: &Config, args: &ServeArgs, settings: Set
     if let Some(address) = args.webhook_listen {
         listeners.push((Listener::tcp(address).await?, Entrance::Deliveries));
     }
-    if !context.quiet {
-        for (listener, entrance) in &listeners {
-            print::note(&match entrance {
-                Entrance::All => format!("serving {} at {}", config.api.origin(), listener.address()),
-                Entrance::Deliveries => format!("taking deliveries at {}/webhook", listener.address()),
-            });
+    for (listener, entrance) in &listeners {
+        let text = match entrance {
+            Entrance::All => format!("serving {} at {}", config.api.origin(), listener.address()),
+            Entrance::Deliveries => format!("taking deliveries at {}/webhook", listener.address()),
+        };
+        if context.log_is_json {
+            tracing::info!("{text}");
+        } else if !context.quiet {
+            print::note(&text);
         }
     }
     let ready = args.ready_file.as_deref().map(|path| Ready::say(path, &listeners)).transpose()?;

@@ -118,7 +118,7 @@ impl Door {
                 state.at = self.identities.common().clock.now();
                 state.error = None;
                 state.taken += 1;
-                tracing::warn!("the configuration was read again and is in force");
+                tracing::info!("the configuration was read again and is in force");
             }
             Err(error) => {
                 tracing::error!(%error, "the new configuration is not sound; the old one stays in force");

@@ -507,7 +507,17 @@ fn health_needs_no_secret_and_everything_else_does() {
     assert_eq!(server.curl("/metrics", &["-H", "Origin: https://evil.example"]).status, 403);
     assert_eq!(server.curl("/_octocache/nope", &["-H", "X-Octocache-Secret: a secret of sixteen bytes"]).status, 404);
     assert!(server.sim.log().is_empty());
+    // Somebody who looks does not keep the server from ending.
+    let mut watcher = Command::new("curl")
+        .args(["-sN", "-u", "me:a secret of sixteen bytes", &format!("{}/_octocache/events", server.tcp)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    watcher.stdout.take().unwrap().read_exact(&mut [0; 64]).unwrap();
+    let told = Instant::now();
     assert!(server.stop().success());
+    assert!(told.elapsed() < Duration::from_secs(5), "it took {:?} to end", told.elapsed());
+    assert!(watcher.wait().unwrap().success(), "the stream ends as it should");
 }
 
 #[test]
@@ -542,7 +552,7 @@ fn another_configuration_takes_effect_and_a_bad_one_does_not() {
         |ttl: &str| format!("version: 1\nclasses: {{ repo: {ttl} }}\nqueries: {{ one: {{ get: /users/octocat }} }}\n");
     write(&plan, &with_ttl("10m"));
     write(&secret, "the first secret of all");
-    let server = Server::start(&["--plan", plan.to_str().unwrap(), "--secret-file", secret.to_str().unwrap()]);
+    let server = Server::start(&["-v", "--plan", plan.to_str().unwrap(), "--secret-file", secret.to_str().unwrap()]);
     let get = |secret: &str| server.curl("/repos/acme/repo-0001", &["-H", &format!("X-Octocache-Secret: {secret}")]);
     assert_eq!(get("the first secret of all").status, 200);
     // A connection that is open stays open.

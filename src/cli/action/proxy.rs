@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::super::serve::lock_of;
-use super::{Step, block_on, event};
+use super::{Step, announce, block_on, event};
 use crate::actions::{annotation, key_prefix};
 use crate::cli::{Exit, request_config};
 use crate::config::{Config, Flags};
@@ -115,7 +115,7 @@ impl Step<'_> {
         let (store, config) = (self.store_dir()?.to_owned(), self.proxy_config()?);
         let cache = config.cache(None, &self.context.clock);
         event::outdate(&self.environment, &cache).unwrap_or_else(|error| {
-            println!("{}", annotation("warning", "octocache", &format!("the event outdates nothing: {error}")));
+            announce(&annotation("warning", "octocache", &format!("the event outdates nothing: {error}")));
         });
         let started = Started {
             before: Stats::read(&store),
@@ -142,11 +142,8 @@ impl Step<'_> {
             let is_tcp = address.starts_with("http://");
             *(if is_tcp { &mut tcp } else { &mut socket }) = address;
         }
-        println!(
-            "octocache serves {} at {tcp}{}",
-            config.api.origin(),
-            if socket.is_empty() { "" } else { " and at a socket for gh" }
-        );
+        let beside = if socket.is_empty() { "" } else { " and at a socket for gh" };
+        announce(&format!("octocache serves {} at {tcp}{beside}", config.api.origin()));
         self.commands.set_outputs(&[("api-url", tcp), ("socket", socket.clone())])?;
         #[cfg(unix)]
         if self.environment.is_true("INPUT_GH") && !socket.is_empty() {
@@ -220,7 +217,7 @@ impl Step<'_> {
     pub(super) fn stop(&self) -> Result<Exit> {
         let place = self.place()?;
         let Some(started) = place.read::<Started>("started.json")? else {
-            println!("{}", annotation("warning", "octocache", "there is no proxy to end"));
+            announce(&annotation("warning", "octocache", "there is no proxy to end"));
             return Ok(Exit::Done);
         };
         let ready = place.file("ready.json");
@@ -228,21 +225,21 @@ impl Step<'_> {
         let _not_there = fs::remove_file(&ready);
         if !was_serving {
             let text = format!("the proxy had ended before it was told to\n{}", place.log());
-            println!("{}", annotation("error", "octocache", &text));
+            announce(&annotation("error", "octocache", &text));
         } else if !block_on(ended(&place))?? {
             let text = format!("the proxy does not end\n{}", place.log());
-            println!("{}", annotation("error", "octocache", &text));
+            announce(&annotation("error", "octocache", &text));
         }
         let _done_with = fs::remove_file(place.file("started.json"));
         let stack = Stack::new(&started.store, self.context.clock.clone());
         let narrow = Narrow { partition: Some(started.partition), ..Narrow::default() };
         let saved = stack.pack(&narrow, false).unwrap_or_else(|error| {
-            println!("{}", annotation("warning", "octocache", &format!("the bundle is not saved: {error}")));
+            announce(&annotation("warning", "octocache", &format!("the bundle is not saved: {error}")));
             Saved::Unchanged
         });
         let key = self.save_key(&started.prefix, &saved, &stack)?;
         let counts = Stats::read(&started.store).since(&started.before);
-        println!("{}", in_a_line(&counts));
+        announce(&in_a_line(&counts));
         if started.summary {
             self.commands.add_summary(&format!("### octocache proxy: {}\n", in_a_line(&counts)))?;
         }
