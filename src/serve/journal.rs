@@ -20,6 +20,9 @@ const MAX_ENDPOINTS: usize = 100;
 /// Of hits, one in so many is counted for the busiest endpoints, as so many, while nobody looks.
 const SAMPLE: u64 = 64;
 
+/// So many are counted each, to begin with.
+const ALL_OF_THE_FIRST: u64 = 10 * SAMPLE;
+
 /// The longest text of a target that is kept.
 const MAX_TARGET_BYTES: usize = 300;
 
@@ -76,8 +79,10 @@ impl Weight {
 impl Journal {
     /// Whether a hit is to be written down; the hot path asks this alone.
     pub(super) fn weight_of_hit(&self) -> Option<Weight> {
-        let sampled = self.hits.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE);
-        if self.watchers.load(Ordering::Relaxed) > 0 {
+        let before = self.hits.fetch_add(1, Ordering::Relaxed);
+        let sampled = before.is_multiple_of(SAMPLE);
+        // The first ones are counted each, too: small numbers should be right.
+        if before < ALL_OF_THE_FIRST || self.watchers.load(Ordering::Relaxed) > 0 {
             return Some(Weight { stands_for: 1, sampled });
         }
         sampled.then_some(Weight { stands_for: SAMPLE, sampled })
@@ -181,6 +186,8 @@ mod tests {
         assert_eq!(noted, 640);
         let weight = |stands_for, sampled| Some(Weight { stands_for, sampled });
         assert_eq!((journal.weight_of_hit(), journal.weight_of_hit()), (weight(SAMPLE, true), None));
+        let sampled = (0..640).filter_map(|_| journal.weight_of_hit()).filter(|weight| weight.sampled).count();
+        assert_eq!(sampled, 10);
         journal.watched();
         assert_eq!((journal.weight_of_hit(), journal.weight_of_hit()), (weight(1, false), weight(1, false)));
         journal.unwatched();

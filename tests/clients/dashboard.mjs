@@ -18,18 +18,16 @@ try {
   page.on('console', (message) => message.type() === 'error' && seen.errors.push(message.text()));
   page.on('dialog', async (dialog) => { seen.errors.push(`a dialog: ${dialog.message()}`); await dialog.dismiss(); });
   page.on('request', (request) => seen.requests.push(request.url()));
-  page.on('response', async (response) => {
-    if (!response.url().endsWith('/events')) seen.bytes += (await response.buffer().catch(() => Buffer.alloc(0))).length;
-  });
   await page.setViewport({ width: 1280, height: 900 });
   // Once to start the browser's machinery, then as somebody sees it.
   await page.goto(`${address}/_octocache/`, { waitUntil: 'load' });
   seen.requests.length = 0;
-  seen.bytes = 0;
   await page.goto(`${address}/_octocache/`, { waitUntil: 'load' });
   const text = (id) => page.$eval(`#${id}`, (element) => element.textContent);
   await page.waitForFunction(() => document.getElementById('link').textContent === 'live' && document.getElementById('saved').textContent !== '–');
   seen.paint = await page.evaluate(() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime);
+  seen.bytes = await page.evaluate(() => [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
+    .filter((entry) => !entry.name.endsWith('/events')).reduce((sum, entry) => sum + entry.decodedBodySize, 0));
   seen.before = { saved: await text('saved'), sent: await text('sent'), charged: await text('charged') };
   seen.limits = await text('limits');
   seen.busiest = await text('busiest');

@@ -12,14 +12,12 @@ let bytes = 0;
 try {
   const page = await browser.newPage();
   await page.setCacheEnabled(false);
-  page.on('response', async (response) => {
-    if (!response.url().endsWith('/events')) bytes += (await response.buffer().catch(() => Buffer.alloc(0))).length;
-  });
   for (let round = 0; round < 8; round += 1) {
-    bytes = 0;
     await page.goto(`${address}/_octocache/`, { waitUntil: 'load' });
     await page.waitForFunction(() => document.getElementById('saved').textContent !== '–');
     paints.push(await page.evaluate(() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime));
+    bytes = await page.evaluate(() => [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
+      .filter((entry) => !entry.name.endsWith('/events')).reduce((sum, entry) => sum + entry.decodedBodySize, 0));
   }
 } finally {
   await browser.close();
