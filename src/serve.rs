@@ -28,7 +28,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
-use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -42,8 +41,8 @@ pub use identities::Common;
 use identities::Identities;
 use journal::Journal;
 pub use listener::{Entrance, Listener, Listeners};
-pub use reload::{Live, Reload};
-use reload::{Loaded, State};
+use reload::State;
+pub use reload::{Live, Reload, Secret};
 use status::History;
 pub use upkeep::Room;
 pub use webhook::Keys;
@@ -85,7 +84,7 @@ pub struct Settings {
 pub(crate) struct Door {
     hosts: Hosts,
     identities: Identities,
-    live: ArcSwap<Loaded>,
+    live: ArcSwap<Live>,
     reload: Option<Reload>,
     state: Mutex<State>,
     reload_wanted: AtomicBool,
@@ -120,16 +119,17 @@ struct Counters {
 
 impl Door {
     /// What may change while it is served.
-    fn live(&self) -> arc_swap::Guard<Arc<Loaded>> {
+    fn live(&self) -> arc_swap::Guard<Arc<Live>> {
         self.live.load()
     }
 
     /// Whether the secret was shown, if there is one; `page`: one of our own, to which it may be shown as
     /// a password.
     fn may_enter(&self, headers: &HeaderMap, page: bool) -> bool {
-        let Some(secret) = self.live().secret else { return true };
+        let live = self.live();
+        let Some(secret) = &live.secret else { return true };
         // Comparing digests tells nothing by the time it takes.
-        let is_it = |shown: &[u8]| <[u8; 32]>::from(Sha256::digest(shown)) == secret;
+        let is_it = |shown: &[u8]| Secret::of(shown) == *secret;
         headers.get("x-octocache-secret").is_some_and(|shown| is_it(shown.as_bytes()))
             || (page && own::password(headers).is_some_and(|shown| is_it(&shown)))
     }
@@ -182,7 +182,7 @@ pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<
     let door = Arc::new(Door {
         hosts,
         identities: Identities::new(common, settings.wire),
-        live: ArcSwap::from_pointee(Loaded::of(live)),
+        live: ArcSwap::from_pointee(live),
         state: Mutex::new(State::new(started_at, reload.as_ref())),
         reload,
         reload_wanted: AtomicBool::new(false),

@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::files::{self, Durability};
 use crate::plan::Plan;
 use crate::schedule::Schedule;
-use crate::serve::{self, Entrance, Hosts, Keys, Listener, Listeners, Live, Reload, Room, Settings};
+use crate::serve::{self, Entrance, Hosts, Keys, Listener, Listeners, Live, Reload, Room, Secret, Settings};
 use crate::stack::Stack;
 use crate::stats::Ticks;
 
@@ -163,12 +163,12 @@ fn text(path: &Path) -> Result<String> {
     Ok(String::from_utf8(bytes.to_vec()).unwrap_or_default())
 }
 
-fn secret(path: &Path) -> Result<String> {
+fn secret(path: &Path) -> Result<Secret> {
     let text = text(path)?.trim().to_owned();
     if text.len() < 16 {
         return Err(Error::usage(format!("the secret in {} is shorter than 16 bytes", path.display())));
     }
-    Ok(text)
+    Ok(Secret::of(text.as_bytes()))
 }
 
 fn webhook_keys(path: &Path) -> Result<Keys> {

@@ -18,6 +18,23 @@ use crate::error::Result;
 use crate::files::Stamp;
 use crate::policy::TtlTable;
 
+/// What clients must show; only its digest is held, and it cannot be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// From its text.
+    pub fn of(text: &[u8]) -> Self {
+        Self(Sha256::digest(text).into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
 /// What may change while it is served.
 #[derive(Debug)]
 pub struct Live {
@@ -26,7 +43,7 @@ pub struct Live {
     /// Parts of the `User-Agent` of clients for which addresses in bodies lead back, too.
     pub rewrite_bodies: Vec<String>,
     /// What a client must show in `X-Octocache-Secret`, if anything.
-    pub secret: Option<String>,
+    pub secret: Option<Secret>,
     /// What deliveries are signed with; there is no door for them without.
     pub webhook_keys: Option<Keys>,
     /// How much the store may hold.
@@ -47,24 +64,6 @@ pub struct Reload {
 impl fmt::Debug for Reload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reload").field("files", &self.files).finish_non_exhaustive()
-    }
-}
-
-/// [`Live`] as it is used; of the secret there is only the digest.
-#[derive(Debug)]
-pub(super) struct Loaded {
-    pub(super) ask: Ask,
-    pub(super) rewrite_bodies: Vec<String>,
-    pub(super) secret: Option<[u8; 32]>,
-    pub(super) webhook_keys: Option<Keys>,
-    pub(super) room: Room,
-}
-
-impl Loaded {
-    pub(super) fn of(live: Live) -> Self {
-        let Live { ask, rewrite_bodies, secret, webhook_keys, room } = live;
-        let secret = secret.map(|secret| Sha256::digest(secret.as_bytes()).into());
-        Self { ask, rewrite_bodies, secret, webhook_keys, room }
     }
 }
 
@@ -113,7 +112,7 @@ impl Door {
         match read {
             // A door for deliveries is made when the server starts, or never.
             Ok((live, ttls)) => {
-                self.live.store(Arc::new(Loaded::of(live)));
+                self.live.store(Arc::new(live));
                 self.identities.common().ttls.exchange(ttls);
                 state.at = self.identities.common().clock.now();
                 state.error = None;
