@@ -11,7 +11,7 @@ use octocache::stack::Stack;
 
 use super::corpus;
 use super::table::{Table, median, ms};
-use super::{Client, Field, KEYS, TOKEN, fill, middle};
+use super::{Client, Field, KEYS, TOKEN, fill, middle, quiet};
 
 const SECRET: &str = "a secret for webhooks";
 
@@ -109,11 +109,6 @@ fn numbers(table: &mut Table, field: &Field, port: u16) {
             ended.store(true, Ordering::Relaxed);
         });
     }
-    // The machine's own stalls are many times larger than what is looked for: the quieter rounds tell.
-    let quiet = |mut all: Vec<f64>| {
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 4]
-    };
     let (without, with) = (quiet(without), quiet(with));
     Table::note(&format!("p99 of hits {without:.2} ms, while /metrics is read four times a second {with:.2} ms"));
     table.at_most("p99 while /metrics is read, of that without", with / without, 1.2, "x");

@@ -24,8 +24,14 @@ use crate::event::{self, MAX_PAYLOAD_BYTES, Payload};
 /// GitHub gives up after ten seconds; its payload comes within this time.
 const LONGEST_DELIVERY: Duration = Duration::from_secs(8);
 
-/// Payloads that may be on their way in at once, in MiB.
-const MAX_MIB_UNDER_WAY: u32 = 64;
+/// Payloads of up to [`SMALL_BYTES`] that may be on their way in at once.
+const MAX_SMALL: usize = 64;
+
+/// Larger ones, and those that do not say; they keep no small one waiting.
+const MAX_LARGE: usize = 2;
+
+/// Nearly all are smaller.
+const SMALL_BYTES: u64 = 1 << 20;
 
 /// Deliveries that wait to be applied.
 const MAX_WAITING: usize = 20_000;
@@ -80,7 +86,8 @@ pub(super) struct Received {
 #[derive(Debug)]
 pub(super) struct Webhook {
     waiting: mpsc::Sender<Delivery>,
-    room: Semaphore,
+    small: Semaphore,
+    large: Semaphore,
     seen: Mutex<Seen>,
     pub(super) received: Received,
     /// Accepted deliveries by event; names are those that the mapping knows, and `other`.
@@ -110,9 +117,14 @@ enum Refusal {
 impl Webhook {
     pub(super) fn new() -> (Self, mpsc::Receiver<Delivery>) {
         let (waiting, deliveries) = mpsc::channel(MAX_WAITING);
-        let room = Semaphore::new(MAX_MIB_UNDER_WAY as usize);
-        let webhook =
-            Self { waiting, room, seen: Mutex::default(), received: Received::default(), by_event: Mutex::default() };
+        let webhook = Self {
+            waiting,
+            small: Semaphore::new(MAX_SMALL),
+            large: Semaphore::new(MAX_LARGE),
+            seen: Mutex::default(),
+            received: Received::default(),
+            by_event: Mutex::default(),
+        };
         (webhook, deliveries)
     }
 
@@ -211,9 +223,10 @@ impl Webhook {
         if announced.is_some_and(|bytes| bytes > MAX_PAYLOAD_BYTES as u64) {
             return Err(too_large);
         }
-        let mib = (announced.unwrap_or(MAX_PAYLOAD_BYTES as u64) >> 20) as u32 + 1;
+        let is_small = announced.is_some_and(|bytes| bytes <= SMALL_BYTES);
+        let room = if is_small { &self.small } else { &self.large };
         let whole = async {
-            let _place = self.room.acquire_many(mib).await.ok();
+            let _place = room.acquire().await.ok();
             Limited::new(body, MAX_PAYLOAD_BYTES).collect().await
         };
         match tokio::time::timeout(LONGEST_DELIVERY, whole).await {
