@@ -145,7 +145,7 @@ impl Asked<'_> {
         let theirs = self.their_validators();
         if !theirs.is_empty() && ask.mode == Mode::Default && !identity.cache.has(request) {
             let id = self.id();
-            let span = tracing::error_span!("request", %id);
+            let span = tracing::info_span!("request", %id);
             return match identity.cache.ask_with(request, &ask, theirs).instrument(span).await {
                 Ok(Said::NotModified(live)) => {
                     self.note(&id, "passed", "client-has-it", 304, 0, Weight::ONE);
@@ -169,13 +169,19 @@ impl Asked<'_> {
             return self.with_manner(identity, request, |manner| respond::answer(answer, manner));
         }
         let id = self.id();
-        let span = tracing::error_span!("request", %id);
-        match identity.cache.get_at_once(request, ask).instrument(span.clone()).await {
+        let span = tracing::info_span!("request", %id);
+        match identity.cache.get_at_once(request, ask).instrument(span).await {
             Ok(answer) => {
-                self.note_answer(&id, &answer, Weight::ONE);
+                let weight = match answer.outcome {
+                    Outcome::Revalidated => self.door.journal.weight_of_confirmed(),
+                    _ => Some(Weight::ONE),
+                };
+                if let Some(weight) = weight {
+                    self.note_answer(&id, &answer, weight);
+                }
                 self.with_manner(identity, request, |manner| respond::answer(answer, manner))
             }
-            Err(error) => span.in_scope(|| self.failed(&id, identity, request, &error)),
+            Err(error) => self.failed(&id, identity, request, &error),
         }
     }
 
@@ -225,7 +231,7 @@ impl Asked<'_> {
     }
 
     fn failed(&self, id: &str, identity: &Identity, request: &Request, error: &Error) -> Response<Body> {
-        tracing::warn!(target = %request.target(), %error, "not answered");
+        tracing::warn!(id, target = %request.target(), %error, "not answered");
         let response = respond::error(error, identity.cache.now(), identity.github.limit(request).as_ref());
         self.note(id, "failed", "", response.status().as_u16(), 0, Weight::ONE);
         self.marked(id, response)
@@ -355,16 +361,15 @@ impl Asked<'_> {
         let probe = counted.clone();
         let passing = Passing { method: self.method.clone(), url, headers, body, counted, signed };
         let id = self.id();
-        let span = tracing::error_span!("request", %id);
+        let span = tracing::info_span!("request", %id);
         self.door.counters.passed.fetch_add(1, Ordering::Relaxed);
-        match identity.github.pass(passing).instrument(span.clone()).await {
+        match identity.github.pass(passing).instrument(span).await {
             Ok(response) => {
                 self.note(&id, "passed", why, response.status().as_u16(), 0, Weight::ONE);
                 respond::passed(response, self.manner(), why)
             }
             Err(error) => {
-                let _entered = span.enter();
-                tracing::warn!(target = %self.target, %error, "not handed through");
+                tracing::warn!(id, target = %self.target, %error, "not handed through");
                 let limit = probe.and_then(|request| identity.github.limit(&request));
                 let response = respond::error(&error, identity.cache.now(), limit.as_ref());
                 self.note(&id, "failed", why, response.status().as_u16(), 0, Weight::ONE);

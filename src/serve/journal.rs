@@ -56,6 +56,7 @@ pub(super) struct Endpoint {
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     hits: AtomicU64,
+    confirmed: AtomicU64,
     watchers: AtomicU32,
     seq: AtomicU64,
     lines: Mutex<VecDeque<Line>>,
@@ -86,6 +87,15 @@ impl Journal {
             return Some(Weight { stands_for: 1, sampled });
         }
         sampled.then_some(Weight { stands_for: SAMPLE, sampled })
+    }
+
+    /// The same for an answer that GitHub confirmed: there may be as many, but not as many as hits.
+    pub(super) fn weight_of_confirmed(&self) -> Option<Weight> {
+        let before = self.confirmed.fetch_add(1, Ordering::Relaxed);
+        if before < ALL_OF_THE_FIRST || self.watchers.load(Ordering::Relaxed) > 0 {
+            return Some(Weight::ONE);
+        }
+        before.is_multiple_of(SAMPLE).then_some(Weight { stands_for: SAMPLE, sampled: true })
     }
 
     /// Writes an answer down; `stands_for` as [`Journal::weight_of_hit`] said, 1 for anything else.
@@ -192,6 +202,9 @@ mod tests {
         assert_eq!((journal.weight_of_hit(), journal.weight_of_hit()), (weight(1, false), weight(1, false)));
         journal.unwatched();
         assert_eq!(journal.weight_of_hit(), None);
+        let confirmed: u64 = (0..1_280).filter_map(|_| journal.weight_of_confirmed()).map(|one| one.stands_for).sum();
+        assert_eq!(confirmed, 1_280);
+        assert_eq!((journal.weight_of_confirmed(), journal.weight_of_confirmed()), (weight(SAMPLE, true), None));
     }
 
     #[test]
