@@ -67,7 +67,7 @@ pub struct Ask {
     /// Stale answers may stand in for so many seconds after that.
     pub stale_secs: Option<u64>,
     /// For so many seconds after its lifetime a stale answer comes at once, and whoever asked sees to
-    /// it that it is asked for behind it (RFC 5861 section 3); see [`Cache::get_at_once`].
+    /// it that it is asked for behind it (RFC 5861 section 3); see [`Cache::get_soon`].
     pub while_revalidate_secs: u64,
     /// For who looks ahead: what is fresh must stay so for longer.
     pub ahead: Option<Ahead>,
@@ -176,7 +176,11 @@ impl Cache {
     /// redirects of renamed repositories, else from the store if it is stale but within its
     /// stale-if-error window.
     pub async fn get(&self, request: &Request, ask: &Ask) -> Result<Answer> {
-        let mut answer = self.get_one(request, ask).await?;
+        let answer = self.get_one(request, ask).await?;
+        self.follow(request, ask, answer).await
+    }
+
+    async fn follow(&self, request: &Request, ask: &Ask, mut answer: Answer) -> Result<Answer> {
         let mut followed = None;
         let mut redirects = 0;
         while !ask.unfollowed && is_redirect(&answer.entry) {
@@ -208,11 +212,12 @@ impl Cache {
         Some(answer)
     }
 
-    /// The same for a resident process: what is stale for no longer than
-    /// [`Ask::while_revalidate_secs`] answers at once and is revalidated behind the answer, in a task
-    /// of its own. Many who ask meanwhile share that one revalidation.
-    pub async fn get_at_once(self: &Arc<Self>, request: &Request, ask: &Ask) -> Result<Answer> {
-        let answer = self.get(request, ask).await?;
+    /// What [`Cache::at_once`] does not have, for a resident process: what is stale for no longer than
+    /// [`Ask::while_revalidate_secs`] answers without waiting and is revalidated behind the answer, in a
+    /// task of its own. Many who ask meanwhile share that one revalidation.
+    pub async fn get_soon(self: &Arc<Self>, request: &Request, ask: &Ask) -> Result<Answer> {
+        let answer = self.look_and_ask(request, ask).await?;
+        let answer = self.follow(request, ask, answer).await?;
         if answer.outcome == Outcome::Stale(StaleReason::WhileRevalidate) {
             let (cache, request) = (self.clone(), request.clone());
             let ask = Ask { while_revalidate_secs: 0, ..*ask };
@@ -246,13 +251,26 @@ impl Cache {
     }
 
     async fn get_one(&self, request: &Request, ask: &Ask) -> Result<Answer> {
-        if let Some(answer) = self.at_once(request, ask) {
-            return Ok(answer);
+        match self.at_once(request, ask) {
+            Some(answer) => Ok(answer),
+            None => self.look_and_ask(request, ask).await,
         }
+    }
+
+    async fn look_and_ask(&self, request: &Request, ask: &Ask) -> Result<Answer> {
         let started = Instant::now();
-        let result = self.answer(request, ask).await;
-        self.count(request, &result, u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let explained = self.explain(request, ask);
+        let place = class::place(explained.lifetime.class);
+        let result = self.answer(request, ask, explained).await;
+        self.count(place, &result, u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
         result
+    }
+
+    fn count(&self, place: Place, result: &Result<Answer>, micros: u64) {
+        match result {
+            Ok(answer) => self.stats.answered(place, answer.outcome, answer.tier, answer.entry.body.len(), micros),
+            Err(_) => self.stats.failed(place, micros),
+        }
     }
 
     /// What this process has in memory, if it is fresh: no key, no file, no lock but the table's.
@@ -274,16 +292,7 @@ impl Cache {
         Some((answer, resident.place))
     }
 
-    fn count(&self, request: &Request, result: &Result<Answer>, micros: u64) {
-        let place = class::place(class::of(&request.path, &request.query).name);
-        match result {
-            Ok(answer) => self.stats.answered(place, answer.outcome, answer.tier, answer.entry.body.len(), micros),
-            Err(_) => self.stats.failed(place, micros),
-        }
-    }
-
-    async fn answer(&self, request: &Request, ask: &Ask) -> Result<Answer> {
-        let explained = self.explain(request, ask);
+    async fn answer(&self, request: &Request, ask: &Ask, explained: Explained) -> Result<Answer> {
         let Explained { lifetime, cutoff, now, .. } = explained;
         match explained.decision {
             Before::Fresh { proof, .. } => {

@@ -26,7 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::graphql::document::{self, Part};
 use crate::graphql::{Item, shape};
 use crate::outcome::Outcome;
-use crate::policy::{self, After, Before, Mode};
+use crate::policy::{self, After, Before, Mode, class};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::upstream::Conditions;
@@ -135,7 +135,8 @@ impl Cache {
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX) / (wanted.len() as u64).max(1);
         for (one, answer) in wanted.iter().zip(&answers) {
             if let Some(answer) = answer {
-                self.count(&one.request, answer, micros);
+                let place = class::place(class::of(&one.request.path, &one.request.query).name);
+                self.count(place, answer, micros);
             }
         }
         let asked = futures_util::stream::iter(by_rest)

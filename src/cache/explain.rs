@@ -48,7 +48,7 @@ impl Cache {
         let mut decision = decide(found.as_ref());
         // What is stale near may be fresh farther: look on once before anything is sent.
         if !matches!(decision, Before::Fresh { .. })
-            && let Some(newer) = found.as_ref().and_then(|found| self.stack.newer_than(&key, found))
+            && let Some(newer) = found.as_ref().and_then(|found| self.stack.newer_than(&key, found, now))
         {
             decision = decide(Some(&newer));
             found = Some(newer);

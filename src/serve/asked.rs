@@ -170,7 +170,7 @@ impl Asked<'_> {
         }
         let id = self.id();
         let span = tracing::info_span!("request", %id);
-        match identity.cache.get_at_once(request, ask).instrument(span).await {
+        match identity.cache.get_soon(request, ask).instrument(span).await {
             Ok(answer) => {
                 let weight = match answer.outcome {
                     Outcome::Revalidated => self.door.journal.weight_of_confirmed(),

@@ -288,7 +288,7 @@ fn a_process_that_stays_sees_what_others_do() {
     let newer = Entry { validated_at: one.validated_at.plus(500), ..one.clone() };
     other.put(&newer);
     let held = find(&one).unwrap();
-    let found = resident.newer_than(&one.key(), &held).unwrap();
+    let found = resident.newer_than(&one.key(), &held, newer.validated_at).unwrap();
     assert_eq!((found.tier, found.entry.validated_at), (TierName::Disk, newer.validated_at));
     // Invalidations of others hold as soon as it has looked again.
     let request = crate::request::Request::get(&crate::request::Api::github(), "/repos/o/one").unwrap();

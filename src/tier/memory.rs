@@ -154,11 +154,17 @@ impl MemoryTier {
     /// Holds `entry`, whose key is `key` and whose last use was noted at `now`.
     pub fn put(&self, key: CacheKey, entry: Arc<Entry>, now: i64) {
         let hash = self.hash(&Wanted::of_parts(&entry.parts));
-        let class = class::of(&entry.parts.path, &entry.parts.query);
+        let before = self.entries.peek(&hash);
+        let replaced = before.is_some();
+        let (class, place) = before.filter(|before| before.key == key).map_or_else(
+            || {
+                let class = class::of(&entry.parts.path, &entry.parts.query);
+                (class, class::place(class.name))
+            },
+            |before| (before.class, before.place),
+        );
         let (untouched_by, used_at) = (AtomicU64::new(0), AtomicI64::new(now));
-        let place = class::place(class.name);
         let resident = Resident { entry, key, class, place, untouched_by, used_at, head: OnceLock::new() };
-        let replaced = self.entries.peek(&hash).is_some();
         self.entries.insert(hash, Arc::new(resident));
         self.replaced.fetch_add(u64::from(replaced), Ordering::Relaxed);
         self.puts.fetch_add(1, Ordering::Relaxed);

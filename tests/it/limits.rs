@@ -162,20 +162,20 @@ async fn a_resident_process_answers_at_once_and_revalidates_behind() {
     let cache = Arc::new(fx.wired("ghp_one", |_| {}));
     let request = fx.request("/repos/acme/repo-0000");
     let ask = Ask { ttl_secs: Some(60), while_revalidate_secs: 600, ..Ask::default() };
-    cache.get_at_once(&request, &ask).await.unwrap();
+    cache.get_soon(&request, &ask).await.unwrap();
     tokio::time::advance(Duration::from_secs(90)).await;
     fx.sim.take_counts();
-    let stale = cache.get_at_once(&request, &ask).await.unwrap();
+    let stale = cache.get_soon(&request, &ask).await.unwrap();
     assert_eq!((stale.outcome, stale.age_secs), (Outcome::Stale(StaleReason::WhileRevalidate), 90));
-    let also = cache.get_at_once(&request, &ask).await.unwrap();
+    let also = cache.get_soon(&request, &ask).await.unwrap();
     assert_eq!(also.outcome, Outcome::Stale(StaleReason::WhileRevalidate));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(fx.sim.take_counts(), (1, 0), "one revalidation, behind both");
-    let fresh = cache.get_at_once(&request, &ask).await.unwrap();
+    let fresh = cache.get_soon(&request, &ask).await.unwrap();
     assert_eq!((fresh.outcome, fresh.age_secs), (HIT, 1));
     // Beyond the window it waits like everybody else.
     tokio::time::advance(Duration::from_secs(700)).await;
-    assert_eq!(cache.get_at_once(&request, &ask).await.unwrap().outcome, Outcome::Revalidated);
+    assert_eq!(cache.get_soon(&request, &ask).await.unwrap().outcome, Outcome::Revalidated);
 }
 
 #[tokio::test(start_paused = true)]
