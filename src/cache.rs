@@ -16,6 +16,7 @@
 mod answer;
 pub mod batch;
 mod behind;
+mod beyond;
 mod candidate;
 mod explain;
 mod holder;
@@ -45,6 +46,7 @@ use crate::partition::Partition;
 use crate::policy::class::{self, Place};
 use crate::policy::{self, After, Ahead, Before, CutoffTimes, Lifetime, Mode, Signer, Terms, Ttls, Validators};
 use crate::request::{Api, Request};
+use crate::share::Share;
 use crate::stack::Stack;
 use crate::stats::Stats;
 use crate::tag::Subject;
@@ -106,6 +108,8 @@ pub struct Cache {
     stats: Arc<Stats>,
     /// Of a process that stays: writing goes on behind the answers.
     behind: Option<Behind>,
+    /// What lies beyond this machine.
+    share: Option<Arc<Share>>,
     flights: Collapse<Answer>,
     /// Stale answers that the log has been told of.
     stale_said: AtomicU32,
@@ -130,6 +134,7 @@ impl Cache {
             clock,
             stats: Arc::default(),
             behind: None,
+            share: None,
             flights: Collapse::default(),
             stale_said: AtomicU32::new(0),
         }
@@ -355,12 +360,14 @@ impl Cache {
         loop {
             let at_once = at_once.take();
             let lead = async {
-                if let Some(explained) = at_once {
-                    return self.fetch(request, ask, explained, may_wait, None).await;
-                }
-                let turn = self.stack.turn(&key, may_wait).await;
-                // Another process, or a request that ended just now, may have brought it.
-                let explained = self.explain(request, ask);
+                let (explained, turn) = if let Some(explained) = at_once {
+                    (explained, None)
+                } else {
+                    let turn = self.stack.turn(&key, may_wait).await;
+                    // Another process, or a request that ended just now, may have brought it.
+                    (self.explain(request, ask), turn)
+                };
+                let (explained, _others_wait) = self.look_beyond(request, ask, explained).await;
                 if let Before::Fresh { proof, .. } = explained.decision {
                     return stored(explained.found, Outcome::Hit(proof), &explained.lifetime, explained.now);
                 }
@@ -415,6 +422,7 @@ impl Cache {
                     // A note beside the bundle says when, not what follows from what.
                     let noted = found.as_ref().filter(|found| found.entry.fields_cid == entry.fields_cid);
                     self.stack.freshen_soon(&key, &entry, noted.map_or(TierName::Disk, |found| found.tier));
+                    self.offer(&entry);
                     (entry, Outcome::Revalidated)
                 }
                 After::Replaced(entry) if ask.mode == Mode::NoStore => {
@@ -432,19 +440,6 @@ impl Cache {
             Kind::Transport,
             format!("GitHub answers 304 to an unconditional request for {}", request.target()),
         ))
-    }
-
-    /// Stores an entry: at once, or in memory now and on disk behind the answer.
-    fn store(&self, key: &CacheKey, entry: Entry, turn: Option<File>) -> Arc<Entry> {
-        let entry = Arc::new(entry);
-        match &self.behind {
-            None => {
-                self.stack.keep_in_memory(key, &entry);
-                self.stack.put(&entry);
-            }
-            Some(behind) => behind.store(&self.stack, key, &entry, turn),
-        }
-        entry
     }
 
     /// An answer that unchanged fields prove current beyond its lifetime was as good as validated:

@@ -6,6 +6,7 @@
 mod environment;
 mod gh;
 mod git;
+mod share;
 mod token;
 
 use std::collections::BTreeMap;
@@ -156,16 +157,17 @@ impl Config {
     }
 
     /// A cache over the store and GitHub; `plan`'s TTLs and bounds hold where flags say nothing.
-    pub fn cache(&self, plan: Option<&Plan>, clock: &Clock) -> Cache {
+    pub fn cache(&self, plan: Option<&Plan>, clock: &Clock) -> Result<Cache> {
         self.make_cache(plan, clock, None, Stack::new(&self.cache_dir, clock.clone()))
     }
 
     /// The same for single requests, and GitHub for what goes past the cache.
-    pub fn cache_and_github(&self, clock: &Clock) -> (Arc<Cache>, Arc<GitHub>) {
+    pub fn cache_and_github(&self, clock: &Clock) -> Result<(Arc<Cache>, Arc<GitHub>)> {
         let github = Arc::new(GitHub::new(self.options.clone(), clock.clone()));
         let stack = Stack::new(&self.cache_dir, clock.clone());
         let (api, partition) = (self.api.clone(), self.partition.clone());
-        (Arc::new(Cache::new(api, partition, stack, github.clone(), self.ttls.clone(), clock.clone())), github)
+        let cache = Cache::new(api, partition, stack, github.clone(), self.ttls.clone(), clock.clone());
+        Ok((Arc::new(cache.with_share(self.share(None, clock)?)), github))
     }
 
     /// The branch that is checked out here.
@@ -177,7 +179,7 @@ impl Config {
     }
 
     /// The same for a worker that keeps it warm: it leaves a reserve, and its look-ups are no uses.
-    pub fn warming_cache(&self, plan: &Plan, clock: &Clock) -> Cache {
+    pub fn warming_cache(&self, plan: &Plan, clock: &Clock) -> Result<Cache> {
         let reserve = plan.reserve.unwrap_or(Reserve::Percent(10));
         let stack = Stack::new(&self.cache_dir, clock.clone()).unobserved();
         self.make_cache(Some(plan), clock, Some(reserve), stack)
@@ -185,8 +187,9 @@ impl Config {
 
     /// What the identities of a server share; `plan`'s TTLs hold where flags say nothing. `lend`: requests
     /// without a token are signed with ours.
-    pub fn common(&self, plan: Option<&Plan>, stack: Arc<Stack>, clock: Clock, lend: bool) -> Common {
-        Common {
+    pub fn common(&self, plan: Option<&Plan>, stack: Arc<Stack>, clock: Clock, lend: bool) -> Result<Common> {
+        Ok(Common {
+            share: self.share(plan, &clock)?,
             api: self.api.clone(),
             options: self.options.clone(),
             partition: self.partition.clone(),
@@ -194,7 +197,7 @@ impl Config {
             stack,
             clock,
             lend,
-        }
+        })
     }
 
     /// The table of lifetimes; `plan`'s hold where flags say nothing.
@@ -208,7 +211,7 @@ impl Config {
         ttls
     }
 
-    fn make_cache(&self, plan: Option<&Plan>, clock: &Clock, reserve: Option<Reserve>, stack: Stack) -> Cache {
+    fn make_cache(&self, plan: Option<&Plan>, clock: &Clock, reserve: Option<Reserve>, stack: Stack) -> Result<Cache> {
         let ttls = self.ttls_with(plan);
         let mut options = self.options.clone();
         if let Some(plan) = plan {
@@ -216,7 +219,8 @@ impl Config {
         }
         options.reserve = reserve;
         let upstream = Arc::new(GitHub::new(options, clock.clone()));
-        Cache::new(self.api.clone(), self.partition.clone(), stack, upstream, ttls, clock.clone())
+        let cache = Cache::new(self.api.clone(), self.partition.clone(), stack, upstream, ttls, clock.clone());
+        Ok(cache.with_share(self.share(plan, clock)?))
     }
 
     /// `owner` and `repo` of this repository, where it can be told; git is asked last.
@@ -260,6 +264,7 @@ impl Config {
                 "limits-dir",
                 self.options.limits_dir.as_ref().map_or_else(|| "none".to_owned(), |dir| dir.display().to_string()),
             ),
+            ("shared with others", self.shown_share()),
             ("https-proxy", if self.options.proxy.https.is_some() { "set" } else { "none" }.to_owned()),
         ]
     }

@@ -75,6 +75,7 @@ pub mod collapse;
 pub mod cutoff;
 pub mod event;
 pub mod github;
+pub mod share;
 pub mod stack;
 pub mod stats;
 pub mod tier;

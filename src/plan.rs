@@ -68,6 +68,8 @@ pub struct Plan {
     pub redaction: Rc<Redaction>,
     /// What may enter the bundle.
     pub narrow: Narrow,
+    /// The Redis with which answers are shared.
+    pub redis: Option<SharedRedis>,
     /// The queries, each after those whose results it needs.
     pub queries: Vec<Query>,
 }
@@ -83,6 +85,26 @@ pub struct Warm {
     pub idle_secs: Option<u64>,
     /// A tick comes up to so much later.
     pub jitter_secs: Option<u64>,
+}
+
+/// A Redis, as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedRedis {
+    /// Where its address is.
+    pub url: Address,
+    /// No operation is waited for longer, in milliseconds.
+    pub timeout_ms: Option<u32>,
+    /// Whether it is only read.
+    pub read_only: bool,
+}
+
+/// An address that may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// It holds none, and is written down.
+    Literal(String),
+    /// It is in a variable of this name.
+    Variable(String),
 }
 
 /// One query.

@@ -48,6 +48,9 @@ pub use upkeep::Room;
 pub use webhook::Keys;
 use webhook::Webhook;
 
+/// Invalidations of other machines are heard of within this time.
+const HEAR_EVERY: Duration = Duration::from_secs(1);
+
 /// What is served, and to whom.
 #[derive(Debug)]
 pub struct Settings {
@@ -213,6 +216,7 @@ pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<
     let (end_deliveries, no_more_deliveries) = tokio::sync::oneshot::channel();
     let outdating = deliveries
         .map(|deliveries| tokio::spawn(outdate::run(door.clone(), deliveries, no_more_deliveries, settings.refetch)));
+    let hearing = tokio::spawn(hear(door.clone()));
     let ended = async {
         tokio::select! {
             () = ended => {}
@@ -222,6 +226,7 @@ pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<
         door.ending.store(true, Ordering::Relaxed);
     };
     listener::accept(&door, listeners, max_connections, idle, grace, ended).await;
+    hearing.abort();
     drop((running, end_deliveries));
     if let Some(outdating) = outdating {
         let _panicked = outdating.await;
@@ -229,4 +234,17 @@ pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<
     let _panicked = upkeep.join();
     door.identities.drained().await;
     Ok(())
+}
+
+/// Hears within a second what others have outdated.
+async fn hear(door: Arc<Door>) {
+    if door.identities.common().share.is_none() {
+        return;
+    }
+    let mut ticks = tokio::time::interval(HEAR_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        door.identities.own().hear().await;
+    }
 }

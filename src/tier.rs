@@ -23,6 +23,8 @@ pub enum TierName {
     Bundle,
     /// One that a library caller added.
     Added(&'static str),
+    /// Redis, shared by many machines.
+    Redis,
 }
 
 impl TierName {
@@ -33,6 +35,7 @@ impl TierName {
             TierName::Disk => "disk",
             TierName::Bundle => "bundle",
             TierName::Added(name) => name,
+            TierName::Redis => "redis",
         }
     }
 }

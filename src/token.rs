@@ -1,7 +1,7 @@
-//! A credential that cannot be printed.
+//! Credentials that cannot be printed.
 //!
-//! Knows: the token's bytes, its `Authorization` value and a keyed digest of it. Does not know:
-//! where it came from (`config`) or what it may see (`partition`).
+//! Knows: a token's bytes, its `Authorization` value and a keyed digest of it; other secrets. Does not
+//! know: where they came from (`config`) or what they open (`partition`, `share`).
 
 use std::fmt;
 
@@ -49,6 +49,29 @@ impl Token {
     }
 }
 
+/// Another secret: a password, an address with one in it. `Debug` shows nothing, there is no `Display`,
+/// and memory is wiped on drop.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(SecretString::from(text.into()))
+    }
+
+    /// The text, for the one who opens something with it.
+    pub fn reveal(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Token({}…)", &self.digest()[..6])
@@ -66,5 +89,7 @@ mod tests {
         assert_eq!(token.authorization(), "Bearer ghp_verysecretverysecret");
         let error = Token::new("ghp_two\nlines").unwrap_err().to_string();
         assert!(!error.contains("ghp_two"));
+        let secret = Secret::new("redis://:hunter2@host");
+        assert_eq!((format!("{secret:?}"), secret.reveal()), ("Secret(…)".to_owned(), "redis://:hunter2@host"));
     }
 }

@@ -41,6 +41,9 @@ mod limits;
 mod operate;
 #[path = "it/recorded.rs"]
 mod recorded;
+#[cfg(unix)]
+#[path = "it/redis.rs"]
+mod redis;
 #[path = "it/rotation.rs"]
 mod rotation;
 #[path = "it/run.rs"]

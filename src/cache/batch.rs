@@ -129,7 +129,7 @@ impl Cache {
                     _ => rest.push_back(flight),
                 }
             }
-            self.fly(wanted, rest, &mut answers, &mut by_rest).await;
+            self.fly(wanted, rest, how, &mut answers, &mut by_rest).await;
         }
         // What is asked by REST is counted there.
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX) / (wanted.len() as u64).max(1);
@@ -202,17 +202,43 @@ impl Cache {
         Way::Batch(Box::new(Flight::new(at, item, because)))
     }
 
+    /// Another machine asks for the same: what it has by now need not be asked.
+    async fn land(
+        &self,
+        wanted: &[Wanted],
+        flights: &mut VecDeque<Flight>,
+        how: &Batching,
+        answers: &mut [Option<Result<Answer>>],
+    ) {
+        let requests: Vec<_> = flights.iter().map(|flight| &wanted[flight.at]).collect();
+        let requests: Vec<_> = requests.iter().map(|one| (one.request.projected(), one.ask)).collect();
+        self.fetch_copies(&requests).await;
+        flights.retain(|flight| match self.way(flight.at, &wanted[flight.at], how) {
+            Way::Answer(answer) => {
+                answers[flight.at] = Some(*answer);
+                false
+            }
+            _ => true,
+        });
+    }
+
     /// Sends documents until everything has its answer or an error.
     async fn fly(
         &self,
         wanted: &[Wanted],
         mut flights: VecDeque<Flight>,
+        how: &Batching,
         answers: &mut [Option<Result<Answer>>],
         by_rest: &mut Vec<(usize, Option<Error>)>,
     ) {
         by_repository(&mut flights);
         let mut size = FIRST_SIZE;
-        while !flights.is_empty() {
+        while let Some(first) = flights.front() {
+            let first = &wanted[first.at];
+            let Ok(_others_wait) = self.claim_batch(&first.request.projected(), &first.ask).await else {
+                self.land(wanted, &mut flights, how, answers).await;
+                continue;
+            };
             let groups = group(&mut flights, size);
             let sent = self.send(&groups).await;
             let aliases = groups.len();

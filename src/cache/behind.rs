@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::Cache;
 use crate::entry::Entry;
 use crate::key::CacheKey;
 use crate::stack::Stack;
@@ -46,5 +47,27 @@ impl Behind {
     /// Waits until everything is written.
     pub async fn drained(&self) {
         let _all = self.0.acquire_many(MAX_WRITES).await;
+    }
+}
+
+impl Cache {
+    /// Stores an entry: at once, or in memory now and on disk behind the answer.
+    pub(super) fn store(&self, key: &CacheKey, entry: Entry, turn: Option<File>) -> Arc<Entry> {
+        let entry = self.keep(key, entry, turn);
+        self.offer(&entry);
+        entry
+    }
+
+    /// The same without telling anybody else.
+    pub(super) fn keep(&self, key: &CacheKey, entry: Entry, turn: Option<File>) -> Arc<Entry> {
+        let entry = Arc::new(entry);
+        match &self.behind {
+            None => {
+                self.stack.keep_in_memory(key, &entry);
+                self.stack.put(&entry);
+            }
+            Some(behind) => behind.store(&self.stack, key, &entry, turn),
+        }
+        entry
     }
 }

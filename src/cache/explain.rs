@@ -62,4 +62,13 @@ impl Cache {
         }
         Explained { key, parts, lifetime, found, candidate, cutoff, decision, signer, now }
     }
+
+    /// What is to be done now that there is a later copy.
+    pub(super) fn decide_again(&self, request: &Request, ask: &Ask, explained: Explained, found: Found) -> Explained {
+        let Explained { key, parts, lifetime, signer, .. } = explained;
+        let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
+        let now = self.clock.now();
+        let decision = policy::before_request(Some(&found.entry), &ask.terms(&lifetime, cutoff, &signer, now));
+        Explained { key, parts, lifetime, found: Some(found), candidate: None, cutoff, decision, signer, now }
+    }
 }

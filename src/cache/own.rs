@@ -88,7 +88,16 @@ impl Cache {
 
     /// Marks everything in `scope` as to be revalidated before it answers again (A15).
     pub fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.stack.invalidate(&[Cutoff { scope, at: self.clock.now(), mode: CutoffMode::Revalidate }])
+        self.invalidate_all(&[Cutoff { scope, at: self.clock.now(), mode: CutoffMode::Revalidate }])
+    }
+
+    /// Notes invalidations here, durably, and tells everybody with whom answers are shared.
+    pub fn invalidate_all(&self, cutoffs: &[Cutoff]) -> Result<()> {
+        self.stack.invalidate(cutoffs)?;
+        if let Some(share) = &self.share {
+            share.outdate(cutoffs);
+        }
+        Ok(())
     }
 
     /// Notes what a change outdates, best effort: a store that cannot be written has nothing to outdate.
@@ -96,7 +105,7 @@ impl Cache {
         if cutoffs.is_empty() {
             return;
         }
-        if let Err(error) = self.stack.invalidate(cutoffs) {
+        if let Err(error) = self.invalidate_all(cutoffs) {
             tracing::warn!(%error, "what a change outdates cannot be noted; answers may show the state before it");
         }
     }
@@ -109,6 +118,9 @@ impl Cache {
 
     /// Removes everything in `scope`, bodies too.
     pub fn clear(&self, scope: &Scope) -> Result<Cleaned> {
+        if let Some(share) = &self.share {
+            share.outdate(&[Cutoff { scope: scope.clone(), at: self.clock.now(), mode: CutoffMode::Gone }]);
+        }
         self.stack.clear(scope)
     }
 }

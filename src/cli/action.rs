@@ -122,7 +122,7 @@ impl Step<'_> {
         let plan = self.load(&config)?;
         let clock = &self.context.clock;
         let warm = self.inputs.warm;
-        let cache = if warm { config.warming_cache(&plan, clock) } else { config.cache(Some(&plan), clock) };
+        let cache = if warm { config.warming_cache(&plan, clock)? } else { config.cache(Some(&plan), clock)? };
         event::outdate(&self.environment, &cache).unwrap_or_else(|error| {
             println!("{}", annotation("warning", "octocache", &format!("the event outdates nothing: {error}")));
         });

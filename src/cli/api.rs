@@ -53,10 +53,12 @@ fn run(context: &Context, args: &ApiArgs) -> Result<Exit> {
     if args.paginate && call.method != Method::GET && !call.is_graphql() {
         return Err(Error::usage("the `--paginate` option is not supported for non-GET requests"));
     }
-    let (cache, github) = config.cache_and_github(&context.clock);
+    let (cache, github) = config.cache_and_github(&context.clock)?;
     let caller = Caller { ask: args.mode.ask(config.mode), cache, github };
     let result = block_on(async {
+        caller.cache.hear().await;
         let result = pages(args, &caller, call, &mut printer).await;
+        caller.cache.shared().await;
         caller.cache.flush();
         result
     })?;

@@ -12,11 +12,14 @@ use super::{Context, Exit, block_on, plan_config, print};
 use crate::bundle::Bundle;
 use crate::config::Config;
 use crate::error::{Kind, Result};
+use crate::github::GitHub;
 use crate::request::Request;
+use crate::share::Tallied;
 use crate::stack::Stack;
 use crate::stats::Stats;
+use crate::tier::TierName;
 use crate::units::Size;
-use crate::upstream::Conditions;
+use crate::upstream::{Conditions, Upstream};
 
 /// A finding's weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -42,6 +45,7 @@ pub(super) fn main(context: &Context, args: &DoctorArgs) -> Result<Exit> {
         findings.push(note("limits", "not asked: --offline".into()));
     } else {
         findings.extend(block_on(limits(context, &config))?);
+        findings.extend(block_on(sharing(context, &config))?);
     }
     let stack = Stack::new(&config.cache_dir, context.clock.clone());
     findings.push(store(&stack));
@@ -95,9 +99,9 @@ fn token(config: &Config) -> Finding {
 
 /// Asks GitHub, which costs nothing of the limit: `/rate_limit` is free.
 async fn limits(context: &Context, config: &Config) -> Vec<Finding> {
-    let cache = config.cache(None, &context.clock);
+    let github = GitHub::new(config.options.clone(), context.clock.clone());
     let Ok(request) = Request::get(&config.api, "/rate_limit") else { return Vec::new() };
-    let reply = match cache.upstream().fetch(&request, &Conditions::default()).await {
+    let reply = match github.fetch(&request, &Conditions::default()).await {
         Ok(reply) => reply,
         Err(error) => {
             let advice = match error.kind() {
@@ -127,6 +131,24 @@ async fn limits(context: &Context, config: &Config) -> Vec<Finding> {
         });
     }
     findings
+}
+
+/// Whether the places beyond this machine answer.
+async fn sharing(context: &Context, config: &Config) -> Vec<Finding> {
+    let share = match config.share(None, &context.clock) {
+        Ok(Some(share)) => share,
+        Ok(None) => return Vec::new(),
+        Err(error) => return vec![bad("sharing", error)],
+    };
+    share.cutoffs().await;
+    let of = |(tier, tallied): (TierName, Tallied)| {
+        let tier = tier.as_str();
+        if tallied.up {
+            return ok("sharing", format!("{tier} answers"));
+        }
+        bad("sharing", format!("{tier} does not answer in time; check its address, or raise its timeout-ms"))
+    };
+    share.tallied().into_iter().map(of).collect()
 }
 
 fn store(stack: &Stack) -> Finding {

@@ -26,9 +26,10 @@ pub(super) fn outdate(environment: &Environment, cache: &Cache) -> Result<()> {
             event::outdated("unknown", &Payload::of_repository(repository), cache.now())
         }
     };
-    if cutoffs.is_empty() || !cache.stack().dir().exists() {
+    // A store that is not there yet has nothing to outdate; copies of others' may have.
+    if cutoffs.is_empty() || (!cache.stack().dir().exists() && cache.share().is_none()) {
         return Ok(());
     }
     tracing::info!(event = name, scopes = cutoffs.len(), "what the workflow's event touched is validated anew");
-    cache.stack().invalidate(&cutoffs)
+    cache.invalidate_all(&cutoffs)
 }

@@ -14,7 +14,7 @@ pub(super) fn main(context: &Context, args: &ExplainArgs) -> Result<Exit> {
     let mut flags = context.flags.clone();
     args.mode.lower_into(&mut flags);
     let config = request_config(&flags)?;
-    let cache = config.cache(None, &context.clock);
+    let cache = config.cache(None, &context.clock)?;
     let request = Request::get(&config.api, &args.endpoint)?.accepting(&args.accept);
     let explained = cache.explain(&request, &args.mode.ask(config.mode));
     if args.json {

@@ -23,6 +23,8 @@ pub(super) fn plan() -> String {
         ("BudgetSpec", "`budget`"),
         ("WarmSpec", "`warm`"),
         ("BundleSpec", "`bundle`"),
+        ("ShareSpec", "`share`"),
+        ("RedisSpec", "`share.redis`"),
         ("QuerySpec", "One of `queries`"),
     ];
     for (name, title) in titles {

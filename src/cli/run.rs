@@ -22,7 +22,7 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> Result<Exit> {
     let config = plan_config(&flags)?;
     let plan = if args.query.is_empty() { config.load_plan()? } else { Plan::inline(&args.query.join("\n"))? };
     let plan = plan.only(&args.only)?;
-    let cache = config.cache(Some(&plan), &context.clock);
+    let cache = config.cache(Some(&plan), &context.clock)?;
     let ask = args.mode.ask(config.mode);
     let vars = config.repository_vars();
     if args.dry_run {

@@ -66,7 +66,7 @@ pub(super) fn main(context: &Context, args: &ServeArgs) -> Result<Exit> {
     let ticks = is_warming.then(Arc::<Ticks>::default);
     let settings = Settings {
         hosts: Hosts::new(config.api.clone(), &args.name, &args.allow_host)?,
-        common: config.common(plan.as_ref(), Arc::new(stack), context.clock.clone(), args.lend_token),
+        common: config.common(plan.as_ref(), Arc::new(stack), context.clock.clone(), args.lend_token)?,
         live,
         reload: Some(reload(&flags, args, &config, changed)),
         max_connections: args.max_connections,

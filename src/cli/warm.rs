@@ -82,7 +82,7 @@ impl Worker<'_> {
 
     /// One tick, and the bundle saved; `None` where another worker of this machine is at it.
     pub(super) async fn tick(&self, quiet: bool) -> Result<Option<(Tick, Saved)>> {
-        let cache = self.config.warming_cache(self.plan, &self.context.clock);
+        let cache = self.config.warming_cache(self.plan, &self.context.clock)?;
         cache.stack().prepare()?;
         let Some(_only) = only_one(&cache)? else { return Ok(None) };
         let ask = Ask::default().mode(self.config.mode.unwrap_or_default());
@@ -121,7 +121,7 @@ impl Command<'_> {
     /// Ends cleanly: what was answered is stored already, and is saved with the bundle.
     fn leave(&self) -> Exit {
         let cache = self.worker.config.warming_cache(self.worker.plan, &self.worker.context.clock);
-        match cache.stack().pack(&self.worker.plan.narrow, false) {
+        match cache.and_then(|cache| cache.stack().pack(&self.worker.plan.narrow, false)) {
             Ok(_) => self.note("told to end; the bundle is saved"),
             Err(error) => print::error(&error),
         }

@@ -13,7 +13,7 @@ use super::lineage::Lineage;
 use super::recipe::{self, Batch, Recipe};
 use super::spec::{self, FreshWhileSpec, PlanSpec, QuerySpec, Site, Via};
 use super::template::Template;
-use super::{ForEach, Plan, Query, Redaction, Source, Warm, graph, nearest, output};
+use super::{Address, ForEach, Plan, Query, Redaction, SharedRedis, Source, Warm, graph, nearest, output};
 use crate::error::{Error, Result};
 use crate::github::Reserve;
 use crate::policy::{TtlTable, class};
@@ -81,6 +81,7 @@ impl Checker<'_> {
             max_requests: spec.budget.as_ref().and_then(|budget| budget.max_requests),
             reserve: self.reserve(spec)?,
             warm: self.warm(spec)?,
+            redis: self.redis(spec)?,
             vars: spec.vars.clone().into_iter().collect(),
             ttls,
             redaction: Rc::new(redaction),
@@ -113,6 +114,19 @@ impl Checker<'_> {
             idle_secs: warm.idle.map(|span| span.0),
             jitter_secs: warm.jitter.map(|span| span.0),
         })
+    }
+
+    fn redis(&self, spec: &PlanSpec) -> Result<Option<SharedRedis>> {
+        let Some(redis) = spec.share.as_ref().and_then(|share| share.redis.as_ref()) else { return Ok(None) };
+        let url = address(&redis.url.value).map_err(|why| {
+            self.fault(&redis.url, why.to_owned())
+                .hint("write redis://HOST:6379, or ${REDIS_URL} and set that variable")
+        })?;
+        if let Some(site) = redis.timeout_ms.as_ref().filter(|site| !(1..=10_000).contains(&site.value)) {
+            return Err(self.fault(site, format!("{} ms is no time-out from 1 to 10,000 ms", site.value)));
+        }
+        let timeout_ms = redis.timeout_ms.as_ref().map(|site| site.value);
+        Ok(Some(SharedRedis { url, timeout_ms, read_only: redis.read_only }))
     }
 
     fn query(&mut self, name: &str, site: &Site<QuerySpec>, vars: &IndexMap<String, String>) -> Result<Query> {
@@ -373,4 +387,18 @@ impl Checker<'_> {
         };
         Error::usage(text).within(place)
     }
+}
+/// Reads `${NAME}`, or an address without a password. Errors do not repeat it.
+fn address(text: &str) -> Result<Address, &'static str> {
+    if let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
+        let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        return if fits { Ok(Address::Variable(name.to_owned())) } else { Err("the address names no variable") };
+    }
+    if !(text.starts_with("redis://") || text.starts_with("rediss://")) {
+        return Err("the address is none of Redis's");
+    }
+    if text.contains('@') {
+        return Err("an address with a user or a password does not belong into a plan");
+    }
+    Ok(Address::Literal(text.to_owned()))
 }

@@ -55,6 +55,7 @@ pub struct Finished {
 /// Errors only when nothing could be done at all; a query that fails is reported in the index.
 pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &dyn Progress) -> Result<Finished> {
     let (started_at, sent_before) = (cache.now(), cache.upstream().sent());
+    cache.hear().await;
     let workspace = options.output_dir.map(Workspace::open).transpose()?;
     let vars = merged(&options.vars, &plan.vars);
     let needed = plan.queries.iter().filter_map(|query| match &query.for_each {
@@ -105,6 +106,7 @@ pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &d
     if let Some(workspace) = &runner.workspace {
         workspace.write_index(&index)?;
     }
+    cache.shared().await;
     cache.flush();
     Ok(Finished { index, worst: runner.worst })
 }
@@ -207,6 +209,9 @@ impl<'a> Runner<'a> {
     }
 
     async fn wave(&self, units: Vec<(usize, Unit<'a>)>, progress: &dyn Progress) -> Vec<(usize, &'a Query, UnitDone)> {
+        if self.cache.share().is_some() {
+            self.fetch_copies(&units).await;
+        }
         let (batched, single): (Vec<_>, Vec<_>) = units.into_iter().partition(|(_, unit)| unit.is_batched());
         let mut done = self.batch(batched, progress).await;
         let singles = futures_util::stream::iter(single)
@@ -220,6 +225,20 @@ impl<'a> Runner<'a> {
             .buffer_unordered(self.options.batching.concurrency.max(1));
         done.extend(singles.collect::<Vec<_>>().await);
         done
+    }
+
+    /// Whatever others have of all that is missing, in one round trip.
+    async fn fetch_copies(&self, units: &[(usize, Unit<'a>)]) {
+        let mut missing = Vec::new();
+        for (_, unit) in units {
+            if let Some(wanted) = unit.wanted(&self.options.ask) {
+                missing.push((wanted.request.projected(), wanted.ask));
+            } else {
+                let ask = unit.ask(&self.options.ask);
+                missing.extend(unit.requests.iter().map(|request| (request.clone(), ask)));
+            }
+        }
+        self.cache.fetch_copies(&missing).await;
     }
 
     /// Units that GraphQL can answer many of at once.

@@ -3,10 +3,14 @@
 //! Knows: keys, types and their documentation, from which the JSON Schema is made. Does not know:
 //! what any of it means (`plan`).
 
+mod whole;
+
 use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+pub use whole::{BudgetSpec, BundleSpec, CacheSpec, RedisSpec, ReserveSpec, ShareSpec, WarmSpec};
 
 use super::nearest;
 use crate::error::{Error, Result};
@@ -131,6 +135,9 @@ pub struct PlanSpec {
     /// What may enter the bundle.
     #[serde(default)]
     pub bundle: Option<BundleSpec>,
+    /// Where answers are shared with other machines. Default: nowhere
+    #[serde(default)]
+    pub share: Option<ShareSpec>,
     /// Paths (in jq's notation) that are removed from every result: `.[].author.email`.
     #[serde(default)]
     pub redact: Vec<Site<String>>,
@@ -154,6 +161,7 @@ impl Default for PlanSpec {
             budget: None,
             warm: None,
             bundle: None,
+            share: None,
             redact: Vec::new(),
             keep_secrets_like: false,
             queries: IndexMap::new(),
@@ -171,86 +179,6 @@ pub struct DefaultsSpec {
     /// For how long after that a stale answer may stand in when GitHub cannot answer.
     #[serde(default)]
     pub stale_if_error: Option<Span>,
-}
-
-/// The store.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct CacheSpec {
-    /// Its directory, relative to the project's root. Default: .cache/github
-    #[serde(default)]
-    pub dir: Option<String>,
-    /// Bytes that loose entries may take; the least recently used go first.
-    #[serde(default)]
-    pub max_size: Option<Size>,
-}
-
-/// Bounds on what is sent.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct BudgetSpec {
-    /// Requests that one run may send.
-    #[serde(default)]
-    pub max_requests: Option<u32>,
-    /// What warming leaves of the rate limit to everybody else: requests, or a share such as `10%`.
-    /// Default: 10%
-    #[serde(default)]
-    pub reserve: Option<Site<ReserveSpec>>,
-}
-
-/// What warming leaves to others.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct ReserveSpec(pub Text);
-
-impl JsonSchema for ReserveSpec {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Reserve".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        schemars::json_schema!({
-            "oneOf": [{ "type": "string", "pattern": "^\\s*([0-9]|[1-9][0-9]|100)\\s*%\\s*$" }, { "type": "integer", "minimum": 0 }],
-            "examples": ["10%", 200]
-        })
-    }
-}
-
-/// What `octocache warm` does.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct WarmSpec {
-    /// When it ticks: minute, hour, day of month, month, day of week, or a name such as `@hourly`.
-    #[serde(default)]
-    pub schedule: Option<Site<String>>,
-    /// The schedule's time zone. Default: UTC
-    #[serde(default)]
-    pub timezone: Option<String>,
-    /// How long after the next tick answers must still be fresh. Default: 30m
-    #[serde(default)]
-    pub ahead: Option<Span>,
-    /// What the plan does not name and nobody has read for so long is left out. Default: 7d
-    #[serde(default)]
-    pub idle: Option<Span>,
-    /// A tick comes up to so much later, so that not everybody asks at the full minute. Default: 30s
-    #[serde(default)]
-    pub jitter: Option<Span>,
-}
-
-/// What may enter the bundle, as scopes: `repo:o/r`, `org:o`, `family:alerts`, `/a/path`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct BundleSpec {
-    /// Only entries in one of these.
-    #[serde(default)]
-    pub only: Vec<Site<String>>,
-    /// Never entries in one of these.
-    #[serde(default)]
-    pub never: Vec<Site<String>>,
 }
 
 /// One query: exactly one of `get`, `recipe` and `graphql`.

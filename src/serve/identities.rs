@@ -15,6 +15,7 @@ use crate::github::{GitHub, Identity as As, Options, Wire, over_http};
 use crate::partition::Partition;
 use crate::policy::Ttls;
 use crate::request::Api;
+use crate::share::Share;
 use crate::stack::Stack;
 use crate::stats::Stats;
 use crate::token::Token;
@@ -45,6 +46,8 @@ pub struct Common {
     pub stack: Arc<Stack>,
     /// The time.
     pub clock: Clock,
+    /// What lies beyond this machine.
+    pub share: Option<Arc<Share>>,
     /// Whether requests without a token are signed with this server's own.
     pub lend: bool,
 }
@@ -101,12 +104,18 @@ impl Identities {
             common.ttls.clone(),
             common.clock.clone(),
         );
-        Arc::new(Identity { cache: Arc::new(cache.resident(stats.clone(), behind.clone())), github })
+        let cache = cache.resident(stats.clone(), behind.clone()).with_share(common.share.clone());
+        Arc::new(Identity { cache: Arc::new(cache), github })
     }
 
     /// Who has no token: nobody, or us.
     pub(super) fn nobody(&self) -> Arc<Identity> {
         if self.common.lend { self.own.clone() } else { self.public.clone() }
+    }
+
+    /// This server's own identity.
+    pub(super) fn own(&self) -> &Cache {
+        &self.own.cache
     }
 
     /// Nobody, whoever we are.
@@ -139,6 +148,7 @@ impl Identities {
     /// Waits for everything that is still to be written, and writes what was only noted.
     pub(super) async fn drained(&self) {
         self.behind.drained().await;
+        self.own.cache.shared().await;
         self.flush();
     }
 

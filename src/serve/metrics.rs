@@ -32,12 +32,43 @@ fn one(family: Family, value: f64) -> Family {
 pub(super) fn families(door: &Door) -> Vec<Family> {
     let mut all = answers(door);
     all.extend(tiers(door));
+    all.extend(shared(door));
     all.extend(upstream(door));
     all.extend(limits(door));
     all.extend(webhook(door));
     all.extend(warming(door));
     all.extend(process(door));
     all
+}
+
+/// What lies beyond this machine, where something does.
+fn shared(door: &Door) -> Vec<Family> {
+    let Some(share) = &door.identities.common().share else { return Vec::new() };
+    let mut up = gauge("octocache_shared_up", "Whether a place beyond this machine is asked at the moment.");
+    let mut events = counter(
+        "octocache_shared_total",
+        "Entries that places beyond this machine were asked for, had, took, had wrong, failed or dropped.",
+    );
+    let mut waited = counter(
+        "octocache_shared_waited_seconds_total",
+        "Time in which at least one request waited for a place beyond this machine.",
+    );
+    for (tier, tallied) in share.tallied() {
+        let tier = tier.as_str();
+        up.add(&[("tier", tier)], f64::from(u8::from(tallied.up)));
+        waited.add(&[("tier", tier)], secs(tallied.waited_micros));
+        for (event, count) in [
+            ("looked-up", tallied.looked_up),
+            ("hit", tallied.hits),
+            ("written", tallied.written),
+            ("refused", tallied.refused),
+            ("failed", tallied.failed),
+            ("dropped", tallied.dropped),
+        ] {
+            events.add(&[("tier", tier), ("event", event)], count as f64);
+        }
+    }
+    vec![up, events, waited]
 }
 
 fn answers(door: &Door) -> Vec<Family> {

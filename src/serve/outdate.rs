@@ -109,9 +109,15 @@ pub(super) async fn run(
 /// On another thread: it waits for the disk.
 async fn noted(door: &Arc<Door>, cutoffs: Arc<Vec<Cutoff>>) -> bool {
     let stack = door.identities.common().stack.clone();
-    let noted = tokio::task::spawn_blocking(move || stack.invalidate(&cutoffs)).await;
+    let to_note = cutoffs.clone();
+    let noted = tokio::task::spawn_blocking(move || stack.invalidate(&to_note)).await;
     match noted {
-        Ok(Ok(())) => true,
+        Ok(Ok(())) => {
+            if let Some(share) = &door.identities.common().share {
+                share.outdate(&cutoffs);
+            }
+            true
+        }
         Ok(Err(error)) => {
             tracing::warn!(%error, "what deliveries outdate cannot be noted; trying again");
             false

@@ -14,6 +14,7 @@ const WAYS: &[(&str, &str)] = &[
     ("hit", "disk"),
     ("hit", "bundle"),
     ("hit", "added"),
+    ("hit", "redis"),
     ("revalidated", ""),
     ("confirmed", ""),
     ("fetched", ""),
@@ -49,7 +50,7 @@ const KINDS: &[&str] = &["hit", "revalidated", "fetched", "stale", "failed"];
 pub(super) struct Way(usize);
 
 impl Way {
-    pub(super) const FAILED: Way = Way(7);
+    pub(super) const FAILED: Way = Way(8);
 
     /// The hot path: no text is compared.
     pub(super) fn of(outcome: Outcome, tier: Option<TierName>) -> Self {
@@ -59,12 +60,13 @@ impl Way {
                 Some(TierName::Disk) => 1,
                 Some(TierName::Bundle) => 2,
                 Some(TierName::Added(_)) => 3,
+                Some(TierName::Redis) => 4,
             },
-            Outcome::Revalidated => 4,
-            Outcome::Confirmed => 5,
-            Outcome::Fetched(_) => 6,
+            Outcome::Revalidated => 5,
+            Outcome::Confirmed => 6,
+            Outcome::Fetched(_) => 7,
             Outcome::Stale(reason) => {
-                8 + match reason {
+                9 + match reason {
                     StaleReason::Offline => 0,
                     StaleReason::ForceCache => 1,
                     StaleReason::WhileRevalidate => 2,
@@ -74,7 +76,7 @@ impl Way {
                 }
             }
             Outcome::NotStored(reason) => {
-                14 + match reason {
+                15 + match reason {
                     NoStore::Endpoint => 0,
                     NoStore::Directive => 1,
                     NoStore::Mode => 2,
@@ -91,10 +93,10 @@ impl Way {
 
     fn kind(self) -> usize {
         match self.0 {
-            0..=3 => 0,
-            4 | 5 => 1,
-            7 => 4,
-            8..=13 => 3,
+            0..=4 => 0,
+            5 | 6 => 1,
+            8 => 4,
+            9..=14 => 3,
             _ => 2,
         }
     }
@@ -188,7 +190,7 @@ mod tests {
 
     #[test]
     fn every_outcome_has_a_place_that_says_what_it_is() {
-        let tiers = [TierName::Memory, TierName::Disk, TierName::Bundle, TierName::Added("redis")];
+        let tiers = [TierName::Memory, TierName::Disk, TierName::Bundle, TierName::Added("other"), TierName::Redis];
         let mut all: Vec<(Outcome, Option<TierName>)> =
             tiers.into_iter().map(|tier| (Outcome::Hit(Proof::Lifetime), Some(tier))).collect();
         all.extend([Outcome::Revalidated, Outcome::Confirmed, Outcome::Fetched(Because::Stale)].map(|one| (one, None)));

@@ -106,13 +106,13 @@ pub struct State {
     used: HashMap<(String, &'static str), (Timestamp, u64)>,
 }
 
-/// A running simulation; it ends with the value.
-#[derive(Debug)]
+/// A running simulation; it ends with the last clone of the value.
+#[derive(Debug, Clone)]
 pub struct Sim {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
     /// The thread's accept loop ends when this is dropped.
-    _running: tokio::sync::oneshot::Sender<()>,
+    _running: Arc<tokio::sync::oneshot::Sender<()>>,
 }
 
 impl Sim {
@@ -147,7 +147,7 @@ impl Sim {
                 }
             });
         });
-        Self { address, state, _running: running }
+        Self { address, state, _running: Arc::new(running) }
     }
 
     /// Listens on a Unix socket, too, for clients that come by one.

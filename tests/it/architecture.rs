@@ -23,7 +23,7 @@ const FLOORS: &[&[&str]] = &[
         "schedule",
         "metrics",
     ],
-    &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats", "collapse", "event"],
+    &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats", "collapse", "event", "share"],
     &["cache"],
     &["plan", "actions", "warm", "serve", "api"],
     &["config", "cli", "main", "lib"],
@@ -56,6 +56,8 @@ const EDGES: &[(&str, &str)] = &[
     ("event", "cutoff"),
     ("github", "upstream"),
     ("stats", "tier"),
+    ("share", "tier"),
+    ("share", "cutoff"),
     // The Action's summary renders the report of a run; it knows nothing else of plans.
     ("actions", "plan"),
     // A tick runs the plan first.
@@ -134,6 +136,7 @@ fn some_things_are_known_in_one_place_only() {
     let only: &[(&str, &[&str])] = &[
         ("SystemTime::now", &["clock.rs"]),
         ("env::var", &["config/environment.rs"]),
+        ("redis::", &["share.rs", "share/redis.rs", "share/redis/link.rs", "share/redis/write.rs", "config/share.rs"]),
         ("octocrab::", &["github.rs", "github/transport.rs"]),
         ("println!", &["cli/action.rs", "cli/print.rs", "cli/progress.rs"]),
         ("expose_secret", &["token.rs"]),

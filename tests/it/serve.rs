@@ -40,7 +40,7 @@ impl Server {
     }
 
     /// One that is still to be run.
-    fn before(sim: Sim) -> Self {
+    pub fn before(sim: Sim) -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self { sim, dir, child: None, tcp: String::new(), deliveries: String::new(), said: Arc::default() }
     }

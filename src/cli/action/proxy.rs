@@ -113,7 +113,7 @@ impl Step<'_> {
             );
         }
         let (store, config) = (self.store_dir()?.to_owned(), self.proxy_config()?);
-        let cache = config.cache(None, &self.context.clock);
+        let cache = config.cache(None, &self.context.clock)?;
         event::outdate(&self.environment, &cache).unwrap_or_else(|error| {
             announce(&annotation("warning", "octocache", &format!("the event outdates nothing: {error}")));
         });

@@ -1,0 +1,113 @@
+//! What a plan says beside its queries: store, budget, warming, bundle, sharing.
+//!
+//! Knows: keys, types and their documentation. Does not know: what any of it means (`plan`).
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+
+use super::{Site, Text};
+use crate::units::{Size, Span};
+
+/// The store.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CacheSpec {
+    /// Its directory, relative to the project's root. Default: .cache/github
+    #[serde(default)]
+    pub dir: Option<String>,
+    /// Bytes that loose entries may take; the least recently used go first.
+    #[serde(default)]
+    pub max_size: Option<Size>,
+}
+
+/// Bounds on what is sent.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BudgetSpec {
+    /// Requests that one run may send.
+    #[serde(default)]
+    pub max_requests: Option<u32>,
+    /// What warming leaves of the rate limit to everybody else: requests, or a share such as `10%`.
+    /// Default: 10%
+    #[serde(default)]
+    pub reserve: Option<Site<ReserveSpec>>,
+}
+
+/// What warming leaves to others.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct ReserveSpec(pub Text);
+
+impl JsonSchema for ReserveSpec {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Reserve".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({
+            "oneOf": [{ "type": "string", "pattern": "^\\s*([0-9]|[1-9][0-9]|100)\\s*%\\s*$" }, { "type": "integer", "minimum": 0 }],
+            "examples": ["10%", 200]
+        })
+    }
+}
+
+/// What `octocache warm` does.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct WarmSpec {
+    /// When it ticks: minute, hour, day of month, month, day of week, or a name such as `@hourly`.
+    #[serde(default)]
+    pub schedule: Option<Site<String>>,
+    /// The schedule's time zone. Default: UTC
+    #[serde(default)]
+    pub timezone: Option<String>,
+    /// How long after the next tick answers must still be fresh. Default: 30m
+    #[serde(default)]
+    pub ahead: Option<Span>,
+    /// What the plan does not name and nobody has read for so long is left out. Default: 7d
+    #[serde(default)]
+    pub idle: Option<Span>,
+    /// A tick comes up to so much later, so that not everybody asks at the full minute. Default: 30s
+    #[serde(default)]
+    pub jitter: Option<Span>,
+}
+
+/// What may enter the bundle, as scopes: `repo:o/r`, `org:o`, `family:alerts`, `/a/path`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BundleSpec {
+    /// Only entries in one of these.
+    #[serde(default)]
+    pub only: Vec<Site<String>>,
+    /// Never entries in one of these.
+    #[serde(default)]
+    pub never: Vec<Site<String>>,
+}
+
+/// Where answers are shared with other machines.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ShareSpec {
+    /// A Redis that all of them reach.
+    #[serde(default)]
+    pub redis: Option<RedisSpec>,
+}
+
+/// A Redis, or a Redis Cluster.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RedisSpec {
+    /// Its address, `redis://host:6379` or `rediss://…` for TLS, or a variable that holds it:
+    /// `${REDIS_URL}`. A password belongs into a variable.
+    pub url: Site<String>,
+    /// No operation is waited for longer, in milliseconds. Default: 50
+    #[serde(default)]
+    pub timeout_ms: Option<Site<u32>>,
+    /// Whether it is only read, never written. Default: false
+    #[serde(default)]
+    pub read_only: bool,
+}
