@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use data_encoding::{BASE32_NOPAD, Encoding, Specification};
+use data_encoding::{BASE32_NOPAD, Encoding, HEXLOWER, Specification};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::sync::LazyLock;
@@ -37,6 +37,19 @@ impl Cid {
     /// Reads the text form; `None` when it is not a raw sha2-256 CIDv1 in base32.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = BASE32.decode(text.strip_prefix('b')?.as_bytes()).ok()?;
+        Some(Self(bytes.strip_prefix(&HEAD)?.try_into().ok()?))
+    }
+
+    /// The same in whatever base others write it: base32, base16 or base58btc, as the first letter says
+    /// (<https://github.com/multiformats/multibase>).
+    pub fn parse_any_base(text: &str) -> Option<Self> {
+        let rest = text.get(1..)?;
+        let bytes = match text.as_bytes().first()? {
+            b'b' | b'B' => BASE32.decode(rest.to_ascii_lowercase().as_bytes()).ok()?,
+            b'f' | b'F' => HEXLOWER.decode(rest.to_ascii_lowercase().as_bytes()).ok()?,
+            b'z' => bs58::decode(rest).into_vec().ok()?,
+            _ => return None,
+        };
         Some(Self(bytes.strip_prefix(&HEAD)?.try_into().ok()?))
     }
 }
@@ -79,6 +92,14 @@ mod tests {
         let text = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
         assert_eq!(Cid::of(b"hello world").to_string(), text);
         assert_eq!(Cid::parse(text), Some(Cid::of(b"hello world")));
+        // The same as other programs write it.
+        let digits = "f01551220b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9";
+        for other in [text, &text.to_uppercase(), digits, "zb2rhj7crUKTQYRGCRATFaQ6YFLTde2YzdqbbhAASkL9uRDXn"] {
+            assert_eq!(Cid::parse_any_base(other), Some(Cid::of(b"hello world")), "{other}");
+        }
+        for other in ["", "b", "zQm", "u", "éa"] {
+            assert_eq!(Cid::parse_any_base(other), None);
+        }
         assert_eq!(Cid::parse("bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi"), None);
     }
 }

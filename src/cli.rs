@@ -30,7 +30,8 @@ use clap::Parser;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, Flags};
 use crate::error::{Error, Kind, Result};
-use args::{Args, Command, LogFormat};
+use crate::share::seal::Group;
+use args::{Args, Command, LogFormat, P2pCommand};
 
 /// How a command ended. `api` follows gh's codes: 0 and 1, 4 without a needed token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +112,10 @@ fn dispatch(args: Args) -> Result<Exit> {
         Command::Cache(cache) => cache::main(&context, &cache),
         Command::Explain(explain) => explain::main(&context, &explain),
         Command::Config(config) => config::main(&context, &config),
+        Command::P2p(P2pCommand::Keygen) => {
+            print::line(&Group::generate()?)?;
+            Ok(Exit::Done)
+        }
         Command::Doctor(doctor) => doctor::main(&context, &doctor),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { dir } => pages::man(&dir),

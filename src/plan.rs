@@ -68,8 +68,8 @@ pub struct Plan {
     pub redaction: Rc<Redaction>,
     /// What may enter the bundle.
     pub narrow: Narrow,
-    /// The Redis with which answers are shared.
-    pub redis: Option<SharedRedis>,
+    /// Where answers are shared.
+    pub share: Shared,
     /// The queries, each after those whose results it needs.
     pub queries: Vec<Query>,
 }
@@ -85,6 +85,28 @@ pub struct Warm {
     pub idle_secs: Option<u64>,
     /// A tick comes up to so much later.
     pub jitter_secs: Option<u64>,
+}
+
+/// Where answers are shared, as written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// A Redis.
+    pub redis: Option<SharedRedis>,
+    /// An IPFS node.
+    pub ipfs: Option<SharedIpfs>,
+    /// The variable that holds the secret.
+    pub secret: Option<String>,
+}
+
+/// An IPFS node, as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedIpfs {
+    /// The address of its API.
+    pub api: String,
+    /// The variable that holds what the API wants to see in `Authorization`.
+    pub authorization: Option<String>,
+    /// No look-up is waited for longer, in milliseconds.
+    pub timeout_ms: Option<u32>,
 }
 
 /// A Redis, as written.

@@ -6,8 +6,12 @@
 //! A place never makes a request fail: whatever goes wrong there is a miss, a counter and a line in the
 //! log. How long one is waited for is its own [`patience`].
 
+mod gate;
+pub mod ipfs;
 pub mod patience;
 pub mod redis;
+pub mod seal;
+mod value;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

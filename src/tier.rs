@@ -25,6 +25,8 @@ pub enum TierName {
     Added(&'static str),
     /// Redis, shared by many machines.
     Redis,
+    /// Blocks that an IPFS node keeps.
+    Ipfs,
 }
 
 impl TierName {
@@ -36,6 +38,7 @@ impl TierName {
             TierName::Bundle => "bundle",
             TierName::Added(name) => name,
             TierName::Redis => "redis",
+            TierName::Ipfs => "ipfs",
         }
     }
 }

@@ -34,6 +34,9 @@ mod flow;
 mod gh;
 #[path = "it/install.rs"]
 mod install;
+#[cfg(unix)]
+#[path = "it/ipfs.rs"]
+mod ipfs;
 #[path = "it/limits.rs"]
 mod limits;
 #[cfg(unix)]

@@ -140,6 +140,9 @@ pub(crate) enum Command {
     /// Check a plan, show the settings in force, print the plan's JSON Schema
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make the secret of those who share sealed copies
+    #[command(subcommand)]
+    P2p(P2pCommand),
     /// Say what works and what does not: token, limits, store, bundle, plan, gh
     Doctor(DoctorArgs),
     /// Print completions for a shell
@@ -376,6 +379,12 @@ pub(crate) struct BundleFile {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum P2pCommand {
+    /// Print a new secret; whoever has it can read what is shared, and share
+    Keygen,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,9 +3,8 @@
 use serde_json::json;
 
 use super::args::CacheCommand;
-use super::{Context, Exit, plan_config, print};
+use super::{Context, Exit, block_on, plan_config, print};
 use crate::clock::Timestamp;
-use crate::cutoff::{Cutoff, CutoffMode};
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::stack::Stack;
@@ -22,15 +21,21 @@ pub(super) fn main(context: &Context, command: &CacheCommand) -> Result<Exit> {
         CacheCommand::List { scope, json } => list(&stack, scope, *json, context.clock.now())?,
         CacheCommand::Show { entry, body } => show(&stack, entry, *body)?,
         CacheCommand::Invalidate { scope } => {
-            stack.invalidate(&[Cutoff {
-                scope: scope.clone(),
-                at: context.clock.now(),
-                mode: CutoffMode::Revalidate,
-            }])?;
+            let cache = config.cache(None, &context.clock)?;
+            block_on(async {
+                cache.invalidate(scope.clone())?;
+                cache.shared().await;
+                Ok::<_, Error>(())
+            })??;
             print::line(&format!("{scope}: asked again before it answers"))?;
         }
         CacheCommand::Clear { scope } => {
-            let cleaned = stack.clear(scope)?;
+            let cache = config.cache(None, &context.clock)?;
+            let cleaned = block_on(async {
+                let cleaned = cache.clear(scope)?;
+                cache.shared().await;
+                Ok::<_, Error>(cleaned)
+            })??;
             print::line(&format!(
                 "{scope}: removed {} loose entries, {}; the bundle is without them",
                 cleaned.removed,

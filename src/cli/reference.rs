@@ -25,6 +25,7 @@ pub(super) fn plan() -> String {
         ("BundleSpec", "`bundle`"),
         ("ShareSpec", "`share`"),
         ("RedisSpec", "`share.redis`"),
+        ("IpfsSpec", "`share.ipfs`"),
         ("QuerySpec", "One of `queries`"),
     ];
     for (name, title) in titles {

@@ -20,6 +20,7 @@ pub static ACCEPTED: &[(&str, &str)] = &[
     ("GH_REPO, GITHUB_REPOSITORY", "{owner} and {repo}"),
     ("OCTOCACHE_DIR, GITHUB_CACHE_DIR, CACHE_DIR", "--cache-dir"),
     ("OCTOCACHE_REDIS_URL", "the Redis with which answers are shared, where no plan says it"),
+    ("OCTOCACHE_SHARE_SECRET", "the secret with which shared copies are sealed, where no plan names another"),
     ("GITHUB_CACHE_TTL, CACHE_DEFAULT_TTL", "TTL of what no class knows: a duration, or seconds"),
     ("GITHUB_TTL_ORG_REPOS, GITHUB_TTL_LANGUAGES, GITHUB_TTL_ISSUES", "TTL of that class"),
     ("GITHUB_NO_CACHE", "--no-cache, when true"),

@@ -11,9 +11,11 @@ use indexmap::IndexMap;
 use super::filter::Filter;
 use super::lineage::Lineage;
 use super::recipe::{self, Batch, Recipe};
-use super::spec::{self, FreshWhileSpec, PlanSpec, QuerySpec, Site, Via};
+use super::spec::{self, FreshWhileSpec, IpfsSpec, PlanSpec, QuerySpec, RedisSpec, Site, Via};
 use super::template::Template;
-use super::{Address, ForEach, Plan, Query, Redaction, SharedRedis, Source, Warm, graph, nearest, output};
+use super::{
+    Address, ForEach, Plan, Query, Redaction, Shared, SharedIpfs, SharedRedis, Source, Warm, graph, nearest, output,
+};
 use crate::error::{Error, Result};
 use crate::github::Reserve;
 use crate::policy::{TtlTable, class};
@@ -81,7 +83,7 @@ impl Checker<'_> {
             max_requests: spec.budget.as_ref().and_then(|budget| budget.max_requests),
             reserve: self.reserve(spec)?,
             warm: self.warm(spec)?,
-            redis: self.redis(spec)?,
+            share: self.share(spec)?,
             vars: spec.vars.clone().into_iter().collect(),
             ttls,
             redaction: Rc::new(redaction),
@@ -116,17 +118,49 @@ impl Checker<'_> {
         })
     }
 
-    fn redis(&self, spec: &PlanSpec) -> Result<Option<SharedRedis>> {
-        let Some(redis) = spec.share.as_ref().and_then(|share| share.redis.as_ref()) else { return Ok(None) };
+    fn share(&self, spec: &PlanSpec) -> Result<Shared> {
+        let Some(share) = &spec.share else { return Ok(Shared::default()) };
+        let redis = share.redis.as_ref().map(|redis| self.redis(redis)).transpose()?;
+        let ipfs = share.ipfs.as_ref().map(|ipfs| self.ipfs(ipfs)).transpose()?;
+        let secret = share.secret.as_ref().map(|site| self.variable(site, "secret")).transpose()?;
+        Ok(Shared { redis, ipfs, secret })
+    }
+
+    fn redis(&self, redis: &RedisSpec) -> Result<SharedRedis> {
         let url = address(&redis.url.value).map_err(|why| {
             self.fault(&redis.url, why.to_owned())
                 .hint("write redis://HOST:6379, or ${REDIS_URL} and set that variable")
         })?;
-        if let Some(site) = redis.timeout_ms.as_ref().filter(|site| !(1..=10_000).contains(&site.value)) {
-            return Err(self.fault(site, format!("{} ms is no time-out from 1 to 10,000 ms", site.value)));
+        let timeout_ms = self.timeout_ms(redis.timeout_ms.as_ref())?;
+        Ok(SharedRedis { url, timeout_ms, read_only: redis.read_only })
+    }
+
+    fn ipfs(&self, ipfs: &IpfsSpec) -> Result<SharedIpfs> {
+        let api = &ipfs.api.value;
+        if !(api.starts_with("http://") || api.starts_with("https://")) || api.contains('@') {
+            return Err(self
+                .fault(&ipfs.api, "the address is none of an IPFS node's API".to_owned())
+                .hint("write http://127.0.0.1:5001; what it wants to see in `Authorization` stands apart"));
         }
-        let timeout_ms = redis.timeout_ms.as_ref().map(|site| site.value);
-        Ok(Some(SharedRedis { url, timeout_ms, read_only: redis.read_only }))
+        let authorization = ipfs.authorization.as_ref().map(|site| self.variable(site, "authorization")).transpose()?;
+        Ok(SharedIpfs { api: api.clone(), authorization, timeout_ms: self.timeout_ms(ipfs.timeout_ms.as_ref())? })
+    }
+
+    fn timeout_ms(&self, site: Option<&Site<u32>>) -> Result<Option<u32>> {
+        match site {
+            Some(site) if !(1..=10_000).contains(&site.value) => {
+                Err(self.fault(site, format!("{} ms is no time-out from 1 to 10,000 ms", site.value)))
+            }
+            site => Ok(site.map(|site| site.value)),
+        }
+    }
+
+    /// The name in `${NAME}`. Anything else may be the secret itself, and is not repeated.
+    fn variable(&self, site: &Site<String>, what: &str) -> Result<String> {
+        variable(&site.value).map(str::to_owned).ok_or_else(|| {
+            self.fault(site, format!("the {what} does not belong into a plan"))
+                .hint("write ${NAME} and set that variable")
+        })
     }
 
     fn query(&mut self, name: &str, site: &Site<QuerySpec>, vars: &IndexMap<String, String>) -> Result<Query> {
@@ -388,11 +422,18 @@ impl Checker<'_> {
         Error::usage(text).within(place)
     }
 }
+/// The name in `${NAME}`.
+fn variable(text: &str) -> Option<&str> {
+    let name = text.strip_prefix("${")?.strip_suffix('}')?;
+    let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    fits.then_some(name)
+}
+
 /// Reads `${NAME}`, or an address without a password. Errors do not repeat it.
 fn address(text: &str) -> Result<Address, &'static str> {
-    if let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
-        let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        return if fits { Ok(Address::Variable(name.to_owned())) } else { Err("the address names no variable") };
+    if text.starts_with("${") {
+        let name = variable(text).ok_or("the address names no variable")?;
+        return Ok(Address::Variable(name.to_owned()));
     }
     if !(text.starts_with("redis://") || text.starts_with("rediss://")) {
         return Err("the address is none of Redis's");

@@ -100,9 +100,29 @@ fn mistakes_are_named_with_place_and_advice() {
             "version: 1\nbundle: { only: ['repo:x'] }\nqueries: { a: { get: /x } }\n",
             &["plan.yml:2:18", "repo:OWNER/NAME"],
         ),
+        (
+            "version: 1\nshare: { redis: { url: 'redis://:hunter2@h' } }\nqueries: { a: { get: /x } }\n",
+            &["plan.yml:2:24", "${REDIS_URL}"],
+        ),
+        ("version: 1\nshare: { redis: { url: 'http://h' } }\nqueries: { a: { get: /x } }\n", &["none of Redis's"]),
+        ("version: 1\nshare: { redis: { url: '${a-b}' } }\nqueries: { a: { get: /x } }\n", &["names no variable"]),
+        (
+            "version: 1\nshare: { redis: { url: '${A}', timeout-ms: 0 } }\nqueries: { a: { get: /x } }\n",
+            &["plan.yml:2:44", "from 1 to 10,000 ms"],
+        ),
+        (
+            "version: 1\nshare: { secret: octo1-hunter2 }\nqueries: { a: { get: /x } }\n",
+            &["plan.yml:2:18", "the secret does not belong into a plan"],
+        ),
+        ("version: 1\nshare: { ipfs: { api: '127.0.0.1:5001' } }\nqueries: { a: { get: /x } }\n", &["plan.yml:2:23"]),
+        (
+            "version: 1\nshare: { ipfs: { api: 'http://h', authorization: 'Bearer hunter2' } }\nqueries: { a: { get: /x } }\n",
+            &["the authorization does not belong into a plan", "${NAME}"],
+        ),
         ("version: yes\nqueries: { a: { get: /x } }\n", &["plan.yml:1:10"]),
     ] {
         let error = error(text);
+        assert!(!error.contains("hunter2"), "{error}");
         for part in wanted {
             assert!(error.contains(part), "{text}\n  gives: {error}\n  lacks: {part}");
         }

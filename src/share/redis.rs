@@ -6,7 +6,6 @@
 
 mod link;
 mod names;
-mod value;
 mod write;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +22,7 @@ use self::link::{Link, Reply};
 use self::names::Space;
 use self::write::{Write, Writes};
 use super::patience::Limits;
+use super::value;
 use super::{Claim, Copy, Guard, Place, Tallied, Wanted};
 use crate::clock::Clock;
 use crate::cutoff::{Cutoff, Cutoffs};
@@ -143,7 +143,7 @@ impl Redis {
         };
         match reply {
             Ok(bytes) if bytes.is_empty() => None,
-            Ok(bytes) => match value::decode(bytes.into(), &wanted.key) {
+            Ok(bytes) => match value::decode(bytes.into(), Some(&wanted.key)) {
                 Ok(entry) => {
                     count(&self.tally.hits, 1);
                     self.writes.know(&wanted.key, &entry);
@@ -271,7 +271,7 @@ impl Place for Redis {
             refused: load(&self.tally.refused),
             failed: load(&self.tally.failed),
             dropped: load(&self.tally.dropped),
-            waited_micros: self.link.waited().as_micros() as u64,
+            waited_micros: self.link.gate().waited().as_micros() as u64,
             up: self.link.is_up(),
         }
     }

@@ -15,6 +15,7 @@ const WAYS: &[(&str, &str)] = &[
     ("hit", "bundle"),
     ("hit", "added"),
     ("hit", "redis"),
+    ("hit", "ipfs"),
     ("revalidated", ""),
     ("confirmed", ""),
     ("fetched", ""),
@@ -50,7 +51,7 @@ const KINDS: &[&str] = &["hit", "revalidated", "fetched", "stale", "failed"];
 pub(super) struct Way(usize);
 
 impl Way {
-    pub(super) const FAILED: Way = Way(8);
+    pub(super) const FAILED: Way = Way(9);
 
     /// The hot path: no text is compared.
     pub(super) fn of(outcome: Outcome, tier: Option<TierName>) -> Self {
@@ -61,12 +62,13 @@ impl Way {
                 Some(TierName::Bundle) => 2,
                 Some(TierName::Added(_)) => 3,
                 Some(TierName::Redis) => 4,
+                Some(TierName::Ipfs) => 5,
             },
-            Outcome::Revalidated => 5,
-            Outcome::Confirmed => 6,
-            Outcome::Fetched(_) => 7,
+            Outcome::Revalidated => 6,
+            Outcome::Confirmed => 7,
+            Outcome::Fetched(_) => 8,
             Outcome::Stale(reason) => {
-                9 + match reason {
+                10 + match reason {
                     StaleReason::Offline => 0,
                     StaleReason::ForceCache => 1,
                     StaleReason::WhileRevalidate => 2,
@@ -76,7 +78,7 @@ impl Way {
                 }
             }
             Outcome::NotStored(reason) => {
-                15 + match reason {
+                16 + match reason {
                     NoStore::Endpoint => 0,
                     NoStore::Directive => 1,
                     NoStore::Mode => 2,
@@ -93,10 +95,10 @@ impl Way {
 
     fn kind(self) -> usize {
         match self.0 {
-            0..=4 => 0,
-            5 | 6 => 1,
-            8 => 4,
-            9..=14 => 3,
+            0..=5 => 0,
+            6 | 7 => 1,
+            9 => 4,
+            10..=15 => 3,
             _ => 2,
         }
     }
@@ -190,7 +192,14 @@ mod tests {
 
     #[test]
     fn every_outcome_has_a_place_that_says_what_it_is() {
-        let tiers = [TierName::Memory, TierName::Disk, TierName::Bundle, TierName::Added("other"), TierName::Redis];
+        let tiers = [
+            TierName::Memory,
+            TierName::Disk,
+            TierName::Bundle,
+            TierName::Added("other"),
+            TierName::Redis,
+            TierName::Ipfs,
+        ];
         let mut all: Vec<(Outcome, Option<TierName>)> =
             tiers.into_iter().map(|tier| (Outcome::Hit(Proof::Lifetime), Some(tier))).collect();
         all.extend([Outcome::Revalidated, Outcome::Confirmed, Outcome::Fetched(Because::Stale)].map(|one| (one, None)));

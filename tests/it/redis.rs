@@ -117,7 +117,7 @@ impl Fixture {
         self.machine_of(name, Some(share), Partition::public(), None)
     }
 
-    fn machine_of(&self, name: &str, share: Option<Arc<Share>>, whose: Partition, token: Option<&str>) -> Cache {
+    pub fn machine_of(&self, name: &str, share: Option<Arc<Share>>, whose: Partition, token: Option<&str>) -> Cache {
         let api = Api::parse(&self.sim.url()).unwrap();
         let mut options = Options::new(api.clone(), token.map(|token| Token::new(token).unwrap()));
         options.backoff = Backoff { base: Duration::ZERO, retries: 2, ..Backoff::default() };

@@ -95,6 +95,27 @@ pub struct ShareSpec {
     /// A Redis that all of them reach.
     #[serde(default)]
     pub redis: Option<RedisSpec>,
+    /// An IPFS node that keeps copies for long, sealed with the secret.
+    #[serde(default)]
+    pub ipfs: Option<IpfsSpec>,
+    /// The variable that holds the secret with which copies are sealed: `${OCTOCACHE_SHARE_SECRET}`, the
+    /// default. `octocache p2p keygen` makes one.
+    #[serde(default)]
+    pub secret: Option<Site<String>>,
+}
+
+/// An IPFS node.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct IpfsSpec {
+    /// The address of its RPC API: `http://127.0.0.1:5001`.
+    pub api: Site<String>,
+    /// A variable that holds what the API wants to see in `Authorization`: `${IPFS_AUTHORIZATION}`.
+    #[serde(default)]
+    pub authorization: Option<Site<String>>,
+    /// No look-up is waited for longer, in milliseconds. Default: 80
+    #[serde(default)]
+    pub timeout_ms: Option<Site<u32>>,
 }
 
 /// A Redis, or a Redis Cluster.

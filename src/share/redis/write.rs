@@ -15,12 +15,13 @@ use tokio::task::AbortHandle;
 
 use super::link::{Link, Reply};
 use super::names::{self, Space};
-use super::{Tally, count, value};
+use super::{Tally, count};
 use crate::cid::Cid;
 use crate::clock::{Clock, Timestamp};
 use crate::cutoff::{Cutoff, CutoffMode, Cutoffs, MAX_BYTES};
 use crate::entry::Entry;
 use crate::key::CacheKey;
+use crate::share::value;
 use crate::tag::{Scope, Subject, Tag};
 
 /// Writes that may wait, and the bytes of their bodies; what comes after is not shared.
@@ -167,7 +168,7 @@ impl Writes {
                 let _the_end = all.await;
             }
         };
-        self.0.link.while_it_replies(drained).await;
+        self.0.link.gate().while_it_replies(drained).await;
     }
 
     /// The list, if it changed since it was read last.
@@ -289,7 +290,7 @@ impl Writes {
         let mut pipe = redis::pipe();
         for ((member, name), found) in named.iter().zip(values) {
             let key = CacheKey::parse(member);
-            let entry = found.ok().zip(key).and_then(|(bytes, key)| value::decode(bytes.into(), &key).ok());
+            let entry = found.ok().zip(key).and_then(|(bytes, key)| value::decode(bytes.into(), Some(&key)).ok());
             // What is not there any more, or is no entry, leaves the index with what is gone.
             let is_kept = entry.is_some_and(|entry| {
                 let subject = Subject { key: &entry.key(), parts: &entry.parts, listing: entry.listing.as_deref() };

@@ -1,7 +1,7 @@
-//! What stands under an entry's name in Redis: its envelope, compressed when it is large.
+//! How an entry travels: its envelope, compressed when it is large.
 //!
-//! Knows: both forms and their bounds. Does not know: connections. What comes back may have been
-//! written by anybody.
+//! Knows: both forms and their bounds. Does not know: places. What comes back may have been written by
+//! anybody.
 
 use bytes::Bytes;
 use zstd::zstd_safe;
@@ -26,10 +26,11 @@ pub(super) fn encode(entry: &Entry) -> Option<Vec<u8>> {
     (value.len() <= MAX_VALUE_BYTES).then_some(value)
 }
 
-/// Reads a value back. Errors when it is anything but this key's entry, whole and sound.
-pub(super) fn decode(value: Bytes, key: &CacheKey) -> Result<Entry> {
+/// Reads a value back. Errors when it is anything but an entry, whole and sound, and this key's where
+/// one is expected.
+pub(super) fn decode(value: Bytes, expected: Option<&CacheKey>) -> Result<Entry> {
     if !value.starts_with(ZSTD) {
-        return Entry::decode(value, Some(key));
+        return Entry::decode(value, expected);
     }
     // One frame that says its size, so that a bomb ends as an error, not as memory.
     let size = zstd_safe::get_frame_content_size(&value).ok().flatten().unwrap_or(u64::MAX);
@@ -38,7 +39,7 @@ pub(super) fn decode(value: Bytes, key: &CacheKey) -> Result<Entry> {
     }
     let plain = zstd::bulk::decompress(&value, size as usize)
         .map_err(|cause| Error::corrupt("it does not decompress").because(cause))?;
-    Entry::decode(plain.into(), Some(key))
+    Entry::decode(plain.into(), expected)
 }
 
 #[cfg(test)]
@@ -52,7 +53,7 @@ mod tests {
         let values = [&small, &large].map(|entry| encode(entry).unwrap());
         assert!(values[0].starts_with(b"{\"v\":1,") && values[1].starts_with(ZSTD) && values[1].len() < 1_000);
         for (value, entry) in values.iter().zip([&small, &large]) {
-            assert_eq!(&decode(value.clone().into(), &entry.key()).unwrap(), entry);
+            assert_eq!(&decode(value.clone().into(), Some(&entry.key())).unwrap(), entry);
         }
         let mut state = 1_u64;
         let mut next = || {
@@ -67,7 +68,7 @@ mod tests {
     fn anything_else_is_an_error() {
         let (one, other) = (entry("/one", &vec![b'7'; 100_000]), entry("/other", b"{}"));
         let value = encode(&one).unwrap();
-        assert!(decode(value.clone().into(), &other.key()).is_err(), "another key's");
+        assert!(decode(value.clone().into(), Some(&other.key())).is_err(), "another key's");
         let newer = other.encode();
         let newer = [b"{\"v\":2,", &newer[7..]].concat();
         let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 3).unwrap();
@@ -84,7 +85,7 @@ mod tests {
             ("a counter", b"41".to_vec(), one.key()),
             ("nothing", Vec::new(), one.key()),
         ] {
-            assert!(decode(value.into(), &key).is_err(), "{what}");
+            assert!(decode(value.into(), Some(&key)).is_err(), "{what}");
         }
     }
 }
