@@ -29,6 +29,11 @@ impl Cid {
         Self(Sha256::digest(body).into())
     }
 
+    /// The address of bytes whose SHA-256 this is.
+    pub fn of_sha256(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
     /// The SHA-256 inside.
     pub fn sha256(&self) -> &[u8; 32] {
         &self.0

@@ -239,6 +239,20 @@ impl Entry {
         out
     }
 
+    /// The encoding in two: what is said about the body, and the body, which is the same for equal bodies.
+    /// One after the other they are the envelope again.
+    pub fn halves(&self) -> (Bytes, Bytes) {
+        let all = Bytes::from(self.encode());
+        // What was just written can be split.
+        let at = Split::of(&all).map_or(all.len(), |split| split.meta + CHECK.len() + CHECK_DIGITS + 1);
+        (all.slice(..at), all.slice(at..))
+    }
+
+    /// Reads what the first half says.
+    pub fn peek_half(half: &[u8]) -> Result<Head> {
+        Self::peek(&[half, RAW].concat())
+    }
+
     /// Reads an envelope back and checks everything that it claims: version, bounds, header
     /// names, that its parts hash to `expected`, and that the body has its digest.
     ///

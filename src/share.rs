@@ -9,6 +9,8 @@
 mod gate;
 pub mod ipfs;
 pub mod patience;
+#[cfg(feature = "p2p")]
+pub mod peers;
 pub mod redis;
 pub mod seal;
 mod value;

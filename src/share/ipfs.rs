@@ -223,7 +223,7 @@ impl Inner {
     }
 
     fn read(&self, block: &[u8], partition: &Partition) -> Result<bytes::Bytes> {
-        self.group.open(partition, block).map(Into::into)
+        self.group.open(partition.as_str(), block).map(Into::into)
     }
 
     /// Reads the node's list, and lets go what need not be kept.
@@ -270,7 +270,7 @@ impl Inner {
         let (Some(name), Some(plain)) = (self.group.name(&id, &entry.key()), value::encode(entry)) else {
             return Ok(false);
         };
-        let sealed = self.group.seal(&entry.parts.partition, &plain)?;
+        let sealed = self.group.seal(entry.parts.partition.as_str(), &plain)?;
         if sealed.len() > MAX_BLOCK_BYTES || !self.gate.is_open() {
             return Ok(false);
         }

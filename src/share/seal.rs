@@ -23,7 +23,6 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
 use crate::key::CacheKey;
-use crate::partition::Partition;
 use crate::token::Secret;
 
 /// What a made secret begins with.
@@ -57,6 +56,7 @@ pub struct Group {
 struct Keys {
     kid: [u8; 4],
     names: hmac::Key,
+    derived: hmac::Key,
     nonces: hmac::Key,
     body: XChaCha20Poly1305,
 }
@@ -106,6 +106,12 @@ impl Group {
         Ok(format!("{MADE}{}", BASE32_NOPAD.encode(&[&bytes[..], &check[..3]].concat()).to_ascii_lowercase()))
     }
 
+    /// A key for something else than sealing, told apart by `use_of`; of the secret that seals.
+    pub fn derive(&self, use_of: &str) -> [u8; 32] {
+        let tag = self.keys.first().map(|keys| hmac::sign(&keys.derived, use_of.as_bytes()));
+        tag.and_then(|tag| tag.as_ref().try_into().ok()).unwrap_or_default()
+    }
+
     /// A short name of the secret that seals, which gives nothing away.
     pub fn id(&self) -> String {
         self.keys.first().map_or_else(String::new, |keys| data_encoding::HEXLOWER.encode(&keys.kid))
@@ -123,16 +129,16 @@ impl Group {
         Some(data_encoding::HEXLOWER.encode(&hmac::sign(&keys.names, key.as_bytes()).as_ref()[..16]))
     }
 
-    /// Seals bytes that belong to a partition.
-    pub fn seal(&self, partition: &Partition, plain: &[u8]) -> Result<Vec<u8>> {
+    /// Seals bytes that are about something: a partition, as a rule.
+    pub fn seal(&self, about: &str, plain: &[u8]) -> Result<Vec<u8>> {
         let keys = self.keys.first().ok_or_else(|| Error::new(Kind::Internal, "a group without a secret"))?;
         let mut nonce = hmac::Context::with_key(&keys.nonces);
-        nonce.update(partition.as_str().as_bytes());
+        nonce.update(about.as_bytes());
         nonce.update(b"\0");
         nonce.update(plain);
         let nonce = nonce.sign();
         let nonce = XNonce::from_slice(&nonce.as_ref()[..NONCE_BYTES]);
-        let prefix = keys.prefix(partition);
+        let prefix = keys.prefix(about);
         let text = keys
             .body
             .encrypt(nonce, Payload { msg: plain, aad: &prefix })
@@ -140,13 +146,13 @@ impl Group {
         Ok([&prefix, nonce.as_slice(), &text].concat())
     }
 
-    /// Opens what a member sealed for this partition. Errors for anything else.
-    pub fn open(&self, partition: &Partition, sealed: &[u8]) -> Result<Vec<u8>> {
+    /// Opens what a member sealed about the same. Errors for anything else.
+    pub fn open(&self, about: &str, sealed: &[u8]) -> Result<Vec<u8>> {
         let keys = self.keys_of(sealed)?;
-        if sealed[..PREFIX_BYTES] == keys.prefix(partition) { keys.open(sealed) } else { Err(not_ours()) }
+        if sealed[..PREFIX_BYTES] == keys.prefix(about) { keys.open(sealed) } else { Err(not_ours()) }
     }
 
-    /// Opens what a member sealed for whatever partition.
+    /// Opens what a member sealed about whatever.
     pub fn open_any(&self, sealed: &[u8]) -> Result<Vec<u8>> {
         self.keys_of(sealed)?.open(sealed)
     }
@@ -158,7 +164,7 @@ impl Group {
 }
 
 fn not_ours() -> Error {
-    Error::corrupt("it is not sealed by this group for this partition")
+    Error::corrupt("it is not sealed by this group about this")
 }
 
 impl Keys {
@@ -192,8 +198,8 @@ impl Keys {
     }
 
     /// What sealed bytes begin with.
-    fn prefix(&self, partition: &Partition) -> Vec<u8> {
-        let tag = hmac::sign(&self.names, partition.as_str().as_bytes());
+    fn prefix(&self, about: &str) -> Vec<u8> {
+        let tag = hmac::sign(&self.names, about.as_bytes());
         [&MAGIC[..], &self.kid, &tag.as_ref()[..TAG_BYTES]].concat()
     }
 
@@ -218,6 +224,7 @@ impl Keys {
         Ok(Self {
             kid: [a, b, c, d],
             names: hmac::Key::new(hmac::HMAC_SHA256, &derive("names")?),
+            derived: hmac::Key::new(hmac::HMAC_SHA256, &derive("derived")?),
             nonces: hmac::Key::new(hmac::HMAC_SHA256, &derive("nonces")?),
             body: XChaCha20Poly1305::new(&derive("body")?.into()),
         })
@@ -236,21 +243,21 @@ mod tests {
     fn only_the_group_opens_what_it_sealed_and_only_for_its_partition() {
         let [one, other] = [(), ()].map(|()| Group::generate().unwrap());
         let (group, others) = (group(&one).unwrap(), group(&other).unwrap());
-        let (public, team) = (Partition::public(), Partition::named("team").unwrap());
+        let (public, team) = ("public", "name:team");
         let plain = b"{\"private\":\"acme/secret\"}";
-        let sealed = group.seal(&public, plain).unwrap();
+        let sealed = group.seal(public, plain).unwrap();
         assert_eq!(sealed.len(), plain.len() + OVERHEAD_BYTES);
-        assert_eq!(group.open(&public, &sealed).unwrap(), plain);
-        assert!(others.open(&public, &sealed).is_err() && group.open(&team, &sealed).is_err());
-        assert_eq!(sealed, group.seal(&public, plain).unwrap(), "equal bytes have one CID");
-        assert_ne!(sealed[40..], group.seal(&team, plain).unwrap()[40..], "but not across partitions");
+        assert_eq!(group.open(public, &sealed).unwrap(), plain);
+        assert!(others.open(public, &sealed).is_err() && group.open(team, &sealed).is_err());
+        assert_eq!(sealed, group.seal(public, plain).unwrap(), "equal bytes have one CID");
+        assert_ne!(sealed[40..], group.seal(team, plain).unwrap()[40..], "but not across partitions");
         assert_eq!(group.open_any(&sealed).unwrap(), plain);
         assert!(!sealed.windows(6).any(|part| part == b"secret"));
         for at in 0..sealed.len() {
             let mut flipped = sealed.clone();
             flipped[at] ^= 1;
-            assert!(group.open(&public, &flipped).is_err() && group.open_any(&flipped).is_err(), "byte {at}");
-            assert!(group.open(&public, &sealed[..at]).is_err(), "cut at {at}");
+            assert!(group.open(public, &flipped).is_err() && group.open_any(&flipped).is_err(), "byte {at}");
+            assert!(group.open(public, &sealed[..at]).is_err(), "cut at {at}");
         }
     }
 
@@ -259,10 +266,10 @@ mod tests {
         let (old, new) = (Group::generate().unwrap(), Group::generate().unwrap());
         let (before, between, after) =
             (group(&old).unwrap(), group(&format!("{new}\n{old}\n")).unwrap(), group(&new).unwrap());
-        let public = Partition::public();
-        assert_eq!(between.open(&public, &before.seal(&public, b"x").unwrap()).unwrap(), b"x");
-        assert_eq!(after.open(&public, &between.seal(&public, b"y").unwrap()).unwrap(), b"y");
-        assert!(before.open(&public, &after.seal(&public, b"z").unwrap()).is_err());
+        let public = "public";
+        assert_eq!(between.open(public, &before.seal(public, b"x").unwrap()).unwrap(), b"x");
+        assert_eq!(after.open(public, &between.seal(public, b"y").unwrap()).unwrap(), b"y");
+        assert!(before.open(public, &after.seal(public, b"z").unwrap()).is_err());
         let key = crate::entry::tests::entry("/x", b"{}").key();
         assert_eq!(between.ids(), [after.id(), before.id()]);
         assert_eq!(between.name(&before.id(), &key), before.name(&before.id(), &key));

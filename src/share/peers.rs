@@ -1,0 +1,4 @@
+//! Peers.
+mod copy;
+mod index;
+mod message;
