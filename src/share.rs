@@ -48,6 +48,17 @@ pub struct Copy {
     pub entry: Entry,
     /// The place.
     pub tier: TierName,
+    /// Whether it may answer as it is.
+    pub faith: Faith,
+}
+
+/// How far a copy is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Faith {
+    /// As far as what is stored here: it answers while it is fresh.
+    Trusted,
+    /// Not at all: it answers once GitHub has said 304 to it, under the token of whoever asks.
+    Unproven,
 }
 
 /// Who is to ask GitHub for something that is nowhere.
@@ -110,7 +121,7 @@ pub trait Place: Send + Sync + std::fmt::Debug {
     fn tier(&self) -> TierName;
 
     /// Copies, in the order of `wanted`; what a place does not have, or not in time, is `None`.
-    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Vec<Option<Entry>>>;
+    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Vec<Option<(Entry, Faith)>>>;
 
     /// Looks for a copy and, where there is none, settles who asks GitHub for it; `None` where a place
     /// cannot settle that.
@@ -128,8 +139,21 @@ pub trait Place: Send + Sync + std::fmt::Debug {
     /// Waits until what was put there is there, or will not be.
     fn drained(&self) -> BoxFuture<'_, ()>;
 
+    /// Whether a look-up of many at once is worth it before any of them is needed.
+    fn prefetches(&self) -> bool {
+        true
+    }
+
     /// What it has done so far.
     fn tallied(&self) -> Tallied;
+}
+
+/// A number below `below`, for choosing one of many; 0 where there is none.
+fn random(below: usize) -> usize {
+    use ring::rand::SecureRandom;
+    let mut bytes = [0; 8];
+    let drawn = ring::rand::SystemRandom::new().fill(&mut bytes);
+    drawn.map_or(0, |()| (u64::from_le_bytes(bytes) % (below.max(1) as u64)) as usize)
 }
 
 /// All places, nearest first.
@@ -148,17 +172,28 @@ impl Share {
 
     /// Copies of what is wanted, each from the nearest place that has one; all of a place in one go.
     pub async fn look_up(&self, wanted: &[Wanted]) -> Vec<Option<Copy>> {
+        self.look_into(self.places.iter().collect(), wanted).await
+    }
+
+    /// The same long before each of them is needed.
+    pub async fn prefetch(&self, wanted: &[Wanted]) -> Vec<Option<Copy>> {
+        self.look_into(self.places.iter().filter(|place| place.prefetches()).collect(), wanted).await
+    }
+
+    async fn look_into(&self, places: Vec<&Arc<dyn Place>>, wanted: &[Wanted]) -> Vec<Option<Copy>> {
         let mut copies: Vec<Option<Copy>> = (0..wanted.len()).map(|_| None).collect();
-        for place in &self.places {
+        for place in places {
             let open: Vec<usize> = (0..wanted.len()).filter(|at| copies[*at].is_none()).collect();
             if open.is_empty() {
                 break;
             }
             let asked: Vec<Wanted> = open.iter().map(|at| wanted[*at].clone()).collect();
             for (at, found) in open.into_iter().zip(place.look_up(&asked).await) {
-                copies[at] = found
-                    .filter(|entry| self.is_of_use(entry, &wanted[at]))
-                    .map(|entry| Copy { entry, tier: place.tier() });
+                copies[at] = found.filter(|(entry, _)| self.is_of_use(entry, &wanted[at])).map(|(entry, faith)| Copy {
+                    entry,
+                    tier: place.tier(),
+                    faith,
+                });
             }
         }
         copies
@@ -177,15 +212,15 @@ impl Share {
         for place in &self.places {
             let claim = if ours.is_none() { place.claim(wanted).await } else { None };
             let copy = match claim {
-                Some(Claim::Answered(copy)) => Some(copy.entry),
+                Some(Claim::Answered(copy)) => Some((copy.entry, copy.faith)),
                 Some(Claim::Ours(guard)) => {
                     ours = guard;
                     None
                 }
                 None => place.look_up(std::slice::from_ref(wanted)).await.pop().flatten(),
             };
-            if let Some(entry) = copy.filter(|entry| self.is_of_use(entry, wanted)) {
-                return Claim::Answered(Box::new(Copy { entry, tier: place.tier() }));
+            if let Some((entry, faith)) = copy.filter(|(entry, _)| self.is_of_use(entry, wanted)) {
+                return Claim::Answered(Box::new(Copy { entry, tier: place.tier(), faith }));
             }
         }
         Claim::Ours(ours)

@@ -171,7 +171,7 @@ impl Stack {
                 }
                 Ok(Some(entry)) => {
                     match tier.name() {
-                        TierName::Disk | TierName::Memory | TierName::Redis | TierName::Ipfs => {}
+                        TierName::Disk | TierName::Memory | TierName::Redis | TierName::Peer | TierName::Ipfs => {}
                         TierName::Bundle if !self.observing => {}
                         TierName::Bundle => {
                             let mut lead = [0; 16];

@@ -25,6 +25,8 @@ pub enum TierName {
     Added(&'static str),
     /// Redis, shared by many machines.
     Redis,
+    /// Another machine that takes part.
+    Peer,
     /// Blocks that an IPFS node keeps.
     Ipfs,
 }
@@ -38,6 +40,7 @@ impl TierName {
             TierName::Bundle => "bundle",
             TierName::Added(name) => name,
             TierName::Redis => "redis",
+            TierName::Peer => "peer",
             TierName::Ipfs => "ipfs",
         }
     }

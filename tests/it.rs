@@ -42,6 +42,9 @@ mod limits;
 #[cfg(unix)]
 #[path = "it/operate.rs"]
 mod operate;
+#[cfg(feature = "p2p")]
+#[path = "it/peers.rs"]
+mod peers;
 #[path = "it/recorded.rs"]
 mod recorded;
 #[cfg(unix)]

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::{Ask, Cache, Explained};
 use crate::cutoff::Cutoff;
 use crate::entry::Entry;
-use crate::policy::{Before, Mode};
+use crate::policy::{self, Before, Mode};
 use crate::request::Request;
-use crate::share::{Claim, Copy, Guard, Share, Wanted};
+use crate::share::{Claim, Copy, Faith, Guard, Share, Wanted};
 use crate::stack::Found;
 
 impl Cache {
@@ -51,11 +51,31 @@ impl Cache {
             (share.look_up(std::slice::from_ref(&wanted)).await.pop().flatten(), None)
         };
         match copy {
-            Some(Copy { entry, tier }) => {
+            Some(Copy { entry, tier, faith: Faith::Trusted }) => {
                 let entry = self.keep(&explained.key, entry, None);
                 (self.decide_again(request, ask, explained, Found { entry, tier }), guard)
             }
+            Some(Copy { entry, faith: Faith::Unproven, .. }) => (self.try_out(ask, explained, entry), guard),
             None => (explained, guard),
+        }
+    }
+
+    /// A copy that GitHub has to prove: it is asked whether this is it, under the token of whoever asks.
+    fn try_out(&self, ask: &Ask, explained: Explained, copy: Entry) -> Explained {
+        let terms = ask.terms(&explained.lifetime, explained.cutoff, &explained.signer, explained.now);
+        let because = match explained.decision {
+            Before::Fetch(because) | Before::Revalidate { because, .. } => because,
+            _ => return explained,
+        };
+        match policy::may_try(&copy, &terms) {
+            // In place of what is stored, which is older.
+            Some(validators) => Explained {
+                decision: Before::Revalidate { validators, because },
+                candidate: Some(copy),
+                found: None,
+                ..explained
+            },
+            None => explained,
         }
     }
 
@@ -76,8 +96,8 @@ impl Cache {
         let explained = requests.iter().map(|(request, ask)| (request, ask, self.explain(request, ask)));
         let open: Vec<_> = explained.filter(|(_, ask, explained)| is_sendable(ask, &explained.decision)).collect();
         let wanted: Vec<Wanted> = open.iter().map(|(.., explained)| wanted(explained)).collect();
-        for ((.., explained), copy) in open.into_iter().zip(share.look_up(&wanted).await) {
-            if let Some(copy) = copy {
+        for ((.., explained), copy) in open.into_iter().zip(share.prefetch(&wanted).await) {
+            if let Some(copy) = copy.filter(|copy| copy.faith == Faith::Trusted) {
                 self.keep(&explained.key, copy.entry, None);
             }
         }

@@ -22,7 +22,7 @@ use self::rpc::{MAX_BLOCK_BYTES, Rpc};
 use super::gate::Gate;
 use super::patience::Limits;
 use super::seal::Group;
-use super::{Claim, Place, Tallied, Wanted, value};
+use super::{Claim, Faith, Place, Tallied, Wanted, value};
 use crate::clock::{Clock, Timestamp};
 use crate::cutoff::{Cutoff, CutoffMode, Cutoffs};
 use crate::entry::Entry;
@@ -370,7 +370,7 @@ impl Place for Ipfs {
         TierName::Ipfs
     }
 
-    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Vec<Option<Entry>>> {
+    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Vec<Option<(Entry, Faith)>>> {
         self.start();
         self.inner.looked_up.fetch_add(wanted.len() as u64, Ordering::Relaxed);
         async move {
@@ -379,7 +379,8 @@ impl Place for Ipfs {
                 return vec![None; wanted.len()];
             }
             let all: Vec<_> = wanted.iter().map(|one| self.inner.look_up(one)).collect();
-            stream::iter(all).buffered(AT_ONCE).collect().await
+            let trusted = |entry| Some((entry?, Faith::Trusted));
+            stream::iter(all).buffered(AT_ONCE).map(trusted).collect().await
         }
         .boxed()
     }

@@ -23,7 +23,7 @@ use self::names::Space;
 use self::write::{Write, Writes};
 use super::patience::Limits;
 use super::value;
-use super::{Claim, Copy, Guard, Place, Tallied, Wanted};
+use super::{Claim, Copy, Faith, Guard, Place, Tallied, Wanted};
 use crate::clock::Clock;
 use crate::cutoff::{Cutoff, Cutoffs};
 use crate::entry::Entry;
@@ -185,7 +185,9 @@ impl Redis {
                 .and_then(|reply| self.read(reply.and_then(|value| Ok(Vec::from_redis_value(value)?)), wanted));
             let news = held.filter(|entry| wanted.known.is_none_or(|known| entry.validated_at > known));
             match (news, guard, claimed) {
-                (Some(entry), ..) => return Claim::Answered(Box::new(Copy { entry, tier: TierName::Redis })),
+                (Some(entry), ..) => {
+                    return Claim::Answered(Box::new(Copy { entry, tier: TierName::Redis, faith: Faith::Trusted }));
+                }
                 (None, Some(guard), _) => return Claim::Ours(Some(guard)),
                 // Somebody else asks.
                 (None, None, Some(Ok(Value::Nil))) => {}
@@ -206,7 +208,7 @@ impl Place for Redis {
         TierName::Redis
     }
 
-    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Vec<Option<Entry>>> {
+    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Vec<Option<(Entry, Faith)>>> {
         self.start();
         count(&self.tally.looked_up, wanted.len() as u64);
         async move {
@@ -225,7 +227,7 @@ impl Place for Redis {
             }
             let mut placed: Vec<(usize, Option<Entry>)> = order.into_iter().zip(found).collect();
             placed.sort_unstable_by_key(|(at, _)| *at);
-            placed.into_iter().map(|(_, entry)| entry).collect()
+            placed.into_iter().map(|(_, entry)| Some((entry?, Faith::Trusted))).collect()
         }
         .boxed()
     }

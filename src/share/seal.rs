@@ -122,6 +122,12 @@ impl Group {
         self.keys.iter().map(|keys| data_encoding::HEXLOWER.encode(&keys.kid)).collect()
     }
 
+    /// The same by the secret that seals, as bytes.
+    pub fn short_name(&self, key: &CacheKey) -> [u8; 16] {
+        let tag = self.keys.first().map(|keys| hmac::sign(&keys.names, key.as_bytes()));
+        tag.and_then(|tag| tag.as_ref()[..16].try_into().ok()).unwrap_or_default()
+    }
+
     /// A name for a key that only the group can make, by the secret called `id`: nobody else can try
     /// whether a path is among them.
     pub fn name(&self, id: &str, key: &CacheKey) -> Option<String> {

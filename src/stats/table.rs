@@ -15,6 +15,7 @@ const WAYS: &[(&str, &str)] = &[
     ("hit", "bundle"),
     ("hit", "added"),
     ("hit", "redis"),
+    ("hit", "peer"),
     ("hit", "ipfs"),
     ("revalidated", ""),
     ("confirmed", ""),
@@ -51,7 +52,7 @@ const KINDS: &[&str] = &["hit", "revalidated", "fetched", "stale", "failed"];
 pub(super) struct Way(usize);
 
 impl Way {
-    pub(super) const FAILED: Way = Way(9);
+    pub(super) const FAILED: Way = Way(10);
 
     /// The hot path: no text is compared.
     pub(super) fn of(outcome: Outcome, tier: Option<TierName>) -> Self {
@@ -62,13 +63,14 @@ impl Way {
                 Some(TierName::Bundle) => 2,
                 Some(TierName::Added(_)) => 3,
                 Some(TierName::Redis) => 4,
-                Some(TierName::Ipfs) => 5,
+                Some(TierName::Peer) => 5,
+                Some(TierName::Ipfs) => 6,
             },
-            Outcome::Revalidated => 6,
-            Outcome::Confirmed => 7,
-            Outcome::Fetched(_) => 8,
+            Outcome::Revalidated => 7,
+            Outcome::Confirmed => 8,
+            Outcome::Fetched(_) => 9,
             Outcome::Stale(reason) => {
-                10 + match reason {
+                11 + match reason {
                     StaleReason::Offline => 0,
                     StaleReason::ForceCache => 1,
                     StaleReason::WhileRevalidate => 2,
@@ -78,7 +80,7 @@ impl Way {
                 }
             }
             Outcome::NotStored(reason) => {
-                16 + match reason {
+                17 + match reason {
                     NoStore::Endpoint => 0,
                     NoStore::Directive => 1,
                     NoStore::Mode => 2,
@@ -95,10 +97,10 @@ impl Way {
 
     fn kind(self) -> usize {
         match self.0 {
-            0..=5 => 0,
-            6 | 7 => 1,
-            9 => 4,
-            10..=15 => 3,
+            0..=6 => 0,
+            7 | 8 => 1,
+            10 => 4,
+            11..=16 => 3,
             _ => 2,
         }
     }

@@ -27,6 +27,9 @@ const MAX_UNPACKED_BYTES: usize = MAX_SAID * (MAX_HEAD_BYTES + 128);
 /// Names in one request or answer.
 pub(super) const MAX_NAMES: usize = 2_048;
 
+/// The longest name of a peer.
+const MAX_PEER_BYTES: usize = 128;
+
 /// What sealed messages are about.
 const ABOUT: &str = "peers: gossip";
 
@@ -62,12 +65,24 @@ pub(super) struct Said {
     name: Blob,
     head: Blob,
     cid: Blob,
+    /// Who has it, where that is not the sender.
+    by: String,
 }
 
 impl Said {
     pub(super) fn of(name: &Name, known: &Known) -> Self {
         let [name, head, cid] = [&name[..], &known.head, known.cid.sha256()].map(|bytes| Blob(bytes.to_vec()));
-        Self { name, head, cid }
+        Self { name, head, cid, by: String::new() }
+    }
+
+    /// The same about a copy that somebody else has.
+    pub(super) fn held_by(self, peer: &str) -> Self {
+        Self { by: peer.to_owned(), ..self }
+    }
+
+    /// Who has it, where that is not the sender.
+    pub(super) fn by(&self) -> Option<&str> {
+        (!self.by.is_empty() && self.by.len() <= MAX_PEER_BYTES).then_some(self.by.as_str())
     }
 
     /// Errors when it is none that could have been made of an entry.

@@ -1,0 +1,286 @@
+//! Answers shared between peers: real libp2p over loopback, several nodes in one process.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use octocache::cache::{Ask, Cache};
+use octocache::cutoff::{Cutoff, CutoffMode};
+use octocache::github::{Backoff, GitHub, Options};
+use octocache::outcome::Outcome;
+use octocache::partition::Partition;
+use octocache::policy::TtlTable;
+use octocache::request::Api;
+use octocache::share::peers::{Peers, Settings};
+use octocache::share::seal::Group;
+use octocache::share::{Place, Share, Tallied};
+use octocache::stack::Stack;
+use octocache::tier::TierName;
+use octocache::token::{Secret, Token};
+
+use crate::flow::{Fixture, HIT};
+use crate::harness::world;
+
+/// A machine that takes part.
+struct Member {
+    cache: Cache,
+    peers: Arc<Peers>,
+}
+
+struct How<'a> {
+    secret: &'a str,
+    bootstrap: Vec<String>,
+    trust_public: bool,
+    read_only: bool,
+    writers: Vec<String>,
+    partition: Partition,
+    token: Option<&'a str>,
+}
+
+impl<'a> How<'a> {
+    fn of(secret: &'a str) -> Self {
+        Self {
+            secret,
+            bootstrap: Vec::new(),
+            trust_public: false,
+            read_only: false,
+            writers: Vec::new(),
+            partition: Partition::named("team").unwrap(),
+            token: Some("ghp_one"),
+        }
+    }
+
+    fn by(mut self, other: &Member) -> Self {
+        self.bootstrap.push(other.address());
+        self
+    }
+}
+
+impl Fixture {
+    async fn member(&self, name: &str, how: How<'_>) -> Member {
+        let api = Api::parse(&self.sim.url()).unwrap();
+        let mut options = Options::new(api.clone(), how.token.map(|token| Token::new(token).unwrap()));
+        options.backoff = Backoff { base: Duration::ZERO, retries: 2, ..Backoff::default() };
+        let upstream = Arc::new(GitHub::new(options, self.clock.clone()));
+        let stack = Arc::new(Stack::new(self.dir.path().join(name), self.clock.clone()));
+        let settings = Settings {
+            listen: Some("/ip4/127.0.0.1/tcp/0".into()),
+            bootstrap: how.bootstrap,
+            mdns: false,
+            partitions: vec![Partition::public(), Partition::named("team").unwrap()],
+            families: Vec::new(),
+            trust_public: how.trust_public,
+            read_only: how.read_only,
+            writers: how.writers,
+            timeout: Duration::from_secs(5),
+            group: Arc::new(Group::read(&Secret::new(how.secret)).unwrap()),
+            key_file: None,
+        };
+        let peers = Arc::new(Peers::new(settings, stack.clone(), self.clock.clone()).unwrap());
+        peers.start();
+        let place: Arc<dyn Place> = peers.clone();
+        let share = Arc::new(Share::new(vec![place], self.clock.clone()));
+        let cache = Cache::new(api, how.partition, stack, upstream, TtlTable::default(), self.clock.clone());
+        let member = Member { cache: cache.with_share(Some(share)), peers };
+        until("it listens", || !member.peers.standing().listening.is_empty()).await;
+        member
+    }
+}
+
+impl Member {
+    fn address(&self) -> String {
+        self.peers.standing().listening[0].clone()
+    }
+
+    fn tallied(&self) -> Tallied {
+        self.peers.tallied()
+    }
+
+    async fn get(&self, fx: &Fixture, path: &str) -> octocache::cache::Answer {
+        self.cache.get(&fx.request(path), &Ask::default()).await.unwrap()
+    }
+
+    async fn knows(&self, entries: usize) {
+        until("it is announced", || self.peers.standing().known >= entries).await;
+    }
+
+    async fn meets(&self, others: usize) {
+        until("they meet", || self.peers.standing().peers.len() >= others).await;
+    }
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+const PATH: &str = "/repos/acme/repo-0001";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_has_the_others_answer_once_github_has_said_that_it_is_so() {
+    let fx = Fixture::new();
+    world::organisation(&fx.sim, 3);
+    let secret = Group::generate().unwrap();
+    let one = fx.member("one", How::of(&secret)).await;
+    let two = fx.member("two", How::of(&secret).by(&one)).await;
+    one.meets(1).await;
+    let first = one.get(&fx, PATH).await;
+    two.knows(1).await;
+    fx.sim.take_counts();
+    // Under another token: GitHub's 304 says that it is current, and that this token may have it.
+    let second = two.get(&fx, PATH).await;
+    assert_eq!((second.outcome, second.charged, second.requests), (Outcome::Confirmed, 0, 1));
+    assert_eq!(second.entry.body, first.entry.body);
+    assert_eq!(fx.sim.take_counts(), (1, 0));
+    assert_eq!(two.get(&fx, PATH).await.outcome, HIT);
+    // Who comes late learns of everything at once.
+    one.get(&fx, "/repos/acme/repo-0002").await;
+    let late = fx.member("late", How::of(&secret).by(&two)).await;
+    late.knows(2).await;
+    fx.sim.take_counts();
+    assert_eq!(late.get(&fx, PATH).await.outcome, Outcome::Confirmed);
+    assert_eq!(fx.sim.take_counts(), (1, 0));
+    // Changed meanwhile: what the peers have is not the answer any more.
+    fx.sim.put("/repos/acme/repo-0002", crate::harness::sim::Doc::dated(serde_json::json!({ "changed": true })));
+    let changed = late.get(&fx, "/repos/acme/repo-0002").await;
+    assert_eq!(&changed.entry.body[..], br#"{"changed":true}"#);
+    let served = [&one, &two].map(|member| member.peers.standing().served.0).iter().sum::<u64>();
+    assert!(served >= 2, "{served}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn public_answers_are_trusted_where_the_operator_says_so_and_only_while_fresh() {
+    let fx = Fixture::new();
+    world::organisation(&fx.sim, 2);
+    let secret = Group::generate().unwrap();
+    let public = || How { partition: Partition::public(), token: None, ..How::of(&secret) };
+    let one = fx.member("one", public()).await;
+    let trusting = fx.member("trusting", How { trust_public: true, ..public() }.by(&one)).await;
+    one.meets(1).await;
+    one.get(&fx, PATH).await;
+    trusting.knows(1).await;
+    fx.sim.take_counts();
+    let answer = trusting.get(&fx, PATH).await;
+    assert_eq!((answer.outcome, answer.tier), (HIT, Some(TierName::Peer)));
+    assert_eq!(fx.sim.take_counts(), (0, 0));
+    // Beyond its lifetime nothing is taken on trust.
+    let other = "/repos/acme/repo-0000";
+    one.get(&fx, other).await;
+    trusting.knows(2).await;
+    fx.clock.advance(3_700);
+    fx.sim.take_counts();
+    let answer = trusting.get(&fx, other).await;
+    assert_eq!(answer.outcome, Outcome::Confirmed);
+    assert_eq!(fx.sim.take_counts().0, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_another_secret_is_not_let_in() {
+    let fx = Fixture::new();
+    world::organisation(&fx.sim, 2);
+    let (secret, other) = (Group::generate().unwrap(), Group::generate().unwrap());
+    let one = fx.member("one", How::of(&secret)).await;
+    let stranger = fx.member("stranger", How::of(&other).by(&one)).await;
+    let member = fx.member("member", How::of(&secret).by(&one)).await;
+    one.meets(1).await;
+    one.get(&fx, PATH).await;
+    member.knows(1).await;
+    assert_eq!((stranger.peers.standing().known, stranger.peers.standing().peers.len()), (0, 0));
+    assert!(matches!(stranger.get(&fx, PATH).await.outcome, Outcome::Fetched(_)));
+    assert_eq!(one.peers.standing().peers.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_say_nothing_and_only_writers_are_heard() {
+    let fx = Fixture::new();
+    world::organisation(&fx.sim, 3);
+    let secret = Group::generate().unwrap();
+    let writer = fx.member("writer", How::of(&secret)).await;
+    let reader = fx.member("reader", How { read_only: true, ..How::of(&secret) }.by(&writer)).await;
+    let picky = How { writers: vec![writer.peers.standing().me], ..How::of(&secret) };
+    let picky = fx.member("picky", picky.by(&writer)).await;
+    let other = fx.member("other", How::of(&secret).by(&picky)).await;
+    writer.meets(2).await;
+    picky.meets(2).await;
+    reader.get(&fx, "/repos/acme/repo-0000").await;
+    other.get(&fx, "/repos/acme/repo-0002").await;
+    writer.get(&fx, PATH).await;
+    for member in [&reader, &picky] {
+        member.knows(1).await;
+    }
+    other.knows(2).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(picky.peers.standing().known, 1, "of the other's nothing is taken");
+    assert!(picky.tallied().refused > 0);
+    assert_eq!(reader.tallied().written, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_outdates_is_outdated_for_all() {
+    let fx = Fixture::new();
+    world::organisation(&fx.sim, 2);
+    let secret = Group::generate().unwrap();
+    let one = fx.member("one", How::of(&secret)).await;
+    let two = fx.member("two", How::of(&secret).by(&one)).await;
+    one.meets(1).await;
+    one.get(&fx, PATH).await;
+    two.knows(1).await;
+    two.get(&fx, PATH).await;
+    assert_eq!(two.get(&fx, PATH).await.outcome, HIT);
+    fx.clock.advance(10);
+    let gone = Cutoff { scope: "repo:acme/repo-0001".parse().unwrap(), at: fx.clock.now(), mode: CutoffMode::Gone };
+    one.cache.invalidate_all(&[gone]).unwrap();
+    until("it is forgotten", || two.peers.standing().known == 0).await;
+    fx.clock.advance(1);
+    two.cache.hear().await;
+    fx.sim.take_counts();
+    assert!(matches!(two.get(&fx, PATH).await.outcome, Outcome::Fetched(_)));
+    assert_eq!(fx.sim.take_counts(), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_that_ask_at_once_ask_github_once() {
+    let fx = Fixture::new();
+    world::organisation(&fx.sim, 20);
+    let secret = Group::generate().unwrap();
+    let mut members = vec![fx.member("m0", How::of(&secret)).await];
+    for n in 1..5 {
+        let mut how = How::of(&secret);
+        how.bootstrap = members.iter().map(Member::address).collect();
+        members.push(fx.member(&format!("m{n}"), how).await);
+    }
+    for member in &members {
+        member.meets(4).await;
+    }
+    fx.sim.take_counts();
+    let all = members.iter().map(async |member| {
+        for n in 0..20 {
+            member.get(&fx, &format!("/repos/acme/repo-{n:04}")).await;
+        }
+    });
+    futures_util::future::join_all(all).await;
+    let (sent, charged) = fx.sim.take_counts();
+    assert_eq!(charged, 20, "{sent} were sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_dies_is_no_trouble() {
+    let fx = Fixture::new();
+    world::organisation(&fx.sim, 4);
+    let secret = Group::generate().unwrap();
+    let one = fx.member("one", How::of(&secret)).await;
+    let two = fx.member("two", How::of(&secret).by(&one)).await;
+    one.meets(1).await;
+    one.get(&fx, PATH).await;
+    one.get(&fx, "/repos/acme/repo-0002").await;
+    two.knows(2).await;
+    drop(one);
+    until("it is missed", || two.peers.standing().peers.is_empty()).await;
+    let started = Instant::now();
+    for path in [PATH, "/repos/acme/repo-0002", "/repos/acme/repo-0003"] {
+        assert!(matches!(two.get(&fx, path).await.outcome, Outcome::Fetched(_)));
+    }
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
