@@ -33,7 +33,7 @@ use super::gate::Gate;
 use super::patience::Limits;
 use super::seal::Group;
 use super::{Claim, Faith, Guard, Place, Tallied, Wanted};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::cutoff::{Cutoff, CutoffMode, Cutoffs, SUSPECT_SECS};
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
@@ -52,6 +52,7 @@ const HEDGE: Duration = Duration::from_millis(20);
 
 /// Whoever asks GitHub for something is waited for so long.
 const CLAIM: Duration = Duration::from_secs(3);
+const GIVE_UP: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Orders that may wait.
@@ -255,16 +256,35 @@ impl Shared {
             Question::Said(names) => {
                 let index = self.index();
                 let names = names.iter().take(MAX_SAID).filter_map(message::name);
-                let said = names.filter_map(|name| {
-                    let known = index.get(&name)?;
-                    Some(Said::of(&name, known).held_by(known.holders.first().unwrap_or(&self.me)))
-                });
+                let said = names.filter_map(|name| Some(self.said(&name, index.get(&name)?)));
                 Reply::Said(said.collect())
             }
-            Question::Claim(name) => {
-                message::name(&name).map_or(Reply::No, |name| Reply::Claimed(self.claim(name, peer)))
+            Question::Claim { name, known } => {
+                let Some(name) = message::name(&name) else { return Reply::No };
+                // First the claim: whoever gives one up has announced before.
+                let claimed = self.claim(name, peer);
+                let index = self.index();
+                match index.get(&name).filter(|later| known.is_none_or(|known| later.validated_at.secs() > known)) {
+                    Some(later) => Reply::Said(vec![self.said(&name, later)]),
+                    None => Reply::Claimed(claimed),
+                }
             }
+            // The node answers that itself.
+            Question::Who => Reply::No,
         }
+    }
+
+    /// What is said of a copy to somebody who asks: we have it, or who does.
+    fn said(&self, name: &Name, known: &Known) -> Said {
+        let is_own = lock(&self.own).contains_key(name);
+        let holder = known.holders.first().filter(|_| !is_own).unwrap_or(&self.me);
+        Said::of(name, known).held_by(holder)
+    }
+
+    /// Learns of a copy of our own.
+    fn learn_own(&self, name: Name, known: Known) {
+        self.index().learn(name, known, None, self.clock.now());
+        lock(&self.claims).remove(&name);
     }
 
     fn block(&self, name: &Name, cid: &[u8]) -> Option<bytes::Bytes> {
@@ -272,6 +292,13 @@ impl Shared {
         let entry = self.stack.look_up(&key)?.entry;
         let parted = part(&entry, &self.group).filter(|_| self.is_shared(&entry))?;
         (parted.cid.sha256() == cid).then_some(parted.block)
+    }
+
+    /// We have asked GitHub: what came is announced within a moment, or will not be.
+    fn give_up(&self, name: &Name) {
+        if let Some((_, until)) = lock(&self.claims).get_mut(name) {
+            *until = (*until).min(Instant::now() + GIVE_UP);
+        }
     }
 
     /// Whether `peer` is the one who asks GitHub.
@@ -467,20 +494,26 @@ impl Peers {
                 return Some(Claim::Answered(Box::new(super::Copy { entry, tier: TierName::Peer, faith })));
             }
             let owner = self.owner(&name)?;
-            let is_ours = if owner == self.shared.me {
-                self.shared.claim(name, &self.shared.me)
+            let known = wanted.known.map(Timestamp::secs);
+            let question = Question::Claim { name: Blob(name.to_vec()), known };
+            let settled = if owner == self.shared.me {
+                self.shared.answer(&self.shared.me, question)
             } else {
-                let asked = self.ask(&owner, Question::Claim(Blob(name.to_vec())));
-                match self.gate.in_time(asked).await {
-                    (Some(Some(Reply::Claimed(is_ours))), _) => is_ours,
+                match self.gate.in_time(self.ask(&owner, question)).await {
+                    (Some(Some(settled)), _) => settled,
                     // Nobody settles it: then nobody is waited for.
                     _ => return Some(Claim::Ours(None)),
                 }
             };
-            if is_ours {
-                let shared = self.shared.clone();
-                let release = move || drop(lock(&shared.claims).remove(&name));
-                return Some(Claim::Ours(Some(Guard::new(release))));
+            match settled {
+                Reply::Claimed(true) => {
+                    let shared = self.shared.clone();
+                    return Some(Claim::Ours(Some(Guard::new(move || shared.give_up(&name)))));
+                }
+                Reply::Said(said) if owner != self.shared.me && self.shared.is_writer(&owner) => {
+                    said.into_iter().take(1).for_each(|said| drop(self.shared.learn(said, &owner)));
+                }
+                _ => {}
             }
             if Instant::now() + LOOK_EVERY > give_up {
                 return Some(Claim::Ours(None));
@@ -561,7 +594,7 @@ impl Place for Peers {
                     own.insert(name, key);
                 }
             }
-            shared.index().learn(name, known, None, shared.clock.now());
+            shared.learn_own(name, known);
             match orders.try_send(Order::Say(said)) {
                 Ok(()) => count(&shared.tally.written, 1),
                 Err(_) => count(&shared.tally.dropped, 1),

@@ -147,8 +147,10 @@ pub(super) enum Question {
     Names(#[serde(deserialize_with = "prints")] Vec<Print>),
     /// What is said of these.
     Said(Vec<Blob>),
-    /// Whether the asker is the one who asks GitHub for it.
-    Claim(Blob),
+    /// Whether the asker, whose copy is of that time, is the one who asks GitHub for it.
+    Claim { name: Blob, known: Option<i64> },
+    /// Where the other and those it knows can be reached.
+    Who,
 }
 
 /// What the other answers.
@@ -158,6 +160,8 @@ pub(super) enum Reply {
     Names(Vec<(Blob, i64)>),
     Said(Vec<Said>),
     Claimed(bool),
+    /// Peers and their addresses.
+    Who(Vec<(String, String)>),
     /// It does not have it, or does not say.
     No,
 }

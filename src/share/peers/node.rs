@@ -46,6 +46,13 @@ const MAX_PENDING: u32 = 32;
 const MAX_ESTABLISHED: u32 = 256;
 const MAX_STREAMS: usize = 64;
 
+/// While fewer are connected, those that others know are dialled.
+const ENOUGH_PEERS: usize = 16;
+
+/// Addresses that are remembered, and that are said at once.
+const MAX_BOOK: usize = 1_024;
+const MAX_ADDRESSES_SAID: usize = 128;
+
 /// Announcements of one peer that are taken in a second, and at once.
 const SAID_PER_SEC: f64 = 2_000.0;
 const SAID_AT_ONCE: f64 = 20_000.0;
@@ -112,6 +119,8 @@ pub(super) struct Node {
     unsaid: Vec<Said>,
     flush_at: Option<Instant>,
     waiting: HashMap<OutboundRequestId, Waiting>,
+    /// Where peers can be reached, as they and others say.
+    book: HashMap<PeerId, Multiaddr>,
     allowances: HashMap<PeerId, Allowance>,
 }
 
@@ -154,6 +163,7 @@ impl Node {
             unsaid: Vec::new(),
             flush_at: None,
             waiting: HashMap::new(),
+            book: HashMap::new(),
             allowances: HashMap::new(),
         })
     }
@@ -200,7 +210,8 @@ impl Node {
             }
             Order::Tell(gossip) => self.publish(&gossip),
             Order::Ask(peer, question, answer) => match peer.parse::<PeerId>() {
-                Ok(peer) if self.swarm.is_connected(&peer) => {
+                // One that is not connected is dialled, if its address is known.
+                Ok(peer) if self.swarm.is_connected(&peer) || self.book.contains_key(&peer) => {
                     let id = self.swarm.behaviour_mut().questions.send_request(&peer, question);
                     self.waiting.insert(id, Waiting::Asked(answer));
                 }
@@ -275,6 +286,8 @@ impl Node {
     }
 
     fn compare_with(&mut self, peer: PeerId) {
+        let id = self.swarm.behaviour_mut().questions.send_request(&peer, Question::Who);
+        self.waiting.insert(id, Waiting::Sync(peer));
         let prints = self.shared.index().prints().to_vec();
         let id = self.swarm.behaviour_mut().questions.send_request(&peer, Question::Names(prints));
         self.waiting.insert(id, Waiting::Sync(peer));
@@ -383,6 +396,13 @@ impl Node {
 
     fn on_question(&mut self, event: asking::Event<Question, Reply>) {
         match event {
+            asking::Event::Message {
+                message: asking::Message::Request { request: Question::Who, channel, .. },
+                ..
+            } => {
+                let reply = self.who();
+                let _gone = self.swarm.behaviour_mut().questions.send_response(channel, reply);
+            }
             asking::Event::Message { peer, message: asking::Message::Request { request, channel, .. }, .. } => {
                 let (shared, answers, peer) = (self.shared.clone(), self.answers.0.clone(), named(&peer));
                 // On another thread: it may wait for the disk.
@@ -429,7 +449,35 @@ impl Node {
                     self.shared.learn(said, &from);
                 }
             }
+            Reply::Who(who) => self.note_addresses(who),
             Reply::Block(_) | Reply::Claimed(_) | Reply::No => {}
+        }
+    }
+
+    /// Where this peer and those it knows can be reached.
+    fn who(&self) -> Reply {
+        let around = self.around.borrow();
+        let own = around.listening.iter().map(|at| (self.shared.me.to_string(), at.clone()));
+        let others = self.book.iter().map(|(peer, at)| (peer.to_base58(), at.to_string()));
+        Reply::Who(own.chain(others).take(MAX_ADDRESSES_SAID).collect())
+    }
+
+    /// Notes where others can be reached, and dials some of them while there are few.
+    fn note_addresses(&mut self, who: Vec<(String, String)>) {
+        for (peer, at) in who.into_iter().take(MAX_ADDRESSES_SAID) {
+            let (Ok(peer), Ok(at)) = (peer.parse::<PeerId>(), at.parse::<Multiaddr>()) else { continue };
+            if peer == *self.swarm.local_peer_id() || self.book.contains_key(&peer) || self.book.len() >= MAX_BOOK {
+                continue;
+            }
+            self.book.insert(peer, at.clone());
+            self.swarm.add_peer_address(peer, at);
+            let connected = self.swarm.connected_peers().count();
+            if connected < ENOUGH_PEERS
+                && !self.swarm.is_connected(&peer)
+                && let Err(error) = self.swarm.dial(peer)
+            {
+                tracing::trace!(%error, %peer, "not dialled");
+            }
         }
     }
 }
