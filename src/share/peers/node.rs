@@ -9,23 +9,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::transport::upgrade::Version;
-use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageAuthenticity, MessageId, ValidationMode};
+use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId};
 use libp2p::identity::Keypair;
 use libp2p::pnet::{PnetConfig, PreSharedKey};
-use libp2p::request_response::{self as asking, OutboundRequestId, ProtocolSupport, ResponseChannel};
-use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, Transport, mdns, noise, tcp, yamux};
-use sha2::{Digest, Sha256};
+use libp2p::request_response::{self as asking, OutboundRequestId, ResponseChannel};
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, PeerId, Swarm, Transport, mdns, noise, tcp, yamux};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::Shared;
-use super::copy::MAX_BLOCK_BYTES;
+use super::behaviour::{Behaviour, BehaviourEvent, MAX_ESTABLISHED, MAX_STREAMS, behaviour};
 use super::index::{Learned, Peer};
-use super::message::{Blob, Gossip, MAX_GOSSIP_BYTES, MAX_NAMES, MAX_SAID, Question, Reply, Said, names};
+use super::message::{Blob, Gossip, MAX_NAMES, MAX_SAID, Question, Reply, Said, names};
+use super::shared::Shared;
 use crate::error::{Error, Kind, Result};
 
 /// What is to be said waits so long for more.
@@ -34,17 +31,6 @@ const FLUSH: Duration = Duration::from_millis(5);
 /// How often peers that are named are dialled again, and an index is compared with somebody's.
 const DIAL_EVERY: Duration = Duration::from_secs(5);
 const SYNC_EVERY: Duration = Duration::from_secs(20);
-
-/// A question takes no longer.
-const QUESTION: Duration = Duration::from_secs(2);
-
-/// Runners live for minutes: they are to be found within seconds.
-const MDNS_EVERY: Duration = Duration::from_secs(15);
-
-/// Connections.
-const MAX_PENDING: u32 = 32;
-const MAX_ESTABLISHED: u32 = 256;
-const MAX_STREAMS: usize = 64;
 
 /// While fewer are connected, those that others know are dialled.
 const ENOUGH_PEERS: usize = 16;
@@ -56,17 +42,6 @@ const MAX_ADDRESSES_SAID: usize = 128;
 /// Announcements of one peer that are taken in a second, and at once.
 const SAID_PER_SEC: f64 = 2_000.0;
 const SAID_AT_ONCE: f64 = 20_000.0;
-
-/// The protocol of questions.
-const QUESTIONS: StreamProtocol = StreamProtocol::new("/octocache/peers/1");
-
-#[derive(NetworkBehaviour)]
-struct Behaviour {
-    limits: connection_limits::Behaviour,
-    gossip: gossipsub::Behaviour,
-    questions: asking::cbor::Behaviour<Question, Reply>,
-    mdns: Toggle<mdns::tokio::Behaviour>,
-}
 
 /// What the node is told to do.
 #[derive(Debug)]
@@ -90,11 +65,21 @@ pub(super) struct Start {
     pub(super) orders: mpsc::Receiver<Order>,
 }
 
+impl std::fmt::Debug for Start {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Start").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
 /// Who is connected, and where this node listens.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Around {
     pub(super) peers: Vec<(Peer, String)>,
     pub(super) listening: Vec<String>,
+    /// Addresses of peers that were heard of.
+    pub(super) book: Vec<String>,
+    /// Whether an index was compared with somebody's.
+    pub(super) is_synced: bool,
 }
 
 enum Waiting {
@@ -124,7 +109,7 @@ pub(super) struct Node {
     allowances: HashMap<PeerId, Allowance>,
 }
 
-fn failed(cause: impl std::fmt::Display) -> Error {
+pub(super) fn failed(cause: impl std::fmt::Display) -> Error {
     Error::new(Kind::Transport, format!("peers: {cause}"))
 }
 
@@ -436,6 +421,9 @@ impl Node {
                     let id = self.swarm.behaviour_mut().questions.send_request(&peer, Question::Said(some));
                     self.waiting.insert(id, Waiting::Sync(peer));
                 }
+                if lacking.is_empty() {
+                    self.around.send_modify(|around| around.is_synced = true);
+                }
                 if lacking.len() >= MAX_NAMES {
                     self.compare_with(peer);
                 }
@@ -447,6 +435,11 @@ impl Node {
                 }
                 for said in said.into_iter().take(MAX_SAID) {
                     self.shared.learn(said, &from);
+                }
+                let is_last =
+                    !self.waiting.values().any(|waiting| matches!(waiting, Waiting::Sync(one) if *one == peer));
+                if is_last {
+                    self.around.send_modify(|around| around.is_synced = true);
                 }
             }
             Reply::Who(who) => self.note_addresses(who),
@@ -470,6 +463,7 @@ impl Node {
                 continue;
             }
             self.book.insert(peer, at.clone());
+            self.around.send_modify(|around| around.book.push(format!("{at}/p2p/{peer}")));
             self.swarm.add_peer_address(peer, at);
             let connected = self.swarm.connected_peers().count();
             if connected < ENOUGH_PEERS
@@ -484,42 +478,4 @@ impl Node {
 
 pub(super) fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
-}
-
-fn behaviour(key: &Keypair, topic: &IdentTopic, mdns: bool) -> Result<Behaviour> {
-    let config = gossipsub::ConfigBuilder::default()
-        .validation_mode(ValidationMode::Strict)
-        .validate_messages()
-        // The same bytes are one message, whoever passes them on.
-        .message_id_fn(|message| MessageId::new(&Sha256::digest(&message.data)[..20]))
-        .max_transmit_size(MAX_GOSSIP_BYTES + 1_024)
-        .mesh_n(6)
-        .mesh_n_low(4)
-        .mesh_n_high(12)
-        .mesh_outbound_min(2)
-        .heartbeat_interval(Duration::from_millis(500))
-        .heartbeat_initial_delay(Duration::from_millis(200))
-        .duplicate_cache_time(Duration::from_mins(2))
-        .build()
-        .map_err(failed)?;
-    let mut gossip = gossipsub::Behaviour::new(MessageAuthenticity::Signed(key.clone()), config).map_err(failed)?;
-    gossip.subscribe(topic).map_err(failed)?;
-    let codec = asking::cbor::codec::Codec::default()
-        .set_request_size_maximum(256 << 10)
-        .set_response_size_maximum(MAX_BLOCK_BYTES as u64 + (64 << 10));
-    let config = asking::Config::default().with_request_timeout(QUESTION).with_max_concurrent_streams(MAX_STREAMS);
-    let questions = asking::Behaviour::with_codec(codec, [(QUESTIONS, ProtocolSupport::Full)], config);
-    let limits = ConnectionLimits::default()
-        .with_max_pending_incoming(Some(MAX_PENDING))
-        .with_max_pending_outgoing(Some(MAX_PENDING))
-        .with_max_established(Some(MAX_ESTABLISHED))
-        .with_max_established_per_peer(Some(2));
-    let mdns = match mdns {
-        false => None,
-        true => {
-            let config = mdns::Config { query_interval: MDNS_EVERY, ..mdns::Config::default() };
-            Some(mdns::tokio::Behaviour::new(config, key.public().to_peer_id()).map_err(failed)?)
-        }
-    };
-    Ok(Behaviour { limits: connection_limits::Behaviour::new(limits), gossip, questions, mdns: mdns.into() })
 }
