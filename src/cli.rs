@@ -14,6 +14,7 @@ mod explain;
 #[cfg(unix)]
 mod gh;
 mod pages;
+mod peers;
 mod print;
 mod progress;
 mod reference;

@@ -6,7 +6,7 @@
 mod environment;
 mod gh;
 mod git;
-mod share;
+pub(crate) mod share;
 mod token;
 
 use std::collections::BTreeMap;
@@ -82,7 +82,18 @@ pub struct Config {
     pub mode: Option<crate::policy::Mode>,
     /// Which APIs batches may ask, and how much at once.
     pub batching: Batching,
+    /// How a server takes part among peers; a process that comes and goes only reaches out.
+    pub takes_part: Option<TakesPart>,
     environment: Environment,
+}
+
+/// How a server takes part among peers.
+#[derive(Debug, Clone, Default)]
+pub struct TakesPart {
+    /// Where others reach it.
+    pub listen: Option<String>,
+    /// Peers that are dialled, beside the plan's.
+    pub bootstrap: Vec<String>,
 }
 
 impl Config {
@@ -143,7 +154,19 @@ impl Config {
             rest: !flags.graphql_only && (flags.rest_only || !environment.is_false("GITHUB_REST_FALLBACK_ENABLED")),
             concurrency: options.concurrency,
         };
-        Ok(Self { api, token, partition, cache_dir, plan_path, options, ttls, mode, batching, environment })
+        Ok(Self {
+            api,
+            token,
+            partition,
+            cache_dir,
+            plan_path,
+            options,
+            ttls,
+            mode,
+            batching,
+            takes_part: None,
+            environment,
+        })
     }
 
     /// The plan that `--plan` names or that was found upward from here.
@@ -164,10 +187,11 @@ impl Config {
     /// The same for single requests, and GitHub for what goes past the cache.
     pub fn cache_and_github(&self, clock: &Clock) -> Result<(Arc<Cache>, Arc<GitHub>)> {
         let github = Arc::new(GitHub::new(self.options.clone(), clock.clone()));
-        let stack = Stack::new(&self.cache_dir, clock.clone());
+        let stack = Arc::new(Stack::new(&self.cache_dir, clock.clone()));
         let (api, partition) = (self.api.clone(), self.partition.clone());
+        let share = self.share(None, clock, &stack)?;
         let cache = Cache::new(api, partition, stack, github.clone(), self.ttls.clone(), clock.clone());
-        Ok((Arc::new(cache.with_share(self.share(None, clock)?)), github))
+        Ok((Arc::new(cache.with_share(share)), github))
     }
 
     /// The branch that is checked out here.
@@ -189,7 +213,7 @@ impl Config {
     /// without a token are signed with ours.
     pub fn common(&self, plan: Option<&Plan>, stack: Arc<Stack>, clock: Clock, lend: bool) -> Result<Common> {
         Ok(Common {
-            share: self.share(plan, &clock)?,
+            share: self.share(plan, &clock, &stack)?,
             api: self.api.clone(),
             options: self.options.clone(),
             partition: self.partition.clone(),
@@ -219,8 +243,10 @@ impl Config {
         }
         options.reserve = reserve;
         let upstream = Arc::new(GitHub::new(options, clock.clone()));
+        let stack = Arc::new(stack);
+        let share = self.share(plan, clock, &stack)?;
         let cache = Cache::new(self.api.clone(), self.partition.clone(), stack, upstream, ttls, clock.clone());
-        Ok(cache.with_share(self.share(plan, clock)?))
+        Ok(cache.with_share(share))
     }
 
     /// `owner` and `repo` of this repository, where it can be told; git is asked last.

@@ -27,6 +27,7 @@ use std::rc::Rc;
 
 use crate::error::{Error, Kind, Result};
 use crate::github::Reserve;
+use crate::partition::Partition;
 use crate::policy::TtlTable;
 use crate::schedule::Schedule;
 use crate::stack::Narrow;
@@ -92,10 +93,35 @@ pub struct Warm {
 pub struct Shared {
     /// A Redis.
     pub redis: Option<SharedRedis>,
+    /// Peers.
+    pub p2p: Option<SharedPeers>,
     /// An IPFS node.
     pub ipfs: Option<SharedIpfs>,
     /// The variable that holds the secret.
     pub secret: Option<String>,
+}
+
+/// Peers, as written; see `spec::P2pSpec`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SharedPeers {
+    /// Where a server can be reached.
+    pub listen: Option<String>,
+    /// Peers that are dialled.
+    pub bootstrap: Vec<String>,
+    /// Whether peers are looked for in the local network.
+    pub mdns: bool,
+    /// Whose answers are shared; `None` stands for this machine's own identity.
+    pub partitions: Vec<Option<Partition>>,
+    /// TTL classes that are shared.
+    pub families: Vec<String>,
+    /// Whether public answers are taken without asking GitHub.
+    pub trust_public: bool,
+    /// Whether this machine announces nothing.
+    pub read_only: bool,
+    /// Peers whose announcements are taken.
+    pub writers: Vec<String>,
+    /// No copy is waited for longer, in milliseconds.
+    pub timeout_ms: Option<u32>,
 }
 
 /// An IPFS node, as written.

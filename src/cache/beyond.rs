@@ -55,27 +55,8 @@ impl Cache {
                 let entry = self.keep(&explained.key, entry, None);
                 (self.decide_again(request, ask, explained, Found { entry, tier }), guard)
             }
-            Some(Copy { entry, faith: Faith::Unproven, .. }) => (self.try_out(ask, explained, entry), guard),
+            Some(Copy { entry, faith: Faith::Unproven, .. }) => (try_out(ask, explained, entry), guard),
             None => (explained, guard),
-        }
-    }
-
-    /// A copy that GitHub has to prove: it is asked whether this is it, under the token of whoever asks.
-    fn try_out(&self, ask: &Ask, explained: Explained, copy: Entry) -> Explained {
-        let terms = ask.terms(&explained.lifetime, explained.cutoff, &explained.signer, explained.now);
-        let because = match explained.decision {
-            Before::Fetch(because) | Before::Revalidate { because, .. } => because,
-            _ => return explained,
-        };
-        match policy::may_try(&copy, &terms) {
-            // In place of what is stored, which is older.
-            Some(validators) => Explained {
-                decision: Before::Revalidate { validators, because },
-                candidate: Some(copy),
-                found: None,
-                ..explained
-            },
-            None => explained,
         }
     }
 
@@ -136,6 +117,22 @@ impl Cache {
             let lifetime = self.ttls.load().lifetime(&entry.parts.path, &entry.parts.query, None, None);
             share.put(entry, entry.ttl_secs.max(lifetime.fresh_secs).saturating_add(lifetime.stale_secs));
         }
+    }
+}
+
+/// A copy that GitHub has to prove: it is asked whether this is it, under the token of whoever asks.
+fn try_out(ask: &Ask, explained: Explained, copy: Entry) -> Explained {
+    let terms = ask.terms(&explained.lifetime, explained.cutoff, &explained.signer, explained.now);
+    let (Before::Fetch(because) | Before::Revalidate { because, .. }) = explained.decision else { return explained };
+    match policy::may_try(&copy, &terms) {
+        // In place of what is stored, which is older.
+        Some(validators) => Explained {
+            decision: Before::Revalidate { validators, because },
+            candidate: Some(copy),
+            found: None,
+            ..explained
+        },
+        None => explained,
     }
 }
 

@@ -121,7 +121,7 @@ pub(crate) enum Command {
     /// Answer one request, like `gh api`, through the cache
     Api(ApiArgs),
     /// Serve GitHub's API from the cache, for gh, octokit, PyGithub, curl as they are
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Run gh, the real one, through the cache; its configuration stays as it is
     #[cfg(unix)]
     Gh(GhArgs),
@@ -389,6 +389,15 @@ pub(crate) enum P2pCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CacheCommand {
+    /// Who shares with the server that uses this store: addresses, roles, what went to and fro
+    Peers {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Print it anew every other second, until it is interrupted
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
+    },
     /// What the cache has answered and saved, over all runs
     Stats {
         /// Print JSON

@@ -18,6 +18,7 @@ pub(super) fn main(context: &Context, command: &CacheCommand) -> Result<Exit> {
     let stack = Stack::new(&config.cache_dir, context.clock.clone());
     match command {
         CacheCommand::Stats { json } => stats(&stack, *json)?,
+        CacheCommand::Peers { json, watch } => super::peers::main(context, &stack, *json, *watch)?,
         CacheCommand::List { scope, json } => list(&stack, scope, *json, context.clock.now())?,
         CacheCommand::Show { entry, body } => show(&stack, entry, *body)?,
         CacheCommand::Invalidate { scope } => {

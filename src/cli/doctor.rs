@@ -4,6 +4,7 @@
 //! named by where it was found and by its digest.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -135,11 +136,12 @@ async fn limits(context: &Context, config: &Config) -> Vec<Finding> {
 
 /// Whether the places beyond this machine answer.
 async fn sharing(context: &Context, config: &Config) -> Vec<Finding> {
-    let share = match config.share(None, &context.clock) {
-        Ok(Some(share)) => share,
-        Ok(None) => return Vec::new(),
-        Err(error) => return vec![bad("sharing", error)],
-    };
+    let share =
+        match config.share(None, &context.clock, &Arc::new(Stack::new(&config.cache_dir, context.clock.clone()))) {
+            Ok(Some(share)) => share,
+            Ok(None) => return Vec::new(),
+            Err(error) => return vec![bad("sharing", error)],
+        };
     share.cutoffs().await;
     let of = |(tier, tallied): (TierName, Tallied)| {
         let tier = tier.as_str();

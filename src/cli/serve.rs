@@ -14,7 +14,7 @@ use super::args::ServeArgs;
 use super::warm::Worker;
 use super::{Context, Exit, plan_config, print, request_config};
 use crate::cache::Ask;
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, TakesPart};
 use crate::error::{Error, Kind, Result};
 use crate::files::{self, Durability};
 use crate::plan::Plan;
@@ -47,6 +47,8 @@ pub(super) fn main(context: &Context, args: &ServeArgs) -> Result<Exit> {
         config.options.backoff.max_wait = MAX_WAIT;
     }
     config.options.concurrency = CONCURRENCY;
+    config.takes_part =
+        args.p2p.then(|| TakesPart { listen: args.p2p_listen.clone(), bootstrap: args.p2p_bootstrap.clone() });
     for address in &args.listen {
         may_listen(*address, args, live.secret.is_some())?;
     }

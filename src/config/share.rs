@@ -9,11 +9,16 @@ use std::time::Duration;
 use super::Config;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+#[cfg(feature = "p2p")]
+use crate::partition::Partition;
 use crate::plan::{Address, Plan, Shared, SharedIpfs, SharedRedis};
 use crate::share::ipfs::{self, Ipfs};
+#[cfg(feature = "p2p")]
+use crate::share::peers::{self, Peers};
 use crate::share::redis::{self, Redis};
 use crate::share::seal::Group;
 use crate::share::{Place, Share};
+use crate::stack::Stack;
 use crate::token::Secret;
 
 /// The variable that holds the address of Redis, where no plan says it.
@@ -22,9 +27,19 @@ const REDIS_URL: &str = "OCTOCACHE_REDIS_URL";
 /// The variable that holds the secret with which copies are sealed, where no plan names another.
 const SECRET: &str = "OCTOCACHE_SHARE_SECRET";
 
+/// Where a server is reached by other peers, unless somebody says otherwise.
+#[cfg(feature = "p2p")]
+const LISTEN: &str = "/ip4/0.0.0.0/tcp/9100";
+
+/// Who was around, in the store's directory.
+pub(crate) const PEERS: &str = "peers.json";
+
+/// The largest such file.
+pub(crate) const MAX_PEERS_BYTES: u64 = 4 << 20;
+
 impl Config {
     /// The places beyond this machine, nearest first; `None` when there are none.
-    pub fn share(&self, plan: Option<&Plan>, clock: &Clock) -> Result<Option<Arc<Share>>> {
+    pub fn share(&self, plan: Option<&Plan>, clock: &Clock, stack: &Arc<Stack>) -> Result<Option<Arc<Share>>> {
         let shared = match plan {
             Some(plan) => plan.share.clone(),
             None => self.planned_share()?,
@@ -33,6 +48,7 @@ impl Config {
         if let Some(settings) = self.redis(shared.redis.as_ref()) {
             places.push(Arc::new(Redis::new(&settings, clock.clone())?));
         }
+        self.add_peers(&shared, clock, stack, &mut places)?;
         if let Some(settings) = self.ipfs(&shared)? {
             places.push(Arc::new(Ipfs::new(settings, clock.clone())?));
         }
@@ -65,7 +81,7 @@ impl Config {
 
     fn ipfs(&self, shared: &Shared) -> Result<Option<ipfs::Settings>> {
         let Some(SharedIpfs { api, authorization, timeout_ms }) = &shared.ipfs else { return Ok(None) };
-        let Some(group) = self.group(shared)? else { return Ok(None) };
+        let Some(group) = self.group(shared, "IPFS")? else { return Ok(None) };
         let authorization = match authorization {
             Some(name) => match self.set(name, "IPFS") {
                 Some(value) => Some(Secret::new(value)),
@@ -77,10 +93,76 @@ impl Config {
         Ok(Some(ipfs::Settings { api: api.clone(), authorization, timeout, group: Arc::new(group) }))
     }
 
+    /// A server takes part; a process that comes and goes reaches out to those that are known.
+    #[cfg(feature = "p2p")]
+    fn add_peers(
+        &self,
+        shared: &Shared,
+        clock: &Clock,
+        stack: &Arc<Stack>,
+        places: &mut Vec<Arc<dyn Place>>,
+    ) -> Result<()> {
+        let standing_file = stack.dir().join(PEERS);
+        let planned = match (&shared.p2p, &self.takes_part) {
+            (None, None) => return Ok(()),
+            (planned, _) => planned.clone().unwrap_or_default(),
+        };
+        let mut bootstrap = planned.bootstrap;
+        bootstrap.extend(self.takes_part.iter().flat_map(|part| part.bootstrap.iter().cloned()));
+        bootstrap.extend(remembered(&standing_file));
+        bootstrap.sort();
+        bootstrap.dedup();
+        if self.takes_part.is_none() && bootstrap.is_empty() {
+            return Ok(());
+        }
+        let Some(group) = self.group(shared, "peers")? else {
+            if self.takes_part.is_some() {
+                let name = shared.secret.as_deref().unwrap_or(SECRET);
+                return Err(Error::usage(format!("--p2p needs a secret, and {name} is not set"))
+                    .hint("make one with `octocache p2p keygen`, and give it to all who take part"));
+            }
+            return Ok(());
+        };
+        let own = |partition: Option<Partition>| partition.unwrap_or_else(|| self.partition.clone());
+        let mut partitions: Vec<Partition> = planned.partitions.into_iter().map(own).collect();
+        if partitions.is_empty() {
+            partitions.push(Partition::public());
+        }
+        let listen = self
+            .takes_part
+            .as_ref()
+            .map(|part| part.listen.clone().or(planned.listen).unwrap_or_else(|| LISTEN.to_owned()));
+        let is_server = self.takes_part.is_some();
+        let settings = peers::Settings {
+            listen,
+            bootstrap,
+            mdns: planned.mdns && is_server,
+            partitions,
+            families: planned.families,
+            trust_public: planned.trust_public,
+            read_only: planned.read_only,
+            writers: planned.writers,
+            timeout: millis(planned.timeout_ms).unwrap_or(peers::TIMEOUT),
+            group: Arc::new(group),
+            key_file: is_server.then(|| stack.dir().join("peer.key")),
+            standing_file: is_server.then_some(standing_file),
+        };
+        places.push(Arc::new(Peers::new(settings, stack.clone(), clock.clone())?));
+        Ok(())
+    }
+
+    #[cfg(not(feature = "p2p"))]
+    fn add_peers(&self, shared: &Shared, _: &Clock, _: &Arc<Stack>, _: &mut Vec<Arc<dyn Place>>) -> Result<()> {
+        if shared.p2p.is_none() && self.takes_part.is_none() {
+            return Ok(());
+        }
+        Err(Error::usage("this program was built without peers").hint("build it with the feature `p2p`"))
+    }
+
     /// Those who share what is sealed; `None` when there is no secret.
-    fn group(&self, shared: &Shared) -> Result<Option<Group>> {
+    fn group(&self, shared: &Shared, what: &str) -> Result<Option<Group>> {
         let name = shared.secret.as_deref().unwrap_or(SECRET);
-        let Some(secret) = self.set(name, "IPFS") else { return Ok(None) };
+        let Some(secret) = self.set(name, what) else { return Ok(None) };
         Group::read(&Secret::new(secret)).map(Some).map_err(|error: Error| error.within(name))
     }
 
@@ -114,6 +196,14 @@ impl Config {
         }
         if places.is_empty() { "nothing".to_owned() } else { places.join("; ") }
     }
+}
+
+/// Where peers were the last time, as far as it was written down.
+#[cfg(feature = "p2p")]
+fn remembered(file: &std::path::Path) -> Vec<String> {
+    let read = crate::files::read_bounded(file, MAX_PEERS_BYTES).ok().flatten();
+    let standing: Option<peers::Standing> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    standing.map_or_else(Vec::new, |standing| standing.listening.into_iter().chain(standing.book).take(64).collect())
 }
 
 fn millis(ms: Option<u32>) -> Option<Duration> {

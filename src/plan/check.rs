@@ -11,13 +11,15 @@ use indexmap::IndexMap;
 use super::filter::Filter;
 use super::lineage::Lineage;
 use super::recipe::{self, Batch, Recipe};
-use super::spec::{self, FreshWhileSpec, IpfsSpec, PlanSpec, QuerySpec, RedisSpec, Site, Via};
+use super::spec::{self, FreshWhileSpec, IpfsSpec, P2pSpec, PlanSpec, QuerySpec, RedisSpec, Site, Via};
 use super::template::Template;
 use super::{
-    Address, ForEach, Plan, Query, Redaction, Shared, SharedIpfs, SharedRedis, Source, Warm, graph, nearest, output,
+    Address, ForEach, Plan, Query, Redaction, Shared, SharedIpfs, SharedPeers, SharedRedis, Source, Warm, graph,
+    nearest, output,
 };
 use crate::error::{Error, Result};
 use crate::github::Reserve;
+use crate::partition::Partition;
 use crate::policy::{TtlTable, class};
 use crate::schedule::Schedule;
 use crate::stack::Narrow;
@@ -121,9 +123,10 @@ impl Checker<'_> {
     fn share(&self, spec: &PlanSpec) -> Result<Shared> {
         let Some(share) = &spec.share else { return Ok(Shared::default()) };
         let redis = share.redis.as_ref().map(|redis| self.redis(redis)).transpose()?;
+        let p2p = share.p2p.as_ref().map(|p2p| self.p2p(p2p)).transpose()?;
         let ipfs = share.ipfs.as_ref().map(|ipfs| self.ipfs(ipfs)).transpose()?;
         let secret = share.secret.as_ref().map(|site| self.variable(site, "secret")).transpose()?;
-        Ok(Shared { redis, ipfs, secret })
+        Ok(Shared { redis, p2p, ipfs, secret })
     }
 
     fn redis(&self, redis: &RedisSpec) -> Result<SharedRedis> {
@@ -133,6 +136,42 @@ impl Checker<'_> {
         })?;
         let timeout_ms = self.timeout_ms(redis.timeout_ms.as_ref())?;
         Ok(SharedRedis { url, timeout_ms, read_only: redis.read_only })
+    }
+
+    fn p2p(&self, p2p: &P2pSpec) -> Result<SharedPeers> {
+        let address = |site: &Site<String>| {
+            let text = &site.value;
+            if text.starts_with('/') && text.split('/').count() >= 5 {
+                return Ok(text.clone());
+            }
+            Err(self
+                .fault(site, format!("`{}` is no address of a peer", text.escape_debug()))
+                .hint("it looks like /ip4/10.0.0.5/tcp/9100"))
+        };
+        let partition = |site: &Site<String>| match site.value.as_str() {
+            "own" => Ok(None),
+            name => Partition::read_back(name).or_else(|| Partition::named(name).ok()).map(Some).ok_or_else(|| {
+                self.fault(site, format!("`{}` is no partition", name.escape_debug()))
+                    .hint("write public, own, repo:OWNER/NAME, or the name given by --partition")
+            }),
+        };
+        let family = |site: &Site<String>| {
+            class::by_name(&site.value).map(|class| class.name.to_owned()).ok_or_else(|| {
+                self.fault(site, format!("`{}` is no TTL class", site.value.escape_debug()))
+                    .hint("see docs/ttl.md for all of them")
+            })
+        };
+        Ok(SharedPeers {
+            listen: p2p.listen.as_ref().map(address).transpose()?,
+            bootstrap: p2p.bootstrap.iter().map(address).collect::<Result<_>>()?,
+            mdns: p2p.mdns,
+            partitions: p2p.partitions.iter().map(partition).collect::<Result<_>>()?,
+            families: p2p.families.iter().map(family).collect::<Result<_>>()?,
+            trust_public: p2p.trust_public,
+            read_only: p2p.read_only,
+            writers: p2p.writers.iter().map(|site| site.value.clone()).collect(),
+            timeout_ms: self.timeout_ms(p2p.timeout_ms.as_ref())?,
+        })
     }
 
     fn ipfs(&self, ipfs: &IpfsSpec) -> Result<SharedIpfs> {

@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-pub use whole::{BudgetSpec, BundleSpec, CacheSpec, IpfsSpec, RedisSpec, ReserveSpec, ShareSpec, WarmSpec};
+pub use whole::{BudgetSpec, BundleSpec, CacheSpec, IpfsSpec, P2pSpec, RedisSpec, ReserveSpec, ShareSpec, WarmSpec};
 
 use super::nearest;
 use crate::error::{Error, Result};

@@ -26,9 +26,8 @@ use libp2p::identity::Keypair;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
-use self::copy::part;
-use self::index::{Known, Peer};
-use self::message::{Gossip, MAX_SAID, Said};
+use self::index::Peer;
+use self::message::{Gossip, MAX_SAID};
 use self::node::{Around, Node, Order, Start, count, named};
 pub use self::shared::Exchange;
 use self::shared::{Shared, Tally};
@@ -90,6 +89,8 @@ pub struct Settings {
     pub group: Arc<Group>,
     /// The file with this peer's key; `None` for a new one each time.
     pub key_file: Option<PathBuf>,
+    /// Where it is written down who is around, for people and for processes that come and go.
+    pub standing_file: Option<PathBuf>,
 }
 
 /// This machine among its peers.
@@ -103,6 +104,9 @@ pub struct Peers {
     task: OnceLock<AbortHandle>,
     trust_public: bool,
     read_only: bool,
+    /// The first ones wait until then to hear what others have, if there is anybody to ask.
+    first_until: Mutex<Option<tokio::time::Instant>>,
+    is_alone: bool,
 }
 
 /// Who is around, for `cache peers`.
@@ -182,7 +186,9 @@ impl Peers {
             by_peer: Mutex::default(),
             me: named(&key.public().to_peer_id()),
         };
-        let start = Start { key, listen, bootstrap, mdns: settings.mdns, orders: waiting };
+        let is_alone = bootstrap.is_empty();
+        let standing = settings.standing_file.map(|file| (file, !settings.read_only));
+        let start = Start { key, listen, bootstrap, mdns: settings.mdns, orders: waiting, standing };
         Ok(Self {
             shared: Arc::new(shared),
             gate: Gate::new("Peers", Limits::new(settings.timeout)),
@@ -192,6 +198,8 @@ impl Peers {
             task: OnceLock::new(),
             trust_public: settings.trust_public,
             read_only: settings.read_only,
+            first_until: Mutex::default(),
+            is_alone,
         })
     }
 
@@ -199,9 +207,18 @@ impl Peers {
     pub fn start(&self) {
         self.task.get_or_init(|| {
             let start = lock(&self.start).take();
+            if !self.is_alone {
+                *lock(&self.first_until) = Some(tokio::time::Instant::now() + self.gate.limits().first());
+            }
             let shared = self.shared.clone();
+            let announcing = (!self.read_only && start.as_ref().is_some_and(|(start, _)| start.standing.is_some()))
+                .then(|| self.orders.clone());
             let task = async move {
                 let Some((start, around)) = start else { return };
+                if let Some(orders) = announcing {
+                    let shared = shared.clone();
+                    tokio::task::spawn_blocking(move || announce_all(&shared, &orders));
+                }
                 match Node::new(start, shared, around) {
                     Ok(node) => node.run().await,
                     Err(error) => tracing::warn!(%error, "going on without peers"),
@@ -215,6 +232,20 @@ impl Peers {
     pub fn standing(&self) -> Standing {
         let around = self.around.borrow().clone();
         self.shared.standing(&around, !self.read_only)
+    }
+}
+
+/// Announces what was here before: a server that starts has its store.
+fn announce_all(shared: &Shared, orders: &mpsc::Sender<Order>) {
+    let read = shared.stack.for_each(|entry, _| {
+        if shared.is_shared(entry)
+            && let Some(said) = shared.take_own(entry)
+        {
+            let _ended = orders.blocking_send(Order::Say(said));
+        }
+    });
+    if let Err(error) = read {
+        tracing::debug!(%error, "not all of the store is announced");
     }
 }
 
@@ -246,6 +277,7 @@ impl Place for Peers {
         count(&self.shared.tally.looked_up, wanted.len() as u64);
         async move {
             let _waiting = self.gate.wait();
+            self.met().await;
             let all: Vec<_> = wanted.iter().map(|one| self.look_up_one(one)).collect();
             futures_util::future::join_all(all).await
         }
@@ -258,7 +290,12 @@ impl Place for Peers {
             return std::future::ready(None).boxed();
         }
         count(&self.shared.tally.looked_up, 1);
-        self.claim_or_wait(wanted).boxed()
+        async move {
+            let _waiting = self.gate.wait();
+            self.met().await;
+            self.claim_or_wait(wanted).await
+        }
+        .boxed()
     }
 
     fn put(&self, entry: &Arc<Entry>, _: u64) {
@@ -269,31 +306,8 @@ impl Place for Peers {
         let (shared, orders, entry) = (self.shared.clone(), self.orders.clone(), entry.clone());
         // On another thread: sealing takes a while.
         tokio::task::spawn_blocking(move || {
-            let key = entry.key();
-            let name = shared.name(&key);
-            let Some(parted) = part(&entry, &shared.group) else {
-                count(&shared.tally.dropped, 1);
-                return;
-            };
-            let known = Known {
-                head: parted.head,
-                cid: parted.cid,
-                fetched_at: entry.fetched_at,
-                validated_at: entry.validated_at,
-                holders: Vec::new(),
-            };
-            let said = Said::of(&name, &known);
-            {
-                let mut own = lock(&shared.own);
-                if own.len() < MAX_OWN {
-                    own.insert(name, key);
-                }
-            }
-            shared.learn_own(name, known);
-            match orders.try_send(Order::Say(said)) {
-                Ok(()) => count(&shared.tally.written, 1),
-                Err(_) => count(&shared.tally.dropped, 1),
-            }
+            let said = shared.take_own(&entry).is_some_and(|said| orders.try_send(Order::Say(said)).is_ok());
+            count(if said { &shared.tally.written } else { &shared.tally.dropped }, 1);
         });
     }
 

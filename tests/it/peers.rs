@@ -1,9 +1,13 @@
 //! Answers shared between peers: real libp2p over loopback, several nodes in one process.
 
-use std::sync::Arc;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use octocache::cache::{Ask, Cache};
+use octocache::clock::Clock;
 use octocache::cutoff::{Cutoff, CutoffMode};
 use octocache::github::{Backoff, GitHub, Options};
 use octocache::outcome::Outcome;
@@ -17,8 +21,11 @@ use octocache::stack::Stack;
 use octocache::tier::TierName;
 use octocache::token::{Secret, Token};
 
+use crate::binary::BINARY;
 use crate::flow::{Fixture, HIT};
+use crate::harness::sim::Sim;
 use crate::harness::world;
+use crate::serve::Server;
 
 /// A machine that takes part.
 struct Member {
@@ -74,6 +81,7 @@ impl Fixture {
             timeout: Duration::from_secs(5),
             group: Arc::new(Group::read(&Secret::new(how.secret)).unwrap()),
             key_file: None,
+            standing_file: None,
         };
         let peers = Arc::new(Peers::new(settings, stack.clone(), self.clock.clone()).unwrap());
         peers.start();
@@ -283,4 +291,117 @@ async fn a_peer_that_dies_is_no_trouble() {
         assert!(matches!(two.get(&fx, path).await.outcome, Outcome::Fetched(_)));
     }
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+/// Whatever goes through a relay to a port of loopback, in both directions. Returns its port, too.
+fn tapped(port: u16) -> (u16, Arc<Mutex<Vec<u8>>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (own, heard) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Vec<u8>>>::default());
+    let tap = heard.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+            for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)] {
+                let tap = tap.clone();
+                std::thread::spawn(move || {
+                    let mut chunk = vec![0; 16 << 10];
+                    while let Ok(read @ 1..) = from.read(&mut chunk) {
+                        tap.lock().unwrap().extend_from_slice(&chunk[..read]);
+                        if to.write_all(&chunk[..read]).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        }
+    });
+    (own, heard)
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server that takes part, before the same GitHub as the others.
+fn taking_part(sim: &Sim, secret: &str, port: u16, bootstrap: &[u16]) -> Server {
+    let mut server = Server::before(sim.clone());
+    server.env = vec![
+        ("TEAM_SECRET", secret.to_owned()),
+        ("OCTOCACHE_DIR", server.dir.path().join("store").display().to_string()),
+    ];
+    let plan = server.dir.path().join("plan.yml");
+    let peers: Vec<String> = bootstrap.iter().map(|port| format!("'/ip4/127.0.0.1/tcp/{port}'")).collect();
+    let text = format!(
+        "version: 1\nshare:\n  secret: '${{TEAM_SECRET}}'\n  p2p: {{ trust-public: true, bootstrap: [{}], timeout-ms: 5000 }}\nqueries: {{ user: {{ get: /users/octocat }} }}\n",
+        peers.join(", ")
+    );
+    std::fs::write(&plan, text).unwrap();
+    let listen = format!("/ip4/127.0.0.1/tcp/{port}");
+    server.run(&["--p2p", "--p2p-listen", &listen, "--plan", plan.to_str().unwrap()]);
+    server
+}
+
+fn nobodys(server: &Server, path: &str) -> String {
+    let url = format!("{}{path}", server.tcp);
+    let output = Command::new("curl").args(["-sS", "-i", "--max-time", "20", &url]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().find(|line| line.to_lowercase().starts_with("cache-status")).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn servers_that_take_part_a_late_one_and_a_guest_share_and_the_wire_shows_nothing() {
+    let sim = Sim::start(Clock::System);
+    world::organisation(&sim, 10);
+    let secret = Group::generate().unwrap();
+    let (one_port, two_port, late_port) = (free_port(), free_port(), free_port());
+    let (tap, heard) = tapped(one_port);
+    let one = taking_part(&sim, &secret, one_port, &[]);
+    let two = taking_part(&sim, &secret, two_port, &[tap]);
+    let shares = |server: &Server, path: &str| {
+        let started = Instant::now();
+        let standing = || -> serde_json::Value {
+            let text = std::fs::read(server.dir.path().join("store/peers.json")).unwrap_or_default();
+            serde_json::from_slice(&text).unwrap_or_default()
+        };
+        while standing()["peers"].as_array().is_none_or(Vec::is_empty) || standing()["known"] == 0 {
+            assert!(started.elapsed() < Duration::from_secs(30), "{path}: {}", standing());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        nobodys(server, path)
+    };
+    assert!(nobodys(&one, PATH).contains("miss"));
+    let (sent, _) = sim.take_counts();
+    assert_eq!(sent, 1);
+    let status = shares(&two, PATH);
+    assert!(status.contains("hit"), "{status}");
+    let late = taking_part(&sim, &secret, late_port, &[two_port]);
+    let status = shares(&late, PATH);
+    assert!(status.contains("hit"), "{status}");
+    assert_eq!(sim.take_counts(), (0, 0));
+    // A process that comes and goes reaches out to them.
+    let guest = |args: &[&str]| {
+        let mut octocache = Command::new(BINARY);
+        octocache.args(args).env_clear().env("HOME", late.dir.path()).current_dir(late.dir.path());
+        octocache.env("OCTOCACHE_API_URL", sim.url()).env("TEAM_SECRET", &secret);
+        octocache.env("OCTOCACHE_DIR", late.dir.path().join(if args[0] == "run" { "guest" } else { "store" }));
+        let output = octocache.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let plan = std::fs::read_to_string(late.dir.path().join("plan.yml")).unwrap();
+    std::fs::write(late.dir.path().join("guest.yml"), plan.replace("get: /users/octocat", &format!("get: {PATH}")))
+        .unwrap();
+    let index: serde_json::Value = serde_json::from_str(&guest(&["run", "--plan", "guest.yml", "--json"])).unwrap();
+    assert_eq!((&index["totals"]["requests"], &index["totals"]["hits"]), (&0.into(), &1.into()), "{index}");
+    let said = guest(&["cache", "peers"]);
+    assert!(said.contains("writer") && said.contains("entries are known"), "{said}");
+    let metrics = String::from_utf8(two.curl("/metrics", &[]).body).unwrap();
+    assert!(metrics.contains("octocache_shared_up{tier=\"peer\"} 1"), "{metrics}");
+    assert!(metrics.contains("octocache_hits_total{class=\"repo\",tier=\"peer\"} 1"), "{metrics}");
+    // What went over the wire: neither keys nor bodies, tokens, the secret, or what it is about.
+    let heard = heard.lock().unwrap();
+    assert!(heard.len() > 2_000, "{}", heard.len());
+    for word in ["acme", "repo-0001", "full_name", "octocache", "etag", "application/json", &secret, &secret[6..20]] {
+        assert!(!heard.windows(word.len()).any(|part| part == word.as_bytes()), "{word}");
+    }
 }

@@ -26,6 +26,8 @@ pub struct Server {
     pub deliveries: String,
     /// What it says on standard error.
     pub said: Arc<Mutex<Vec<String>>>,
+    /// Variables that are set for it.
+    pub env: Vec<(&'static str, String)>,
 }
 
 impl Server {
@@ -42,7 +44,15 @@ impl Server {
     /// One that is still to be run.
     pub fn before(sim: Sim) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { sim, dir, child: None, tcp: String::new(), deliveries: String::new(), said: Arc::default() }
+        Self {
+            sim,
+            dir,
+            child: None,
+            tcp: String::new(),
+            deliveries: String::new(),
+            said: Arc::default(),
+            env: Vec::new(),
+        }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -57,7 +67,7 @@ impl Server {
         command.args(["--allow-host", "uploads.github.com"]);
         command.env_clear().env("HOME", self.dir.path()).current_dir(self.dir.path());
         command.env("OCTOCACHE_API_URL", self.sim.url()).env("OCTOCACHE_NAME", "api.github.com");
-        command.env("OCTOCACHE_TOKEN", OTHER);
+        command.env("OCTOCACHE_TOKEN", OTHER).envs(self.env.iter().map(|(name, value)| (name, value)));
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         (self.tcp, self.deliveries) = (String::new(), String::new());

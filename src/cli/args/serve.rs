@@ -128,6 +128,22 @@ pub(crate) struct ServeArgs {
     /// The schedule's time zone [default: the plan's, else UTC]
     #[arg(long, value_name = "ZONE", env = "OCTOCACHE_TIMEZONE", help_heading = "Warming")]
     pub(crate) timezone: Option<String>,
+    /// Take part among peers that have the same secret: what one has, the others answer
+    #[arg(long, env = "OCTOCACHE_P2P", help_heading = "Peers")]
+    pub(crate) p2p: bool,
+    /// Where other peers reach this one [default: the plan's, else /ip4/0.0.0.0/tcp/9100]
+    #[arg(long, value_name = "ADDRESS", requires = "p2p", env = "OCTOCACHE_P2P_LISTEN", help_heading = "Peers")]
+    pub(crate) p2p_listen: Option<String>,
+    /// A peer to dial, as in /ip4/10.0.0.5/tcp/9100; may be given several times
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        requires = "p2p",
+        env = "OCTOCACHE_P2P_BOOTSTRAP",
+        value_delimiter = ',',
+        help_heading = "Peers"
+    )]
+    pub(crate) p2p_bootstrap: Vec<String>,
     /// Tell StatsD of the numbers that /metrics shows, every ten seconds
     #[arg(long, value_name = "ADDRESS:PORT", env = "OCTOCACHE_STATSD", help_heading = "Numbers")]
     pub(crate) statsd: Option<std::net::SocketAddr>,

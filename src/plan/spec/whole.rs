@@ -95,6 +95,9 @@ pub struct ShareSpec {
     /// A Redis that all of them reach.
     #[serde(default)]
     pub redis: Option<RedisSpec>,
+    /// Other machines that take part, without a server between them.
+    #[serde(default)]
+    pub p2p: Option<P2pSpec>,
     /// An IPFS node that keeps copies for long, sealed with the secret.
     #[serde(default)]
     pub ipfs: Option<IpfsSpec>,
@@ -102,6 +105,41 @@ pub struct ShareSpec {
     /// default. `octocache p2p keygen` makes one.
     #[serde(default)]
     pub secret: Option<Site<String>>,
+}
+
+/// Other machines that take part.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct P2pSpec {
+    /// Where `serve --p2p` can be reached by others. Default: /ip4/0.0.0.0/tcp/9100
+    #[serde(default)]
+    pub listen: Option<Site<String>>,
+    /// Peers that are dialled: `/ip4/10.0.0.5/tcp/9100`, `/dns4/cache.example.net/tcp/9100`.
+    #[serde(default)]
+    pub bootstrap: Vec<Site<String>>,
+    /// Whether peers are looked for in the local network. Default: false
+    #[serde(default)]
+    pub mdns: bool,
+    /// Whose answers are shared: `public`, `own` for this machine's own identity, `repo:OWNER/NAME`, a name
+    /// given by `--partition`. Default: public
+    #[serde(default)]
+    pub partitions: Vec<Site<String>>,
+    /// TTL classes that are shared. Default: all but alerts, runners and events
+    #[serde(default)]
+    pub families: Vec<Site<String>>,
+    /// Whether public answers of peers are taken while their sender held them fresh, without asking GitHub.
+    /// Everything else is asked for in any case, at no charge. Default: false
+    #[serde(default)]
+    pub trust_public: bool,
+    /// Whether this machine announces nothing. Default: false
+    #[serde(default)]
+    pub read_only: bool,
+    /// Peers, by name, whose announcements are taken. Default: all that have the secret
+    #[serde(default)]
+    pub writers: Vec<Site<String>>,
+    /// No copy is waited for longer, in milliseconds. Default: 80
+    #[serde(default)]
+    pub timeout_ms: Option<Site<u32>>,
 }
 
 /// An IPFS node.

@@ -69,12 +69,11 @@ pub(super) fn behaviour(key: &Keypair, topic: &IdentTopic, mdns: bool) -> Result
         .with_max_pending_outgoing(Some(MAX_PENDING))
         .with_max_established(Some(MAX_ESTABLISHED))
         .with_max_established_per_peer(Some(2));
-    let mdns = match mdns {
-        false => None,
-        true => {
-            let config = mdns::Config { query_interval: MDNS_EVERY, ..mdns::Config::default() };
-            Some(mdns::tokio::Behaviour::new(config, key.public().to_peer_id()).map_err(failed)?)
-        }
+    let mdns = if mdns {
+        let config = mdns::Config { query_interval: MDNS_EVERY, ..mdns::Config::default() };
+        Some(mdns::tokio::Behaviour::new(config, key.public().to_peer_id()).map_err(failed)?)
+    } else {
+        None
     };
     Ok(Behaviour { limits: connection_limits::Behaviour::new(limits), gossip, questions, mdns: mdns.into() })
 }

@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(index.learn(name(1), known("x", 150), Some(b), NOW), Learned::Older);
         // Other bytes: nobody else has them.
         assert_eq!(index.learn(name(1), known("y", 300), Some(b), NOW), Learned::News);
-        assert_eq!(index.get(&name(1)).unwrap().holders, [b.clone()]);
+        assert_eq!(index.get(&name(1)).unwrap().holders, std::slice::from_ref(b));
         assert_eq!(index.learn(name(1), known("z", NOW.secs() + 31), Some(b), NOW), Learned::FromTheFuture);
         for peer in &peers {
             index.learn(name(1), known("y", 300), Some(peer), NOW);
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn it_is_bounded_and_the_oldest_go() {
         let mut index = Index::default();
-        for n in 0..MAX_KNOWN as u32 + 1 {
+        for n in 0..=(MAX_KNOWN as u32) {
             index.learn(name(n), known("x", i64::from(n)), None, NOW);
         }
         assert_eq!(index.len(), MAX_KNOWN + 1 - GO_AT_ONCE);

@@ -4,6 +4,7 @@
 //! index, what is asked for comes from there. Everything is bounded, and nothing here waits for a disk.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use super::index::{Learned, Peer};
 use super::message::{Blob, Gossip, MAX_NAMES, MAX_SAID, Question, Reply, Said, names};
 use super::shared::Shared;
 use crate::error::{Error, Kind, Result};
+use crate::files::{self, Durability};
 
 /// What is to be said waits so long for more.
 const FLUSH: Duration = Duration::from_millis(5);
@@ -63,6 +65,8 @@ pub(super) struct Start {
     pub(super) bootstrap: Vec<Multiaddr>,
     pub(super) mdns: bool,
     pub(super) orders: mpsc::Receiver<Order>,
+    /// Where it is written down who is around, and whether this peer announces anything.
+    pub(super) standing: Option<(PathBuf, bool)>,
 }
 
 impl std::fmt::Debug for Start {
@@ -87,6 +91,9 @@ enum Waiting {
     Sync(PeerId),
 }
 
+/// An answer, and whom it goes to.
+type Answered = (ResponseChannel<Reply>, Reply);
+
 /// How much a peer may still say.
 struct Allowance {
     left: f64,
@@ -99,8 +106,9 @@ pub(super) struct Node {
     shared: Arc<Shared>,
     around: watch::Sender<Around>,
     bootstrap: Vec<Multiaddr>,
+    standing: Option<(PathBuf, bool)>,
     orders: mpsc::Receiver<Order>,
-    answers: (mpsc::Sender<(ResponseChannel<Reply>, Reply)>, mpsc::Receiver<(ResponseChannel<Reply>, Reply)>),
+    answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
     unsaid: Vec<Said>,
     flush_at: Option<Instant>,
     waiting: HashMap<OutboundRequestId, Waiting>,
@@ -120,7 +128,7 @@ pub(super) fn named(peer: &PeerId) -> Peer {
 
 impl Node {
     pub(super) fn new(start: Start, shared: Arc<Shared>, around: watch::Sender<Around>) -> Result<Self> {
-        let Start { key, listen, bootstrap, mdns, orders } = start;
+        let Start { key, listen, bootstrap, mdns, orders, standing } = start;
         let me = key.public().to_peer_id();
         let psk = PreSharedKey::new(shared.group.derive("peers: network"));
         let noise = noise::Config::new(&key).map_err(failed)?;
@@ -143,6 +151,7 @@ impl Node {
             shared,
             around,
             bootstrap,
+            standing,
             orders,
             answers: mpsc::channel(MAX_STREAMS),
             unsaid: Vec::new(),
@@ -177,7 +186,10 @@ impl Node {
                     let _gone = self.swarm.behaviour_mut().questions.send_response(channel, reply);
                 }
                 () = flush => self.flush(),
-                _ = dial.tick() => self.dial(),
+                _ = dial.tick() => {
+                    self.dial();
+                    self.write_down();
+                }
                 _ = sync.tick() => self.compare_with_somebody(),
             }
         }
@@ -263,6 +275,21 @@ impl Node {
         }
     }
 
+    /// Writes down who is around, on another thread. Best effort.
+    fn write_down(&self) {
+        let Some((file, is_writer)) = self.standing.clone() else { return };
+        let standing = self.shared.standing(&self.around.borrow(), is_writer);
+        tokio::task::spawn_blocking(move || {
+            let dir = file.parent().unwrap_or(Path::new("."));
+            let written = serde_json::to_vec(&standing)
+                .map_err(failed)
+                .and_then(|text| files::write_atomic(&file, dir, &text, Durability::Rename));
+            if let Err(error) = written {
+                tracing::debug!(%error, "who is around is not written down");
+            }
+        });
+    }
+
     fn compare_with_somebody(&mut self) {
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         if let Some(peer) = peers.get(crate::share::random(peers.len())) {
@@ -295,12 +322,12 @@ impl Node {
                     }
                 }
             }
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
-                if num_established.get() == 1 {
-                    let address = endpoint.get_remote_address().to_string();
-                    self.around.send_modify(|around| around.peers.push((named(&peer_id), address)));
-                    self.compare_with(peer_id);
-                }
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. }
+                if num_established.get() == 1 =>
+            {
+                let address = endpoint.get_remote_address().to_string();
+                self.around.send_modify(|around| around.peers.push((named(&peer_id), address)));
+                self.compare_with(peer_id);
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
                 let name = named(&peer_id);
@@ -317,12 +344,11 @@ impl Node {
 
     /// Takes what somebody says to all, and says whether it is passed on.
     fn hear(&mut self, by: &PeerId, id: &MessageId, source: Option<PeerId>, data: &[u8]) {
-        let acceptance = match (source, Gossip::open(data, &self.shared.group)) {
-            (Some(source), Ok(gossip)) => self.take(&source, gossip),
-            _ => {
-                count(&self.shared.tally.refused, 1);
-                MessageAcceptance::Reject
-            }
+        let acceptance = if let (Some(source), Ok(gossip)) = (source, Gossip::open(data, &self.shared.group)) {
+            self.take(&source, gossip)
+        } else {
+            count(&self.shared.tally.refused, 1);
+            MessageAcceptance::Reject
         };
         self.swarm.behaviour_mut().gossip.report_message_validation_result(id, by, acceptance);
     }

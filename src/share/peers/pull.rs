@@ -19,6 +19,15 @@ use crate::share::{Claim, Copy, Faith, Guard, Wanted};
 use crate::tier::TierName;
 
 impl Peers {
+    /// Waits until it is known what others have: the first ones do, and not for long.
+    pub(super) async fn met(&self) {
+        let Some(until) = *lock(&self.first_until) else { return };
+        let mut around = self.around.clone();
+        let met = tokio::time::timeout_at(until, around.wait_for(|around| around.is_synced));
+        let _or_not = met.await;
+        *lock(&self.first_until) = None;
+    }
+
     async fn ask(&self, peer: &Peer, question: Question) -> Option<Reply> {
         let (answer, answered) = oneshot::channel();
         self.orders.try_send(Order::Ask(peer.clone(), question, answer)).ok()?;
@@ -81,8 +90,7 @@ impl Peers {
         let Some(first) = first else { return second.await };
         match select(first, second).await {
             Either::Left((Some(entry), _)) | Either::Right((Some(entry), _)) => Some(entry),
-            Either::Left((None, rest)) => rest.await,
-            Either::Right((None, rest)) => rest.await,
+            Either::Left((None, rest)) | Either::Right((None, rest)) => rest.await,
         }
     }
 

@@ -12,7 +12,7 @@ use super::copy::{Name, part};
 use super::index::{Index, Known, Learned, Peer};
 use super::message::{self, Blob, MAX_NAMES, MAX_SAID, Question, Reply, Said};
 use super::node::{Around, count};
-use super::{CLAIM, GIVE_UP, Other, Standing, lock};
+use super::{CLAIM, GIVE_UP, MAX_OWN, Other, Standing, lock};
 use crate::clock::Clock;
 use crate::cutoff::{Cutoff, CutoffMode, Cutoffs, SUSPECT_SECS};
 use crate::entry::Entry;
@@ -213,10 +213,28 @@ impl Shared {
         Said::of(name, known).held_by(holder)
     }
 
-    /// Learns of a copy of our own.
-    pub(super) fn learn_own(&self, name: Name, known: Known) {
+    /// Takes an entry of our own into the index; what is to be said of it, or `None` if it is too large.
+    pub(super) fn take_own(&self, entry: &Entry) -> Option<Said> {
+        let key = entry.key();
+        let name = self.name(&key);
+        let parted = part(entry, &self.group)?;
+        let known = Known {
+            head: parted.head,
+            cid: parted.cid,
+            fetched_at: entry.fetched_at,
+            validated_at: entry.validated_at,
+            holders: Vec::new(),
+        };
+        let said = Said::of(&name, &known);
+        {
+            let mut own = lock(&self.own);
+            if own.len() < MAX_OWN {
+                own.insert(name, key);
+            }
+        }
         self.index().learn(name, known, None, self.clock.now());
         lock(&self.claims).remove(&name);
+        Some(said)
     }
 
     pub(super) fn block(&self, name: &Name, cid: &[u8]) -> Option<bytes::Bytes> {
