@@ -50,6 +50,9 @@ mod recorded;
 #[cfg(unix)]
 #[path = "it/redis.rs"]
 mod redis;
+#[cfg(feature = "p2p")]
+#[path = "it/rogue.rs"]
+mod rogue;
 #[path = "it/rotation.rs"]
 mod rotation;
 #[path = "it/run.rs"]

@@ -28,12 +28,12 @@ use crate::harness::world;
 use crate::serve::Server;
 
 /// A machine that takes part.
-struct Member {
-    cache: Cache,
-    peers: Arc<Peers>,
+pub struct Member {
+    pub cache: Cache,
+    pub peers: Arc<Peers>,
 }
 
-struct How<'a> {
+pub struct How<'a> {
     secret: &'a str,
     bootstrap: Vec<String>,
     trust_public: bool,
@@ -44,7 +44,7 @@ struct How<'a> {
 }
 
 impl<'a> How<'a> {
-    fn of(secret: &'a str) -> Self {
+    pub fn of(secret: &'a str) -> Self {
         Self {
             secret,
             bootstrap: Vec::new(),
@@ -63,7 +63,7 @@ impl<'a> How<'a> {
 }
 
 impl Fixture {
-    async fn member(&self, name: &str, how: How<'_>) -> Member {
+    pub async fn member(&self, name: &str, how: How<'_>) -> Member {
         let api = Api::parse(&self.sim.url()).unwrap();
         let mut options = Options::new(api.clone(), how.token.map(|token| Token::new(token).unwrap()));
         options.backoff = Backoff { base: Duration::ZERO, retries: 2, ..Backoff::default() };
@@ -95,19 +95,19 @@ impl Fixture {
 }
 
 impl Member {
-    fn address(&self) -> String {
+    pub fn address(&self) -> String {
         self.peers.standing().listening[0].clone()
     }
 
-    fn tallied(&self) -> Tallied {
+    pub fn tallied(&self) -> Tallied {
         self.peers.tallied()
     }
 
-    async fn get(&self, fx: &Fixture, path: &str) -> octocache::cache::Answer {
+    pub async fn get(&self, fx: &Fixture, path: &str) -> octocache::cache::Answer {
         self.cache.get(&fx.request(path), &Ask::default()).await.unwrap()
     }
 
-    async fn knows(&self, entries: usize) {
+    pub async fn knows(&self, entries: usize) {
         until("it is announced", || self.peers.standing().known >= entries).await;
     }
 
@@ -116,7 +116,7 @@ impl Member {
     }
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
@@ -124,7 +124,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-const PATH: &str = "/repos/acme/repo-0001";
+pub const PATH: &str = "/repos/acme/repo-0001";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_has_the_others_answer_once_github_has_said_that_it_is_so() {
