@@ -28,9 +28,9 @@ use tokio::task::AbortHandle;
 
 use self::index::Peer;
 use self::message::{Gossip, MAX_SAID};
-use self::node::{Around, Node, Order, Start, count, named};
+use self::node::{Around, Node, Order, Start, named};
 pub use self::shared::Exchange;
-use self::shared::{Shared, Tally};
+use self::shared::{Shared, Tally, count};
 use super::gate::Gate;
 use super::patience::Limits;
 use super::seal::Group;

@@ -177,10 +177,20 @@ impl Index {
         pairs.filter(|(_, (ours, theirs))| ours != theirs).map(|(at, _)| at).collect()
     }
 
-    /// Names and times of some parts.
-    pub(super) fn names(&self, buckets: &[usize], most: usize) -> Vec<(Name, Timestamp)> {
+    /// Names and times of some parts: as many whole ones as hold no more than `most`, from `start` on, so
+    /// that who asks again learns of others.
+    pub(super) fn names(&self, buckets: &[usize], most: usize, start: usize) -> Vec<(Name, Timestamp)> {
         let mut wanted = [false; BUCKETS];
-        buckets.iter().filter(|at| **at < BUCKETS).for_each(|at| wanted[*at] = true);
+        let mut held = 0;
+        let from = buckets.iter().position(|at| *at >= start).unwrap_or(0);
+        let (before, after) = buckets.split_at(from);
+        for at in after.iter().chain(before).filter(|at| **at < BUCKETS) {
+            held += self.prints[*at].0 as usize;
+            if held > most && wanted.contains(&true) {
+                break;
+            }
+            wanted[*at] = true;
+        }
         let names = self.known.iter().filter(|(name, _)| wanted[bucket(name)]);
         names.map(|(name, known)| (*name, known.validated_at)).take(most).collect()
     }
@@ -251,11 +261,31 @@ mod tests {
     /// One round of what two nodes do to become equal; whether anything was learned.
     fn sync(ours: &mut Index, theirs: &Index) -> bool {
         let buckets = theirs.differing(ours.prints());
-        let lacking = ours.lacking(&theirs.names(&buckets, usize::MAX));
+        let lacking = ours.lacking(&theirs.names(&buckets, usize::MAX, 0));
         for name in &lacking {
             ours.learn(*name, theirs.get(name).unwrap().clone(), None, NOW);
         }
         !lacking.is_empty()
+    }
+
+    #[test]
+    fn a_large_difference_closes_in_some_rounds() {
+        let (mut ours, mut theirs) = (Index::default(), Index::default());
+        for n in 0..10_000 {
+            theirs.learn(name(n), known("x", 5), None, NOW);
+            if n % 10 != 0 {
+                ours.learn(name(n), known("x", 5), None, NOW);
+            }
+        }
+        for round in 0..12 {
+            let buckets = theirs.differing(ours.prints());
+            let names = theirs.names(&buckets, 2_048, round * 97 % BUCKETS);
+            assert!(names.len() <= 2_048 && (!names.is_empty() || buckets.is_empty()));
+            for name in ours.lacking(&names) {
+                ours.learn(name, theirs.get(&name).unwrap().clone(), None, NOW);
+            }
+        }
+        assert_eq!(ours.len(), 10_000);
     }
 
     proptest! {

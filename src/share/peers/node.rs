@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -22,8 +21,8 @@ use tokio::time::Instant;
 
 use super::behaviour::{Behaviour, BehaviourEvent, MAX_ESTABLISHED, MAX_STREAMS, behaviour};
 use super::index::{Learned, Peer};
-use super::message::{Blob, Gossip, MAX_NAMES, MAX_SAID, Question, Reply, Said, names};
-use super::shared::Shared;
+use super::message::{Blob, Gossip, MAX_SAID, Question, Reply, Said, names};
+use super::shared::{Shared, count};
 use crate::error::{Error, Kind, Result};
 use crate::files::{self, Durability};
 
@@ -34,8 +33,11 @@ const FLUSH: Duration = Duration::from_millis(5);
 const DIAL_EVERY: Duration = Duration::from_secs(5);
 const SYNC_EVERY: Duration = Duration::from_secs(20);
 
+/// With another that comes, it is compared again after this.
+const COMPARE_AGAIN: Duration = Duration::from_secs(2);
+
 /// While fewer are connected, those that others know are dialled.
-const ENOUGH_PEERS: usize = 16;
+const ENOUGH_PEERS: usize = 8;
 
 /// Addresses that are remembered, and that are said at once.
 const MAX_BOOK: usize = 1_024;
@@ -115,6 +117,7 @@ pub(super) struct Node {
     /// Where peers can be reached, as they and others say.
     book: HashMap<PeerId, Multiaddr>,
     allowances: HashMap<PeerId, Allowance>,
+    compared_at: Option<Instant>,
 }
 
 pub(super) fn failed(cause: impl std::fmt::Display) -> Error {
@@ -159,6 +162,7 @@ impl Node {
             waiting: HashMap::new(),
             book: HashMap::new(),
             allowances: HashMap::new(),
+            compared_at: None,
         })
     }
 
@@ -293,13 +297,18 @@ impl Node {
     fn compare_with_somebody(&mut self) {
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         if let Some(peer) = peers.get(crate::share::random(peers.len())) {
+            self.ask_who(*peer);
             self.compare_with(*peer);
         }
     }
 
-    fn compare_with(&mut self, peer: PeerId) {
+    fn ask_who(&mut self, peer: PeerId) {
         let id = self.swarm.behaviour_mut().questions.send_request(&peer, Question::Who);
         self.waiting.insert(id, Waiting::Sync(peer));
+    }
+
+    fn compare_with(&mut self, peer: PeerId) {
+        self.compared_at = Some(Instant::now());
         let prints = self.shared.index().prints().to_vec();
         let id = self.swarm.behaviour_mut().questions.send_request(&peer, Question::Names(prints));
         self.waiting.insert(id, Waiting::Sync(peer));
@@ -327,7 +336,11 @@ impl Node {
             {
                 let address = endpoint.get_remote_address().to_string();
                 self.around.send_modify(|around| around.peers.push((named(&peer_id), address)));
-                self.compare_with(peer_id);
+                self.ask_who(peer_id);
+                // Of many that come at once, one is enough.
+                if self.compared_at.is_none_or(|at| at.elapsed() > COMPARE_AGAIN) {
+                    self.compare_with(peer_id);
+                }
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
                 let name = named(&peer_id);
@@ -450,22 +463,24 @@ impl Node {
                 if lacking.is_empty() {
                     self.around.send_modify(|around| around.is_synced = true);
                 }
-                if lacking.len() >= MAX_NAMES {
-                    self.compare_with(peer);
-                }
             }
             Reply::Said(said) => {
                 let from = named(&peer);
                 if !self.shared.is_writer(&from) {
                     return;
                 }
+                let mut news = false;
                 for said in said.into_iter().take(MAX_SAID) {
-                    self.shared.learn(said, &from);
+                    news |= self.shared.learn(said, &from) == Some(Learned::News);
                 }
                 let is_last =
                     !self.waiting.values().any(|waiting| matches!(waiting, Waiting::Sync(one) if *one == peer));
                 if is_last {
                     self.around.send_modify(|around| around.is_synced = true);
+                    // There may be more than one answer held.
+                    if news {
+                        self.compare_with(peer);
+                    }
                 }
             }
             Reply::Who(who) => self.note_addresses(who),
@@ -500,8 +515,4 @@ impl Node {
             }
         }
     }
-}
-
-pub(super) fn count(counter: &AtomicU64, by: u64) {
-    counter.fetch_add(by, Ordering::Relaxed);
 }

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::copy::{Name, part};
-use super::index::{Index, Known, Learned, Peer};
+use super::index::{BUCKETS, Index, Known, Learned, Peer};
 use super::message::{self, Blob, MAX_NAMES, MAX_SAID, Question, Reply, Said};
-use super::node::{Around, count};
+use super::node::Around;
 use super::{CLAIM, GIVE_UP, MAX_OWN, Other, Standing, lock};
 use crate::clock::Clock;
 use crate::cutoff::{Cutoff, CutoffMode, Cutoffs, SUSPECT_SECS};
@@ -182,7 +182,7 @@ impl Shared {
             }
             Question::Names(prints) => {
                 let index = self.index();
-                let names = index.names(&index.differing(&prints), MAX_NAMES);
+                let names = index.names(&index.differing(&prints), MAX_NAMES, crate::share::random(BUCKETS));
                 Reply::Names(names.into_iter().map(|(name, at)| (Blob(name.to_vec()), at.secs())).collect())
             }
             Question::Said(names) => {
@@ -268,4 +268,8 @@ impl Shared {
         }
         holder == peer
     }
+}
+
+pub(super) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
 }

@@ -1,0 +1,213 @@
+//! What peers cost, and what they bring: hits between two processes, and a hundred nodes on one machine.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a bench")]
+
+#[path = "corpus.rs"]
+mod corpus;
+#[path = "table.rs"]
+mod table;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use octocache::clock::Clock;
+use octocache::entry::Entry;
+use octocache::partition::Partition;
+use octocache::share::peers::{Peers, Settings};
+use octocache::share::seal::Group;
+use octocache::share::{Place, Wanted};
+use octocache::stack::Stack;
+use octocache::token::Secret;
+use table::Table;
+
+const NODES: usize = 100;
+const WRITERS: usize = 10;
+const ENTRIES: usize = 10_000;
+
+fn member(dir: &Path, secret: &str, bootstrap: Vec<String>, partition: &Partition) -> Arc<Peers> {
+    let clock = Clock::manual(corpus::NOW);
+    let settings = Settings {
+        listen: Some("/ip4/127.0.0.1/tcp/0".into()),
+        bootstrap,
+        mdns: false,
+        partitions: vec![partition.clone()],
+        families: Vec::new(),
+        trust_public: true,
+        read_only: false,
+        writers: Vec::new(),
+        timeout: Duration::from_secs(5),
+        group: Arc::new(Group::read(&Secret::new(secret)).unwrap()),
+        key_file: None,
+        standing_file: None,
+    };
+    let peers = Arc::new(Peers::new(settings, Arc::new(Stack::new(dir, clock.clone())), clock).unwrap());
+    peers.start();
+    peers
+}
+
+/// Entries of 5 KB or so, each another.
+fn entries(count: usize) -> Vec<Entry> {
+    let mut entries = corpus::organisation(count);
+    for (n, entry) in entries.iter_mut().enumerate() {
+        entry.parts.path = format!("/repos/acme/r{n}");
+    }
+    entries
+}
+
+fn wanted(entry: &Entry) -> Wanted {
+    Wanted { key: entry.key(), parts: entry.parts.clone(), known: None }
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    while !holds() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn listening(peers: &Peers) -> String {
+    until(|| !peers.standing().listening.is_empty()).await;
+    peers.standing().listening[0].clone()
+}
+
+fn keep(stack_dir: &Path, entries: &[Entry]) {
+    let stack = Stack::new(stack_dir, Clock::manual(corpus::NOW));
+    for entry in entries {
+        assert!(stack.put(entry));
+    }
+}
+
+/// The other process of `hits`: has entries, says where it is, ends with its input.
+async fn holder(secret: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let entries = entries(200);
+    keep(dir.path(), &entries);
+    let peers = member(dir.path(), secret, Vec::new(), &entries[0].parts.partition);
+    for entry in entries {
+        peers.put(&Arc::new(entry), 3_600);
+    }
+    println!("{}", listening(&peers).await);
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+}
+
+fn quantile(times: &mut [f64], q: f64) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[((times.len() - 1) as f64 * q) as usize]
+}
+
+async fn hits(table: &mut Table) {
+    Table::section("A hit at another process over loopback, entries of an organisation");
+    let secret = Group::generate().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let mut child = child.env("BENCH_HOLDER", &secret).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut at = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut at).unwrap();
+    let (dir, entries) = (tempfile::tempdir().unwrap(), entries(200));
+    let peers = member(dir.path(), &secret, vec![at.trim().to_owned()], &entries[0].parts.partition);
+    until(|| peers.standing().known == entries.len()).await;
+    let all: Vec<Wanted> = entries.iter().map(wanted).collect();
+    let mut times = Vec::new();
+    for round in 0..5_000 {
+        let one = &all[round % all.len()..=round % all.len()];
+        let started = Instant::now();
+        assert!(peers.look_up(one).await[0].is_some());
+        times.push(table::ms(started.elapsed()));
+    }
+    table.at_most("a hit, joined and verified: p50", quantile(&mut times, 0.5), 3.0, "ms");
+    table.at_most("p99", quantile(&mut times, 0.99), 10.0, "ms");
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
+/// Bytes that went over loopback so far.
+fn loopback_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/dev").unwrap();
+    let line = text.lines().find(|line| line.trim_start().starts_with("lo:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn resident_mb() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+async fn hundred(table: &mut Table) {
+    Table::section("100 nodes on this machine, 10,000 entries of 10 of them");
+    let secret = Group::generate().unwrap();
+    let (dir, entries) = (tempfile::tempdir().unwrap(), entries(ENTRIES));
+    let whose = entries[0].parts.partition.clone();
+    let per_writer = ENTRIES / WRITERS;
+    for (n, some) in entries.chunks(per_writer).enumerate() {
+        keep(&dir.path().join(format!("n{n}")), some);
+    }
+    let before = resident_mb();
+    let mut nodes: Vec<Arc<Peers>> = Vec::new();
+    let mut addresses: Vec<String> = Vec::new();
+    for n in 0..NODES {
+        // Each knows a few that were there before it.
+        let known = [1, 2, 7, 20].iter().filter_map(|back| addresses.get(n.checked_sub(*back)?).cloned()).collect();
+        let node = member(&dir.path().join(format!("n{n}")), &secret, known, &whose);
+        addresses.push(listening(&node).await);
+        nodes.push(node);
+    }
+    until(|| nodes.iter().all(|node| node.standing().peers.len() >= 3)).await;
+    // Meshes take some heartbeats.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let bytes = loopback_bytes();
+    let started = Instant::now();
+    for (n, some) in entries[..ENTRIES - 50].chunks(per_writer).enumerate() {
+        for entry in some {
+            nodes[n].put(&Arc::new(entry.clone()), 3_600);
+        }
+    }
+    until(|| nodes.iter().all(|node| node.standing().known >= ENTRIES - 50)).await;
+    let all = table::ms(started.elapsed());
+    let each = (loopback_bytes() - bytes) as f64 / (ENTRIES - 50) as f64 / NODES as f64;
+    Table::note(&format!("all of them known everywhere after {:.1} s", all / 1e3));
+    table.at_most("announced per entry and node, all that went over the wire", each, 1_200.0, "B");
+    // One at a time: until 99 of 100 know it.
+    let mut times = Vec::new();
+    for (n, entry) in entries[ENTRIES - 50..].iter().enumerate() {
+        let started = Instant::now();
+        nodes[WRITERS - 1].put(&Arc::new(entry.clone()), 3_600);
+        let known = ENTRIES - 50 + n + 1;
+        until(|| nodes.iter().filter(|node| node.standing().known >= known).count() >= NODES * 99 / 100).await;
+        times.push(table::ms(started.elapsed()));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Table::note(&format!("one announcement: p50 {:.0} ms", quantile(&mut times, 0.5)));
+    table.at_most("one announcement at 99 % of the nodes: p99", quantile(&mut times, 0.99), 1_000.0, "ms");
+    until(|| nodes.iter().all(|node| node.standing().known == ENTRIES)).await;
+    table.at_most("memory of a node", (resident_mb() - before) / NODES as f64, 40.0, "MB");
+    let mut missed = 0;
+    let mut times = Vec::new();
+    for (n, entry) in entries.iter().enumerate().step_by(7) {
+        let node = &nodes[WRITERS + n % (NODES - WRITERS)];
+        let started = Instant::now();
+        missed += usize::from(node.look_up(&[wanted(entry)]).await[0].is_none());
+        times.push(table::ms(started.elapsed()));
+    }
+    table.at_most("entries not found from a random node", missed as f64, 0.0, "");
+    Table::note(&format!(
+        "found in {:.1} ms (p50), {:.1} ms (p99)",
+        quantile(&mut times, 0.5),
+        quantile(&mut times, 0.99)
+    ));
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if let Ok(secret) = std::env::var("BENCH_HOLDER") {
+        runtime.block_on(holder(&secret));
+        return;
+    }
+    let mut table = Table::default();
+    runtime.block_on(async {
+        hits(&mut table).await;
+        hundred(&mut table).await;
+    });
+    assert!(table.missed == 0 || std::env::var_os("BENCH_REPORT_ONLY").is_some(), "{} figures missed", table.missed);
+}
