@@ -25,6 +25,7 @@ pub(super) fn plan() -> String {
         ("BundleSpec", "`bundle`"),
         ("ShareSpec", "`share`"),
         ("RedisSpec", "`share.redis`"),
+        ("P2pSpec", "`share.p2p`"),
         ("IpfsSpec", "`share.ipfs`"),
         ("QuerySpec", "One of `queries`"),
     ];

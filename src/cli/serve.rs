@@ -14,7 +14,7 @@ use super::args::ServeArgs;
 use super::warm::Worker;
 use super::{Context, Exit, plan_config, print, request_config};
 use crate::cache::Ask;
-use crate::config::{Config, Flags, TakesPart};
+use crate::config::{Config, Environment, Flags, TakesPart};
 use crate::error::{Error, Kind, Result};
 use crate::files::{self, Durability};
 use crate::plan::Plan;
@@ -47,8 +47,7 @@ pub(super) fn main(context: &Context, args: &ServeArgs) -> Result<Exit> {
         config.options.backoff.max_wait = MAX_WAIT;
     }
     config.options.concurrency = CONCURRENCY;
-    config.takes_part =
-        args.p2p.then(|| TakesPart { listen: args.p2p_listen.clone(), bootstrap: args.p2p_bootstrap.clone() });
+    config.takes_part = takes_part(args, config.environment());
     for address in &args.listen {
         may_listen(*address, args, live.secret.is_some())?;
     }
@@ -95,6 +94,18 @@ pub(super) fn main(context: &Context, args: &ServeArgs) -> Result<Exit> {
         }
     })?;
     Ok(Exit::Done)
+}
+
+/// Whether and how this server takes part among peers: by flags, or by names that people used before.
+fn takes_part(args: &ServeArgs, environment: &Environment) -> Option<TakesPart> {
+    if !args.p2p && !environment.is_true("CACHE_ENABLE_P2P") {
+        return None;
+    }
+    let by_port = environment.get("CACHE_LISTEN_PORT").map(|port| format!("/ip4/0.0.0.0/tcp/{port}"));
+    let named = environment.get("CACHE_BOOTSTRAP_PEERS").unwrap_or_default();
+    let named = named.split(',').map(str::trim).filter(|address| !address.is_empty()).map(str::to_owned);
+    let bootstrap = args.p2p_bootstrap.iter().cloned().chain(named).collect();
+    Some(TakesPart { listen: args.p2p_listen.clone().or(by_port), bootstrap })
 }
 
 /// What stands in files and the environment.

@@ -21,6 +21,10 @@ pub static ACCEPTED: &[(&str, &str)] = &[
     ("OCTOCACHE_DIR, GITHUB_CACHE_DIR, CACHE_DIR", "--cache-dir"),
     ("OCTOCACHE_REDIS_URL", "the Redis with which answers are shared, where no plan says it"),
     ("OCTOCACHE_SHARE_SECRET", "the secret with which shared copies are sealed, where no plan names another"),
+    (
+        "CACHE_ENABLE_P2P, CACHE_LISTEN_PORT, CACHE_BOOTSTRAP_PEERS",
+        "`serve`'s --p2p, the port of --p2p-listen, --p2p-bootstrap",
+    ),
     ("GITHUB_CACHE_TTL, CACHE_DEFAULT_TTL", "TTL of what no class knows: a duration, or seconds"),
     ("GITHUB_TTL_ORG_REPOS, GITHUB_TTL_LANGUAGES, GITHUB_TTL_ISSUES", "TTL of that class"),
     ("GITHUB_NO_CACHE", "--no-cache, when true"),

@@ -200,6 +200,7 @@ mod tests {
             TierName::Bundle,
             TierName::Added("other"),
             TierName::Redis,
+            TierName::Peer,
             TierName::Ipfs,
         ];
         let mut all: Vec<(Outcome, Option<TierName>)> =

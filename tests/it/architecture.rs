@@ -58,6 +58,7 @@ const EDGES: &[(&str, &str)] = &[
     ("stats", "tier"),
     ("share", "tier"),
     ("share", "cutoff"),
+    ("share", "stack"),
     // The Action's summary renders the report of a run; it knows nothing else of plans.
     ("actions", "plan"),
     // A tick runs the plan first.
@@ -137,6 +138,7 @@ fn some_things_are_known_in_one_place_only() {
         ("SystemTime::now", &["clock.rs"]),
         ("env::var", &["config/environment.rs"]),
         ("redis::", &["share.rs", "share/redis.rs", "share/redis/link.rs", "share/redis/write.rs", "config/share.rs"]),
+        ("libp2p::", &["config/share.rs", "share/peers.rs", "share/peers/behaviour.rs", "share/peers/node.rs"]),
         ("octocrab::", &["github.rs", "github/transport.rs"]),
         ("println!", &["cli/action.rs", "cli/print.rs", "cli/progress.rs"]),
         ("expose_secret", &["token.rs"]),

@@ -203,7 +203,8 @@ async fn nothing_that_a_member_makes_up_is_answered() {
     let lie = Bytes::from_static(b"{\"full_name\":\"acme/evil\"}");
     let made_up = Entry { cid: Cid::of(&lie), body: lie, ..later.clone() };
     // What is announced, what is given, and whether it is seen to be wrong before GitHub is asked.
-    let cases: [(&str, fn(&Rogue, &[Entry; 3]) -> (Said, Option<Vec<u8>>), bool); 6] = [
+    type Case = fn(&Rogue, &[Entry; 3]) -> (Said, Option<Vec<u8>>);
+    let cases: [(&str, Case, bool); 6] = [
         ("another block", |rogue, [later, ..]| (rogue.part(later).0, Some(b"hello".to_vec())), true),
         ("another key's block", |rogue, [later, other, _]| (rogue.part(later).0, Some(rogue.part(other).1)), true),
         (
@@ -310,7 +311,7 @@ async fn announcements_that_are_forged_old_early_or_too_many_are_refused_and_cou
             rogue.say(many.collect());
         } else {
             // The same announcements under names of their own cost nothing to make.
-            let (said, _) = (rogue.part(&at(-1)).0, ());
+            let said = rogue.part(&at(-1)).0;
             rogue.say(
                 (0..64)
                     .map(|m| Said { name: Blob([&(n * 64 + m).to_le_bytes()[..], &[9; 12]].concat()), ..said.clone() })
