@@ -88,6 +88,9 @@ impl Cache {
     pub async fn hear(&self) {
         let Some(share) = &self.share else { return };
         let heard = share.cutoffs().await;
+        if heard.is_empty() {
+            return;
+        }
         let known = self.stack.all_cutoffs();
         let news: Vec<Cutoff> = heard
             .into_iter()

@@ -53,8 +53,11 @@ const HEDGE: Duration = Duration::from_millis(20);
 /// Peers that are asked for one copy.
 const MAX_ASKED: usize = 3;
 
-/// Whoever asks GitHub for something is waited for so long.
+/// Who asks GitHub for something is settled for so long.
 const CLAIM: Duration = Duration::from_secs(3);
+
+/// The others wait for no longer: a peer that lies about it, or is slow, must not cost more.
+const LONGEST_WAIT: Duration = Duration::from_millis(400);
 const GIVE_UP: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 

@@ -12,7 +12,7 @@ use super::index::{Known, Peer};
 use super::message::{Blob, Question, Reply};
 use super::node::Order;
 use super::shared::count;
-use super::{CLAIM, HEDGE, LOOK_EVERY, MAX_ASKED, Peers, lock};
+use super::{HEDGE, LONGEST_WAIT, LOOK_EVERY, MAX_ASKED, Peers, lock};
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::partition::Partition;
@@ -134,7 +134,7 @@ impl Peers {
 
     pub(super) async fn claim_or_wait(&self, wanted: &Wanted) -> Option<Claim> {
         let name = self.shared.name(&wanted.key);
-        let give_up = Instant::now() + CLAIM;
+        let give_up = Instant::now() + LONGEST_WAIT;
         loop {
             if let Some((entry, faith)) = self.look_up_one(wanted).await {
                 return Some(Claim::Answered(Box::new(Copy { entry, tier: TierName::Peer, faith })));
