@@ -16,6 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use harness::relay;
 use harness::sim::Sim;
 use harness::world;
 use octocache::cache::batch::Batching;
@@ -173,31 +174,6 @@ impl Field {
     }
 }
 
-/// A relay to a port of loopback that holds back what comes from there. Returns its own port.
-fn slow_proxy(port: u16, delay: Duration) -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let own = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let Ok(server) = std::net::TcpStream::connect(("127.0.0.1", port)) else { continue };
-            let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
-            let (mut from_server, mut to_client) = (server, client);
-            std::thread::spawn(move || {
-                use std::io::{Read, Write};
-                let mut chunk = [0; 8 << 10];
-                while let Ok(read @ 1..) = from_server.read(&mut chunk) {
-                    std::thread::sleep(delay);
-                    if to_client.write_all(&chunk[..read]).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    own
-}
-
 async fn bad_days(table: &mut Table, server: &Server) {
     Table::section(
         "A run of 103 queries on an empty store, with a Redis that does not answer, beside one without Redis",
@@ -208,7 +184,7 @@ async fn bad_days(table: &mut Table, server: &Server) {
     sim.with(|state| state.limit = 1_000_000);
     world::organisation(&sim, 50);
     let field = Field { sim, dir: tempfile::tempdir().unwrap(), clock, runs: std::cell::Cell::new(0) };
-    let slow = format!("redis://127.0.0.1:{}", slow_proxy(server.port, Duration::from_millis(30)));
+    let slow = format!("redis://127.0.0.1:{}", relay::slow(server.port, Duration::from_millis(30)));
     let lost = "redis://203.0.113.1:6379".to_owned();
     let dead = format!(
         "redis://127.0.0.1:{}",

@@ -1,7 +1,10 @@
-//! What tests, benches and the demo share: a simulated GitHub.
+//! What tests, benches and the demo share: a simulated GitHub, a slow network.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each user takes what it needs")]
 
+#[allow(clippy::disallowed_methods, reason = "a delay is what it is for")]
+#[path = "harness/relay.rs"]
+pub mod relay;
 #[path = "harness/sim.rs"]
 pub mod sim;
 #[path = "harness/world.rs"]

@@ -186,6 +186,10 @@ impl Config {
             (false, Some(Address::Variable(name))) => places.push(format!("no Redis: {name} is not set")),
             (false, None) => {}
         }
+        if shared.p2p.is_some() {
+            let secret = shared.secret.as_deref().unwrap_or(SECRET);
+            places.push(if is_set(secret) { "peers".to_owned() } else { format!("no peers: {secret} is not set") });
+        }
         if let Some(SharedIpfs { api, .. }) = shared.ipfs {
             let secret = shared.secret.as_deref().unwrap_or(SECRET);
             places.push(if is_set(secret) {
@@ -203,7 +207,10 @@ impl Config {
 fn remembered(file: &std::path::Path) -> Vec<String> {
     let read = crate::files::read_bounded(file, MAX_PEERS_BYTES).ok().flatten();
     let standing: Option<peers::Standing> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    standing.map_or_else(Vec::new, |standing| standing.listening.into_iter().chain(standing.book).take(64).collect())
+    let Some(standing) = standing else { return Vec::new() };
+    let addresses = standing.listening.into_iter().chain(standing.book);
+    // What nobody typed must not be an error.
+    addresses.filter(|address| address.parse::<libp2p::Multiaddr>().is_ok()).take(64).collect()
 }
 
 fn millis(ms: Option<u32>) -> Option<Duration> {

@@ -27,6 +27,7 @@ use serde_json::json;
 
 use crate::binary::BINARY;
 use crate::flow::{Fixture, HIT};
+use crate::harness::relay;
 use crate::harness::sim::Doc;
 use crate::harness::world;
 use crate::serve::{Server, has};
@@ -503,7 +504,7 @@ async fn a_dead_paused_or_slow_redis_is_waited_for_less_than_100_ms_in_all() {
         }
         assert!(best < 100_000, "{name}: {best} µs");
     };
-    let slow = slow_proxy(redis.port, Duration::from_millis(30));
+    let slow = relay::slow(redis.port, Duration::from_millis(30));
     waited("slow", &format!("redis://127.0.0.1:{slow}")).await;
     redis.signal("-STOP");
     waited("paused", &redis.url()).await;
@@ -512,31 +513,6 @@ async fn a_dead_paused_or_slow_redis_is_waited_for_less_than_100_ms_in_all() {
     waited("dead", &redis.url()).await;
     // Nobody answers at all: packets are lost.
     waited("lost", "redis://203.0.113.1:6379").await;
-}
-
-/// A relay to a port of loopback that holds back what comes from there. Returns its own port.
-fn slow_proxy(port: u16, delay: Duration) -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let own = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let Ok(server) = std::net::TcpStream::connect(("127.0.0.1", port)) else { continue };
-            let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
-            let (mut from_server, mut to_client) = (server, client);
-            std::thread::spawn(move || {
-                use std::io::{Read, Write};
-                let mut chunk = [0; 8 << 10];
-                while let Ok(read @ 1..) = from_server.read(&mut chunk) {
-                    std::thread::sleep(delay);
-                    if to_client.write_all(&chunk[..read]).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    own
 }
 
 #[tokio::test]

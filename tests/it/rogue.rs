@@ -1,6 +1,7 @@
 //! A member of the group that means harm: a real libp2p peer with the secret, that says and answers what it
 //! likes. Its messages are written down here once more, so that a change of the protocol is noticed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -128,16 +129,22 @@ impl Rogue {
         swarm.dial(to.parse::<Multiaddr>().unwrap()).unwrap();
         let (say, mut said) = mpsc::unbounded_channel::<Vec<u8>>();
         tokio::spawn(async move {
-            let mut unsaid: Vec<Vec<u8>> = Vec::new();
+            let mut unsaid: VecDeque<Vec<u8>> = VecDeque::new();
             let mut again = tokio::time::interval(Duration::from_millis(20));
             loop {
                 tokio::select! {
                     more = said.recv() => match more {
-                        Some(more) => unsaid.push(more),
+                        Some(more) => unsaid.push_back(more),
                         None => return,
                     },
                     _ = again.tick() => {
-                        unsaid.retain(|data| swarm.behaviour_mut().gossip.publish(topic.clone(), data.clone()).is_err());
+                        // As much as goes out now; signing the rest again and again would only keep the machine busy.
+                        while let Some(data) = unsaid.front() {
+                            match swarm.behaviour_mut().gossip.publish(topic.clone(), data.clone()) {
+                                Ok(_) | Err(gossipsub::PublishError::Duplicate) => drop(unsaid.pop_front()),
+                                Err(_) => break,
+                            }
+                        }
                     }
                     event = swarm.select_next_some() => {
                         let SwarmEvent::Behaviour(BehaviourEvent::Questions(asking::Event::Message {
