@@ -32,6 +32,7 @@ fn member(dir: &Path, secret: &str, bootstrap: Vec<String>, partition: &Partitio
     let settings = Settings {
         listen: Some("/ip4/127.0.0.1/tcp/0".into()),
         bootstrap,
+        remembered: Vec::new(),
         mdns: false,
         partitions: vec![partition.clone()],
         families: Vec::new(),

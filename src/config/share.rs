@@ -32,9 +32,11 @@ const SECRET: &str = "OCTOCACHE_SHARE_SECRET";
 const LISTEN: &str = "/ip4/0.0.0.0/tcp/9100";
 
 /// Who was around, in the store's directory.
+#[cfg(feature = "p2p")]
 pub(crate) const PEERS: &str = "peers.json";
 
 /// The largest such file.
+#[cfg(feature = "p2p")]
 pub(crate) const MAX_PEERS_BYTES: u64 = 4 << 20;
 
 impl Config {
@@ -109,10 +111,8 @@ impl Config {
         };
         let mut bootstrap = planned.bootstrap;
         bootstrap.extend(self.takes_part.iter().flat_map(|part| part.bootstrap.iter().cloned()));
-        bootstrap.extend(remembered(&standing_file));
-        bootstrap.sort();
-        bootstrap.dedup();
-        if self.takes_part.is_none() && bootstrap.is_empty() {
+        let remembered = remembered(&standing_file);
+        if self.takes_part.is_none() && bootstrap.is_empty() && remembered.is_empty() {
             return Ok(());
         }
         let Some(group) = self.group(shared, "peers")? else {
@@ -136,6 +136,7 @@ impl Config {
         let settings = peers::Settings {
             listen,
             bootstrap,
+            remembered,
             mdns: planned.mdns && is_server,
             partitions,
             families: planned.families,
@@ -208,9 +209,8 @@ fn remembered(file: &std::path::Path) -> Vec<String> {
     let read = crate::files::read_bounded(file, MAX_PEERS_BYTES).ok().flatten();
     let standing: Option<peers::Standing> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let Some(standing) = standing else { return Vec::new() };
-    let addresses = standing.listening.into_iter().chain(standing.book);
-    // What nobody typed must not be an error.
-    addresses.filter(|address| address.parse::<libp2p::Multiaddr>().is_ok()).take(64).collect()
+    let own = standing.listening.iter().map(|address| format!("{address}/p2p/{}", standing.me));
+    own.chain(standing.book).take(64).collect()
 }
 
 fn millis(ms: Option<u32>) -> Option<Duration> {

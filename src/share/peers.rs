@@ -7,8 +7,11 @@
 //! while its sender held it fresh. Everything else is a candidate that GitHub's own 304 releases.
 
 mod behaviour;
+mod compare;
 mod copy;
+mod handing;
 mod index;
+mod meet;
 mod message;
 mod node;
 mod pull;
@@ -23,7 +26,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use self::index::Peer;
@@ -56,10 +59,11 @@ const MAX_ASKED: usize = 3;
 /// Who asks GitHub for something is settled for so long.
 const CLAIM: Duration = Duration::from_secs(3);
 
-/// The others wait for no longer: a peer that lies about it, or is slow, must not cost more.
-const LONGEST_WAIT: Duration = Duration::from_millis(400);
+/// The others wait for no longer than so many time-outs: a peer that lies about it, or is slow, must not
+/// cost more.
+const LONGEST_WAIT: u32 = 5;
 const GIVE_UP: Duration = Duration::from_millis(50);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Orders that may wait.
 const MAX_ORDERS: usize = 8_192;
@@ -74,6 +78,8 @@ pub struct Settings {
     pub listen: Option<String>,
     /// Peers that are dialled, as in `/ip4/10.0.0.5/tcp/9100`.
     pub bootstrap: Vec<String>,
+    /// Where peers were another time, as in `/ip4/10.0.0.5/tcp/9100/p2p/12D3…`; hints, no more.
+    pub remembered: Vec<String>,
     /// Whether peers are looked for in the local network.
     pub mdns: bool,
     /// Whose answers are shared.
@@ -100,9 +106,10 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Peers {
     shared: Arc<Shared>,
-    gate: Gate,
     around: watch::Receiver<Around>,
     orders: mpsc::Sender<Order>,
+    /// Entries that are on their way to be announced.
+    sealing: watch::Sender<usize>,
     start: Mutex<Option<(Start, watch::Sender<Around>)>>,
     task: OnceLock<AbortHandle>,
     trust_public: bool,
@@ -171,6 +178,7 @@ impl Peers {
         };
         let listen = settings.listen.as_ref().map(address).transpose()?;
         let bootstrap = settings.bootstrap.iter().map(address).collect::<Result<Vec<_>>>()?;
+        let remembered: Vec<Multiaddr> = settings.remembered.iter().filter_map(|text| text.parse().ok()).collect();
         let key = key(settings.key_file.as_deref())?;
         let (orders, waiting) = mpsc::channel(MAX_ORDERS);
         let (around, seen) = watch::channel(Around::default());
@@ -188,15 +196,22 @@ impl Peers {
             tally: Tally::default(),
             by_peer: Mutex::default(),
             me: named(&key.public().to_peer_id()),
+            gate: Gate::new("Peers", Limits::new(settings.timeout)),
+            patience: Mutex::default(),
+            stays: listen.is_some(),
+            kept: handing::kept(),
+            news: Notify::new(),
         };
-        let is_alone = bootstrap.is_empty();
-        let standing = settings.standing_file.map(|file| (file, !settings.read_only));
-        let start = Start { key, listen, bootstrap, mdns: settings.mdns, orders: waiting, standing };
+        let is_alone = bootstrap.is_empty() && remembered.is_empty();
+        let says = !settings.read_only;
+        let mdns = settings.mdns;
+        let start =
+            Start { key, listen, bootstrap, remembered, mdns, says, orders: waiting, standing: settings.standing_file };
         Ok(Self {
             shared: Arc::new(shared),
-            gate: Gate::new("Peers", Limits::new(settings.timeout)),
             around: seen,
             orders,
+            sealing: watch::Sender::new(0),
             start: Mutex::new(Some((start, around))),
             task: OnceLock::new(),
             trust_public: settings.trust_public,
@@ -211,7 +226,7 @@ impl Peers {
         self.task.get_or_init(|| {
             let start = lock(&self.start).take();
             if !self.is_alone {
-                *lock(&self.first_until) = Some(tokio::time::Instant::now() + self.gate.limits().first());
+                *lock(&self.first_until) = Some(tokio::time::Instant::now() + self.shared.gate.limits().first());
             }
             let shared = self.shared.clone();
             let announcing = (!self.read_only && start.as_ref().is_some_and(|(start, _)| start.standing.is_some()))
@@ -229,6 +244,11 @@ impl Peers {
             };
             tokio::spawn(task).abort_handle()
         });
+    }
+
+    /// How long others are waited for, or wait for us.
+    fn longest_wait(&self) -> Duration {
+        (self.shared.gate.limits().timeout * LONGEST_WAIT).min(CLAIM)
     }
 
     /// Who is around.
@@ -279,7 +299,7 @@ impl Place for Peers {
         self.start();
         count(&self.shared.tally.looked_up, wanted.len() as u64);
         async move {
-            let _waiting = self.gate.wait();
+            let _waiting = self.shared.gate.wait();
             self.met().await;
             let all: Vec<_> = wanted.iter().map(|one| self.look_up_one(one)).collect();
             futures_util::future::join_all(all).await
@@ -294,7 +314,7 @@ impl Place for Peers {
         }
         count(&self.shared.tally.looked_up, 1);
         async move {
-            let _waiting = self.gate.wait();
+            let _waiting = self.shared.gate.wait();
             self.met().await;
             self.claim_or_wait(wanted).await
         }
@@ -306,11 +326,14 @@ impl Place for Peers {
             return;
         }
         self.start();
-        let (shared, orders, entry) = (self.shared.clone(), self.orders.clone(), entry.clone());
+        let (shared, orders, entry, sealing) =
+            (self.shared.clone(), self.orders.clone(), entry.clone(), self.sealing.clone());
+        sealing.send_modify(|sealing| *sealing += 1);
         // On another thread: sealing takes a while.
         tokio::task::spawn_blocking(move || {
             let said = shared.take_own(&entry).is_some_and(|said| orders.try_send(Order::Say(said)).is_ok());
             count(if said { &shared.tally.written } else { &shared.tally.dropped }, 1);
+            sealing.send_modify(|sealing| *sealing -= 1);
         });
     }
 
@@ -335,6 +358,9 @@ impl Place for Peers {
     fn drained(&self) -> BoxFuture<'_, ()> {
         self.start();
         async move {
+            let mut sealing = self.sealing.subscribe();
+            let sealed = async { drop(sealing.wait_for(|sealing| *sealing == 0).await) };
+            let _or_not = tokio::time::timeout(self.longest_wait(), sealed).await;
             let (done, all) = oneshot::channel();
             if self.orders.send(Order::Drained(done)).await.is_ok() {
                 let _the_end = all.await;
@@ -357,8 +383,8 @@ impl Place for Peers {
             refused: load(&tally.refused),
             failed: load(&tally.failed),
             dropped: load(&tally.dropped),
-            waited_micros: self.gate.waited().as_micros() as u64,
-            up: !self.around.borrow().peers.is_empty() && self.gate.is_open(),
+            waited_micros: self.shared.gate.waited().as_micros() as u64,
+            up: !self.around.borrow().peers.is_empty() && self.shared.gate.is_open(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -72,6 +72,7 @@ impl Fixture {
         let settings = Settings {
             listen: Some("/ip4/127.0.0.1/tcp/0".into()),
             bootstrap: how.bootstrap,
+            remembered: Vec::new(),
             mdns: false,
             partitions: vec![Partition::public(), Partition::named("team").unwrap()],
             families: Vec::new(),
@@ -403,5 +404,63 @@ fn servers_that_take_part_a_late_one_and_a_guest_share_and_the_wire_shows_nothin
     assert!(heard.len() > 2_000, "{}", heard.len());
     for word in ["acme", "repo-0001", "full_name", "octocache", "etag", "application/json", &secret, &secret[6..20]] {
         assert!(!heard.windows(word.len()).any(|part| part == word.as_bytes()), "{word}");
+    }
+}
+
+/// Five processes that begin at once, each with a store of its own, and one server that they all know.
+fn five_runners(token: Option<&str>) -> (u64, Vec<(String, u16)>) {
+    let sim = Sim::start(Clock::System);
+    world::organisation(&sim, 10);
+    sim.token(crate::serve::TOKEN, "user:one");
+    let (secret, port) = (Group::generate().unwrap(), free_port());
+    let server = taking_part(&sim, &secret, port, &[]);
+    let plan = format!(
+        "version: 1
+share:
+  secret: '${{TEAM_SECRET}}'
+  p2p: {{ trust-public: true, partitions: [public, own], bootstrap: ['/ip4/127.0.0.1/tcp/{port}'], timeout-ms: 5000 }}
+queries:
+  repos: {{ recipe: org-repos, org: acme }}
+  issues: {{ get: '/repos/{{item}}/issues?per_page=100', for-each: {{ query: repos, items: '.[].full_name' }} }}
+  languages: {{ get: '/repos/{{item}}/languages', for-each: {{ query: repos, items: '.[].full_name' }} }}
+  user: {{ get: /users/octocat }}
+"
+    );
+    std::fs::write(server.dir.path().join("five.yml"), plan).unwrap();
+    sim.take_counts();
+    let run = |name: String| {
+        let mut octocache = Command::new(BINARY);
+        octocache.args(["run", "--plan", "five.yml", "--json", "--output-dir"]).arg(format!("out-{name}"));
+        octocache.env_clear().env("HOME", server.dir.path()).current_dir(server.dir.path());
+        octocache.env("OCTOCACHE_API_URL", sim.url()).env("OCTOCACHE_DIR", server.dir.path().join(&name));
+        octocache.envs(token.map(|token| ("OCTOCACHE_TOKEN", token))).env("TEAM_SECRET", &secret);
+        octocache.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let runners: Vec<Child> = (0..5).map(|n| run(format!("runner-{n}"))).collect();
+    let mut charged = 0;
+    for runner in runners {
+        let output = runner.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let index: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        charged += index["totals"]["charged"].as_u64().unwrap();
+    }
+    (charged, sim.log().into_iter().map(|one| (one.target, one.status)).collect())
+}
+
+#[test]
+fn five_processes_that_nobody_can_dial_ask_github_each_question_once() {
+    for token in [None, Some(crate::serve::TOKEN)] {
+        let (charged, log) = five_runners(token);
+        // Under a token a 304 is free, and how it is proved that a copy is current.
+        let mut asked: Vec<&str> = log
+            .iter()
+            .filter(|(_, status)| token.is_none() || *status != 304)
+            .map(|(target, _)| target.as_str())
+            .collect();
+        asked.sort_unstable();
+        let all = asked.len();
+        asked.dedup();
+        assert_eq!(asked.len(), all, "{token:?}: {log:#?}");
+        assert_eq!(charged, all as u64, "{token:?}: {log:#?}");
     }
 }

@@ -271,7 +271,9 @@ async fn announcements_that_are_forged_old_early_or_too_many_are_refused_and_cou
     until("they meet", || !victim.peers.standing().peers.is_empty()).await;
     let refused = async |what: &str, sealed: Vec<u8>| {
         let before = victim.tallied().refused;
-        rogue.say.send(sealed).unwrap();
+        // Each by another, since one who was caught is not heard any more.
+        let liar = Rogue::start(&secret, &victim.address(), None);
+        liar.say.send(sealed).unwrap();
         until(what, || victim.tallied().refused > before).await;
         assert_eq!(victim.peers.standing().known, 1, "{what}");
     };
@@ -287,6 +289,21 @@ async fn announcements_that_are_forged_old_early_or_too_many_are_refused_and_cou
     let other = Group::read(&Secret::new(Group::generate().unwrap())).unwrap();
     refused("of another group", other.seal("peers: gossip", b"x").unwrap()).await;
     refused("too many", rogue.seal(&Gossip::Have(vec![said.clone(); 65]))).await;
+    // Who said what nobody can have sealed is not heard any more, whatever it says.
+    let caught = Rogue::start(&secret, &victim.address(), None);
+    for n in 0..4 {
+        let before = victim.tallied().refused;
+        caught.say.send(format!("hello {n}").into_bytes()).unwrap();
+        let started = Instant::now();
+        while victim.tallied().refused == before && started.elapsed() < Duration::from_secs(2) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let before = victim.tallied().refused;
+    caught.say(vec![caught.part(&(*victim.get(&fx, "/repos/acme/repo-0002").await.entry).clone()).0]);
+    caught.say.send(b"hello again".to_vec()).unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(victim.tallied().refused, before);
     // Older, and the same again later: nothing changes.
     let old = rogue.seal(&Gossip::Have(vec![rogue.part(&at(-50)).0]));
     rogue.say.send(old.clone()).unwrap();

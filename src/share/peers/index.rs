@@ -50,8 +50,10 @@ pub(super) struct Known {
 pub(super) enum Learned {
     /// It was not known, or is later than what was.
     News,
-    /// Known already; perhaps somebody else has it, too.
+    /// Known already.
     Known,
+    /// Known already, and one more has it; of few that is news, too.
+    Holder,
     /// There is a later one.
     Older,
     /// Its time has not come.
@@ -101,8 +103,10 @@ impl Index {
                     && let Some(from) = from
                     && !old.holders.contains(from)
                 {
+                    let is_news = old.holders.len() < MAX_HOLDERS;
                     old.holders.insert(0, from.clone());
                     old.holders.truncate(MAX_HOLDERS);
+                    return if is_news { Learned::Holder } else { Learned::Known };
                 }
                 return Learned::Known;
             }
@@ -230,6 +234,7 @@ mod tests {
         let (mut index, peers) = (Index::default(), ["a", "b", "c", "d", "e"].map(Peer::from));
         let [a, b, ..] = &peers;
         assert_eq!(index.learn(name(1), known("x", 100), Some(a), NOW), Learned::News);
+        assert_eq!(index.learn(name(1), known("x", 100), Some(b), NOW), Learned::Holder);
         assert_eq!(index.learn(name(1), known("x", 100), Some(b), NOW), Learned::Known);
         assert_eq!(index.get(&name(1)).unwrap().holders, [b.clone(), a.clone()]);
         // Confirmed: the same bytes, and whoever had them has them.

@@ -80,6 +80,11 @@ impl Said {
         Self { by: peer.to_owned(), ..self }
     }
 
+    /// What it is about, if it is well formed.
+    pub(super) fn name(&self) -> Option<Name> {
+        name(&self.name)
+    }
+
     /// Who has it, where that is not the sender.
     pub(super) fn by(&self) -> Option<&str> {
         (!self.by.is_empty() && self.by.len() <= MAX_PEER_BYTES).then_some(self.by.as_str())

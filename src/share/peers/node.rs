@@ -1,4 +1,4 @@
-//! A peer among others: connections, gossip, questions. The only file that names libp2p.
+//! A peer among others: gossip, questions, and what it is told to do.
 //!
 //! Knows: how messages reach others and who said what. Does not know: policy; what is heard goes into the
 //! index, what is asked for comes from there. Everything is bounded, and nothing here waits for a disk.
@@ -15,13 +15,17 @@ use libp2p::identity::Keypair;
 use libp2p::pnet::{PnetConfig, PreSharedKey};
 use libp2p::request_response::{self as asking, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::SwarmEvent;
-use libp2p::{Multiaddr, PeerId, Swarm, Transport, mdns, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, Transport, noise, tcp, yamux};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::behaviour::{Behaviour, BehaviourEvent, MAX_ESTABLISHED, MAX_STREAMS, behaviour};
+use super::compare::{COMPARE_EVERY, Comparing};
+use super::copy::Name;
+use super::handing::Handing;
 use super::index::{Learned, Peer};
-use super::message::{Blob, Gossip, MAX_SAID, Question, Reply, Said, names};
+use super::meet::Meeting;
+use super::message::{Gossip, MAX_SAID, Question, Reply, Said};
 use super::shared::{Shared, count};
 use crate::error::{Error, Kind, Result};
 use crate::files::{self, Durability};
@@ -29,19 +33,14 @@ use crate::files::{self, Durability};
 /// What is to be said waits so long for more.
 const FLUSH: Duration = Duration::from_millis(5);
 
-/// How often peers that are named are dialled again, and an index is compared with somebody's.
+/// How often it is seen to it that enough peers are connected.
 const DIAL_EVERY: Duration = Duration::from_secs(5);
-const SYNC_EVERY: Duration = Duration::from_secs(20);
 
-/// With another that comes, it is compared again after this.
-const COMPARE_AGAIN: Duration = Duration::from_secs(2);
+/// Setting a connection up takes no longer: whoever only opens one must not keep others out.
+const SET_UP: Duration = Duration::from_secs(5);
 
-/// While fewer are connected, those that others know are dialled.
-const ENOUGH_PEERS: usize = 8;
-
-/// Addresses that are remembered, and that are said at once.
-const MAX_BOOK: usize = 1_024;
-const MAX_ADDRESSES_SAID: usize = 128;
+/// Messages that wait for somebody who listens.
+const MAX_UNHEARD: usize = 64;
 
 /// Announcements of one peer that are taken in a second, and at once.
 const SAID_PER_SEC: f64 = 2_000.0;
@@ -65,10 +64,14 @@ pub(super) struct Start {
     pub(super) key: Keypair,
     pub(super) listen: Option<Multiaddr>,
     pub(super) bootstrap: Vec<Multiaddr>,
+    /// Where peers were another time.
+    pub(super) remembered: Vec<Multiaddr>,
     pub(super) mdns: bool,
     pub(super) orders: mpsc::Receiver<Order>,
-    /// Where it is written down who is around, and whether this peer announces anything.
-    pub(super) standing: Option<(PathBuf, bool)>,
+    /// Whether this peer announces anything.
+    pub(super) says: bool,
+    /// Where it is written down who is around.
+    pub(super) standing: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Start {
@@ -77,10 +80,19 @@ impl std::fmt::Debug for Start {
     }
 }
 
+/// A peer that is connected.
+#[derive(Debug, Clone)]
+pub(super) struct Neighbour {
+    pub(super) peer: Peer,
+    pub(super) address: String,
+    /// Whether others can dial it, once that is known.
+    pub(super) is_reachable: Option<bool>,
+}
+
 /// Who is connected, and where this node listens.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Around {
-    pub(super) peers: Vec<(Peer, String)>,
+    pub(super) peers: Vec<Neighbour>,
     pub(super) listening: Vec<String>,
     /// Addresses of peers that were heard of.
     pub(super) book: Vec<String>,
@@ -88,9 +100,13 @@ pub(super) struct Around {
     pub(super) is_synced: bool,
 }
 
-enum Waiting {
+/// What is done with an answer.
+pub(super) enum Waiting {
     Asked(oneshot::Sender<Option<Reply>>),
     Sync(PeerId),
+    Adopt(Name),
+    /// Whether peers are of use again, since then.
+    Try(Instant),
 }
 
 /// An answer, and whom it goes to.
@@ -103,21 +119,31 @@ struct Allowance {
 }
 
 pub(super) struct Node {
-    swarm: Swarm<Behaviour>,
+    pub(super) swarm: Swarm<Behaviour>,
     topic: IdentTopic,
-    shared: Arc<Shared>,
-    around: watch::Sender<Around>,
-    bootstrap: Vec<Multiaddr>,
-    standing: Option<(PathBuf, bool)>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) around: watch::Sender<Around>,
+    says: bool,
+    standing: Option<PathBuf>,
     orders: mpsc::Receiver<Order>,
     answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
-    unsaid: Vec<Said>,
+    pub(super) unsaid: Vec<Said>,
     flush_at: Option<Instant>,
+    /// Sealed, and nobody was there.
+    unheard: Vec<Vec<u8>>,
     waiting: HashMap<OutboundRequestId, Waiting>,
-    /// Where peers can be reached, as they and others say.
-    book: HashMap<PeerId, Multiaddr>,
     allowances: HashMap<PeerId, Allowance>,
-    compared_at: Option<Instant>,
+    pub(super) meeting: Meeting,
+    pub(super) comparing: Comparing,
+    pub(super) handing: Handing,
+}
+
+/// Waits until then, or for ever.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
 }
 
 pub(super) fn failed(cause: impl std::fmt::Display) -> Error {
@@ -131,8 +157,11 @@ pub(super) fn named(peer: &PeerId) -> Peer {
 
 impl Node {
     pub(super) fn new(start: Start, shared: Arc<Shared>, around: watch::Sender<Around>) -> Result<Self> {
-        let Start { key, listen, bootstrap, mdns, orders, standing } = start;
+        let Start { key, listen, bootstrap, remembered, mdns, says, orders, standing } = start;
         let me = key.public().to_peer_id();
+        let remembered: Vec<Multiaddr> =
+            remembered.into_iter().filter(|at| !at.to_string().ends_with(&me.to_base58())).collect();
+        around.send_modify(|around| around.book.extend(remembered.iter().map(Multiaddr::to_string)));
         let psk = PreSharedKey::new(shared.group.derive("peers: network"));
         let noise = noise::Config::new(&key).map_err(failed)?;
         let transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
@@ -140,11 +169,13 @@ impl Node {
             .upgrade(Version::V1Lazy)
             .authenticate(noise)
             .multiplex(yamux::Config::default())
+            .timeout(SET_UP)
             .boxed();
         let name = shared.group.derive("peers: topic");
         let topic = IdentTopic::new(data_encoding::HEXLOWER.encode(&name[..16]));
         let behaviour = behaviour(&key, &topic, mdns)?;
         let mut swarm = Swarm::new(transport, behaviour, me, libp2p::swarm::Config::with_tokio_executor());
+        let handing = Handing::new(shared.stays, shared.gate.limits().timeout);
         if let Some(listen) = listen {
             swarm.listen_on(listen).map_err(failed)?;
         }
@@ -153,33 +184,30 @@ impl Node {
             topic,
             shared,
             around,
-            bootstrap,
+            says,
             standing,
             orders,
             answers: mpsc::channel(MAX_STREAMS),
             unsaid: Vec::new(),
             flush_at: None,
+            unheard: Vec::new(),
             waiting: HashMap::new(),
-            book: HashMap::new(),
             allowances: HashMap::new(),
-            compared_at: None,
+            meeting: Meeting::new(bootstrap, remembered),
+            comparing: Comparing::default(),
+            handing,
         })
     }
 
     /// Takes part until its orders end.
     pub(super) async fn run(mut self) {
         let mut dial = tokio::time::interval(DIAL_EVERY);
-        let mut sync = tokio::time::interval(SYNC_EVERY);
+        let mut compare = tokio::time::interval(COMPARE_EVERY);
         dial.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        sync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let shared = self.shared.clone();
         loop {
-            let flush_at = self.flush_at;
-            let flush = async {
-                match flush_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let (flush_at, leave_at, try_at) = (self.flush_at, self.handing.until(), self.tries_at());
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on(event),
                 order = self.orders.recv() => match order {
@@ -189,39 +217,97 @@ impl Node {
                 Some((channel, reply)) = self.answers.1.recv() => {
                     let _gone = self.swarm.behaviour_mut().questions.send_response(channel, reply);
                 }
-                () = flush => self.flush(),
+                Some((text, found)) = self.meeting.resolved() => self.dial_named(&text, found),
+                () = at(flush_at) => self.flush(),
+                () = at(leave_at) => self.handing.is_time(),
+                () = at(try_at) => self.try_somebody(),
+                () = shared.gate.trouble() => {}
                 _ = dial.tick() => {
                     self.dial();
                     self.write_down();
                 }
-                _ = sync.tick() => self.compare_with_somebody(),
+                _ = compare.tick() => self.compare(),
             }
+        }
+    }
+
+    /// Sends a question; what comes back is dealt with as `then` says.
+    pub(super) fn ask(&mut self, peer: &PeerId, question: Question, then: Waiting) {
+        let id = self.swarm.behaviour_mut().questions.send_request(peer, question);
+        self.waiting.insert(id, then);
+    }
+
+    /// Whether this peer announces anything.
+    pub(super) fn says(&self) -> bool {
+        self.says
+    }
+
+    /// Whether one of those who are connected and stay has what this name stands for.
+    fn is_held(&self, name: &Name) -> bool {
+        let index = self.shared.index();
+        let holders = index.get(name).map(|known| known.holders.as_slice()).unwrap_or_default();
+        let around = self.around.borrow();
+        around.peers.iter().any(|one| one.is_reachable == Some(true) && holders.contains(&one.peer))
+    }
+
+    /// A peer that is gone begins anew if it comes back.
+    pub(super) fn forget_allowance(&mut self, peer: &PeerId) {
+        self.allowances.remove(peer);
+    }
+
+    /// Whether a question to a peer waits for an answer.
+    pub(super) fn waits(&self, which: impl Fn(&Waiting) -> bool) -> bool {
+        self.waiting.values().any(which)
+    }
+
+    /// When it is tried whether peers are of use again, if nobody waits for any.
+    fn tries_at(&self) -> Option<Instant> {
+        let is_trying = || self.waits(|waiting| matches!(waiting, Waiting::Try(_)));
+        self.shared.gate.rests_until().filter(|_| !is_trying())
+    }
+
+    /// Behind all requests: asks one of those that are not known to be slow.
+    fn try_somebody(&mut self) {
+        let mut peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        peers.retain(|peer| !self.shared.rests(&named(peer)));
+        match peers.get(crate::share::random(peers.len())) {
+            Some(peer) => self.ask(&peer.clone(), Question::Who, Waiting::Try(Instant::now())),
+            None => self.shared.gate.tried(None),
         }
     }
 
     fn obey(&mut self, order: Order) {
         match order {
             Order::Say(said) => {
-                self.unsaid.push(said);
-                if self.unsaid.len() >= MAX_SAID {
-                    self.flush();
-                } else if self.flush_at.is_none() {
-                    self.flush_at = Some(Instant::now() + FLUSH);
+                if let Some(name) = said.name().filter(|name| !self.is_held(name)) {
+                    self.handing.said(name);
                 }
+                self.say(said);
             }
             Order::Tell(gossip) => self.publish(&gossip),
             Order::Ask(peer, question, answer) => match peer.parse::<PeerId>() {
                 // One that is not connected is dialled, if its address is known.
-                Ok(peer) if self.swarm.is_connected(&peer) || self.book.contains_key(&peer) => {
-                    let id = self.swarm.behaviour_mut().questions.send_request(&peer, question);
-                    self.waiting.insert(id, Waiting::Asked(answer));
+                Ok(peer) if self.swarm.is_connected(&peer) || self.meeting.knows(&peer) => {
+                    self.ask(&peer, question, Waiting::Asked(answer));
                 }
                 _ => drop(answer.send(None)),
             },
             Order::Drained(done) => {
                 self.flush();
-                let _gone = done.send(());
+                let is_open = self.shared.gate.is_open();
+                let takers = self.around.borrow().peers.iter().filter(|one| one.is_reachable == Some(true)).count();
+                self.handing.leave(done, if is_open { takers } else { 0 });
             }
+        }
+    }
+
+    /// Says something, with what else is to be said in the same moment.
+    pub(super) fn say(&mut self, said: Said) {
+        self.unsaid.push(said);
+        if self.unsaid.len() >= MAX_SAID {
+            self.flush();
+        } else if self.flush_at.is_none() {
+            self.flush_at = Some(Instant::now() + FLUSH);
         }
     }
 
@@ -264,25 +350,25 @@ impl Node {
 
     fn send(&mut self, sealed: Vec<u8>) {
         count(&self.shared.tally.bytes_said, sealed.len() as u64);
-        // Nobody listens: comparing indexes brings it to whoever comes.
-        if let Err(error) = self.swarm.behaviour_mut().gossip.publish(self.topic.clone(), sealed) {
-            tracing::trace!(%error, "not announced");
-        }
+        self.publish_sealed(sealed);
     }
 
-    fn dial(&mut self) {
-        for address in self.bootstrap.clone() {
-            let known = self.around.borrow().peers.iter().any(|(_, at)| *at == address.to_string());
-            if !known && let Err(error) = self.swarm.dial(address.clone()) {
-                tracing::trace!(%error, %address, "not dialled");
+    fn publish_sealed(&mut self, sealed: Vec<u8>) {
+        match self.swarm.behaviour_mut().gossip.publish(self.topic.clone(), sealed.clone()) {
+            Ok(_) => {}
+            // Nobody listens yet: it waits for the first one who does.
+            Err(gossipsub::PublishError::NoPeersSubscribedToTopic) if self.unheard.len() < MAX_UNHEARD => {
+                self.unheard.push(sealed);
             }
+            // Comparing indexes brings it to whoever comes.
+            Err(error) => tracing::trace!(%error, "not announced"),
         }
     }
 
     /// Writes down who is around, on another thread. Best effort.
     fn write_down(&self) {
-        let Some((file, is_writer)) = self.standing.clone() else { return };
-        let standing = self.shared.standing(&self.around.borrow(), is_writer);
+        let Some(file) = self.standing.clone() else { return };
+        let standing = self.shared.standing(&self.around.borrow(), self.says);
         tokio::task::spawn_blocking(move || {
             let dir = file.parent().unwrap_or(Path::new("."));
             let written = serde_json::to_vec(&standing)
@@ -294,26 +380,6 @@ impl Node {
         });
     }
 
-    fn compare_with_somebody(&mut self) {
-        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
-        if let Some(peer) = peers.get(crate::share::random(peers.len())) {
-            self.ask_who(*peer);
-            self.compare_with(*peer);
-        }
-    }
-
-    fn ask_who(&mut self, peer: PeerId) {
-        let id = self.swarm.behaviour_mut().questions.send_request(&peer, Question::Who);
-        self.waiting.insert(id, Waiting::Sync(peer));
-    }
-
-    fn compare_with(&mut self, peer: PeerId) {
-        self.compared_at = Some(Instant::now());
-        let prints = self.shared.index().prints().to_vec();
-        let id = self.swarm.behaviour_mut().questions.send_request(&peer, Question::Names(prints));
-        self.waiting.insert(id, Waiting::Sync(peer));
-    }
-
     fn on(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(gossipsub::Event::Message {
@@ -321,44 +387,20 @@ impl Node {
                 message_id,
                 message,
             })) => self.hear(&propagation_source, &message_id, message.source, &message.data),
+            SwarmEvent::Behaviour(BehaviourEvent::Gossip(gossipsub::Event::Subscribed { .. })) => {
+                for sealed in std::mem::take(&mut self.unheard) {
+                    self.publish_sealed(sealed);
+                }
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Questions(event)) => self.on_question(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
-                for (peer, address) in found {
-                    if !self.swarm.is_connected(&peer)
-                        && let Err(error) = self.swarm.dial(address)
-                    {
-                        tracing::trace!(%error, %peer, "not dialled");
-                    }
-                }
-            }
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. }
-                if num_established.get() == 1 =>
-            {
-                let address = endpoint.get_remote_address().to_string();
-                self.around.send_modify(|around| around.peers.push((named(&peer_id), address)));
-                self.ask_who(peer_id);
-                // Of many that come at once, one is enough.
-                if self.compared_at.is_none_or(|at| at.elapsed() > COMPARE_AGAIN) {
-                    self.compare_with(peer_id);
-                }
-            }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
-                let name = named(&peer_id);
-                self.around.send_modify(|around| around.peers.retain(|(peer, _)| *peer != name));
-                self.allowances.remove(&peer_id);
-            }
-            SwarmEvent::NewListenAddr { address, .. } => {
-                tracing::info!(%address, "peers can reach this one");
-                self.around.send_modify(|around| around.listening.push(address.to_string()));
-            }
-            _ => {}
+            event => self.on_meeting(event),
         }
     }
 
     /// Takes what somebody says to all, and says whether it is passed on.
     fn hear(&mut self, by: &PeerId, id: &MessageId, source: Option<PeerId>, data: &[u8]) {
         let acceptance = if let (Some(source), Ok(gossip)) = (source, Gossip::open(data, &self.shared.group)) {
-            self.take(&source, gossip)
+            self.take(&source, *by == source, gossip)
         } else {
             count(&self.shared.tally.refused, 1);
             MessageAcceptance::Reject
@@ -366,7 +408,7 @@ impl Node {
         self.swarm.behaviour_mut().gossip.report_message_validation_result(id, by, acceptance);
     }
 
-    fn take(&mut self, source: &PeerId, gossip: Gossip) -> MessageAcceptance {
+    fn take(&mut self, source: &PeerId, is_direct: bool, gossip: Gossip) -> MessageAcceptance {
         let from = named(source);
         if !self.shared.is_writer(&from) {
             count(&self.shared.tally.refused, 1);
@@ -385,10 +427,18 @@ impl Node {
                 let (mut news, mut bad) = (false, false);
                 for said in said {
                     match self.shared.learn(said, &from) {
-                        Some(learned) => news |= learned == Learned::News,
+                        Some((name, learned)) => {
+                            news |= matches!(learned, Learned::News | Learned::Holder);
+                            if learned == Learned::News && is_direct {
+                                self.handing.wants(*source, name);
+                            } else if is_direct && self.is_held(&name) {
+                                self.handing.is_held(&name);
+                            }
+                        }
                         None => bad = true,
                     }
                 }
+                self.adopt();
                 match (bad, news) {
                     (true, _) => MessageAcceptance::Reject,
                     (false, true) => MessageAcceptance::Accept,
@@ -439,80 +489,18 @@ impl Node {
                 match self.waiting.remove(&request_id) {
                     Some(Waiting::Asked(answer)) => drop(answer.send(Some(response))),
                     Some(Waiting::Sync(peer)) => self.go_on_comparing(peer, response),
+                    Some(Waiting::Adopt(name)) => self.adopted(name, response),
+                    Some(Waiting::Try(since)) => self.shared.gate.tried(Some(since.elapsed())),
                     None => {}
                 }
             }
-            asking::Event::OutboundFailure { request_id, .. } => {
-                if let Some(Waiting::Asked(answer)) = self.waiting.remove(&request_id) {
-                    drop(answer.send(None));
-                }
-            }
+            asking::Event::OutboundFailure { request_id, .. } => match self.waiting.remove(&request_id) {
+                Some(Waiting::Asked(answer)) => drop(answer.send(None)),
+                Some(Waiting::Adopt(name)) => self.adopted(name, Reply::No),
+                Some(Waiting::Try(_)) => self.shared.gate.tried(None),
+                Some(Waiting::Sync(_)) | None => {}
+            },
             asking::Event::InboundFailure { .. } | asking::Event::ResponseSent { .. } => {}
-        }
-    }
-
-    fn go_on_comparing(&mut self, peer: PeerId, reply: Reply) {
-        match reply {
-            Reply::Names(said) => {
-                let lacking = self.shared.index().lacking(&names(said));
-                for some in lacking.chunks(MAX_SAID) {
-                    let some = some.iter().map(|name| Blob(name.to_vec())).collect();
-                    let id = self.swarm.behaviour_mut().questions.send_request(&peer, Question::Said(some));
-                    self.waiting.insert(id, Waiting::Sync(peer));
-                }
-                if lacking.is_empty() {
-                    self.around.send_modify(|around| around.is_synced = true);
-                }
-            }
-            Reply::Said(said) => {
-                let from = named(&peer);
-                if !self.shared.is_writer(&from) {
-                    return;
-                }
-                let mut news = false;
-                for said in said.into_iter().take(MAX_SAID) {
-                    news |= self.shared.learn(said, &from) == Some(Learned::News);
-                }
-                let is_last =
-                    !self.waiting.values().any(|waiting| matches!(waiting, Waiting::Sync(one) if *one == peer));
-                if is_last {
-                    self.around.send_modify(|around| around.is_synced = true);
-                    // There may be more than one answer held.
-                    if news {
-                        self.compare_with(peer);
-                    }
-                }
-            }
-            Reply::Who(who) => self.note_addresses(who),
-            Reply::Block(_) | Reply::Claimed(_) | Reply::No => {}
-        }
-    }
-
-    /// Where this peer and those it knows can be reached.
-    fn who(&self) -> Reply {
-        let around = self.around.borrow();
-        let own = around.listening.iter().map(|at| (self.shared.me.to_string(), at.clone()));
-        let others = self.book.iter().map(|(peer, at)| (peer.to_base58(), at.to_string()));
-        Reply::Who(own.chain(others).take(MAX_ADDRESSES_SAID).collect())
-    }
-
-    /// Notes where others can be reached, and dials some of them while there are few.
-    fn note_addresses(&mut self, who: Vec<(String, String)>) {
-        for (peer, at) in who.into_iter().take(MAX_ADDRESSES_SAID) {
-            let (Ok(peer), Ok(at)) = (peer.parse::<PeerId>(), at.parse::<Multiaddr>()) else { continue };
-            if peer == *self.swarm.local_peer_id() || self.book.contains_key(&peer) || self.book.len() >= MAX_BOOK {
-                continue;
-            }
-            self.book.insert(peer, at.clone());
-            self.around.send_modify(|around| around.book.push(format!("{at}/p2p/{peer}")));
-            self.swarm.add_peer_address(peer, at);
-            let connected = self.swarm.connected_peers().count();
-            if connected < ENOUGH_PEERS
-                && !self.swarm.is_connected(&peer)
-                && let Err(error) = self.swarm.dial(peer)
-            {
-                tracing::trace!(%error, %peer, "not dialled");
-            }
         }
     }
 }

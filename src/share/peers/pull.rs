@@ -11,13 +11,61 @@ use super::copy::{self, Name};
 use super::index::{Known, Peer};
 use super::message::{Blob, Question, Reply};
 use super::node::Order;
-use super::shared::count;
-use super::{HEDGE, LONGEST_WAIT, LOOK_EVERY, MAX_ASKED, Peers, lock};
+use super::shared::{Shared, count};
+use super::{HEDGE, LOOK_AGAIN, MAX_ASKED, Peers, lock};
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::partition::Partition;
+use crate::share::patience::Patience;
 use crate::share::{Claim, Copy, Faith, Guard, Wanted};
 use crate::tier::TierName;
+
+/// How a question to a peer ended.
+enum Ended {
+    /// It answered as it should.
+    Well,
+    /// It does not have what it was asked for, or is gone.
+    Empty,
+    /// What it sent is not what it announced.
+    Badly,
+}
+
+/// A peer is waited for; one that is not waited for any longer was too slow.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    peer: &'a Peer,
+    since: Instant,
+    ended: bool,
+}
+
+impl<'a> Waiting<'a> {
+    fn for_peer(shared: &'a Shared, peer: &'a Peer) -> Self {
+        Self { shared, peer, since: Instant::now(), ended: false }
+    }
+
+    fn ended(mut self, how: Ended) {
+        self.ended = true;
+        let (limits, took) = (self.shared.gate.limits(), self.since.elapsed());
+        self.shared.waited_for(self.peer, |patience, now| match how {
+            Ended::Well if patience.is_asking() => patience.answered(took, true, limits, now),
+            Ended::Well => Patience::default(),
+            Ended::Empty => patience.answered(took, false, limits, now),
+            Ended::Badly => patience.failed(limits, now),
+        });
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let (limits, took) = (self.shared.gate.limits(), self.since.elapsed());
+        if !self.ended {
+            self.shared.waited_for(self.peer, |patience, now| match patience {
+                Patience::Asking { .. } => patience.answered(took, false, limits, now),
+                Patience::Resting { .. } => patience.failed(limits, now),
+            });
+        }
+    }
+}
 
 impl Peers {
     /// Waits until it is known what others have: the first ones do, and not for long.
@@ -42,25 +90,26 @@ impl Peers {
         let name = self.shared.name(&wanted.key);
         let known = self.shared.index().get(&name).cloned()?;
         let is_news = wanted.known.is_none_or(|at| known.validated_at > at);
-        if !is_news || lock(&self.shared.own).contains_key(&name) && known.holders.is_empty() || !self.gate.is_open() {
+        let gate = &self.shared.gate;
+        if !is_news || lock(&self.shared.own).contains_key(&name) && known.holders.is_empty() || !gate.is_open() {
             return None;
         }
-        let (pulled, took) = self.gate.in_time(self.pull(&name, &known, wanted)).await;
+        let (pulled, took) = gate.in_time(self.pull(&name, &known, wanted)).await;
         match pulled {
             Some(Some(entry)) => {
-                self.gate.answered(took, true);
+                gate.answered(took, true);
                 count(&self.shared.tally.hits, 1);
                 let faith = self.faith(&entry);
                 Some((entry, faith))
             }
             // Whoever was asked is not asked for it again.
             Some(None) => {
-                self.gate.answered(took, false);
+                gate.answered(took, false);
                 None
             }
             None => {
                 count(&self.shared.tally.failed, 1);
-                self.gate.failed();
+                gate.failed();
                 known.holders.iter().for_each(|holder| self.shared.index().has_not(&name, holder));
                 None
             }
@@ -73,13 +122,18 @@ impl Peers {
         if self.trust_public && is_public && age <= entry.ttl_secs { Faith::Trusted } else { Faith::Unproven }
     }
 
+    /// Whom to ask: those that announced it, if they are not slow, and those that may have it by now.
+    fn holders(&self, known: &Known) -> Vec<Peer> {
+        let around = self.around.borrow();
+        let others = around.peers.iter().map(|one| &one.peer).filter(|peer| !known.holders.contains(peer));
+        let all = known.holders.iter().chain(others).filter(|peer| !self.shared.rests(peer));
+        all.take(MAX_ASKED).cloned().collect()
+    }
+
     /// The body from one holder, and from a second one if the first takes long.
     async fn pull(&self, name: &Name, known: &Known, wanted: &Wanted) -> Option<Entry> {
-        // Whoever announced it may be gone; others may have it by now.
-        let around = self.around.borrow().peers.clone();
-        let others = around.iter().map(|(peer, _)| peer).filter(|peer| !known.holders.contains(peer));
-        let others = others.take(MAX_ASKED.saturating_sub(known.holders.len()));
-        let mut holders = known.holders.iter().chain(others);
+        let holders = self.holders(known);
+        let mut holders = holders.iter();
         let first = Box::pin(self.pull_from(holders.next()?, name, known, wanted));
         let first = match select(first, Box::pin(tokio::time::sleep(HEDGE))).await {
             Either::Left((Some(entry), _)) => return Some(entry),
@@ -97,8 +151,10 @@ impl Peers {
 
     async fn pull_from(&self, holder: &Peer, name: &Name, known: &Known, wanted: &Wanted) -> Option<Entry> {
         let question = Question::Block { name: Blob(name.to_vec()), cid: Blob(known.cid.sha256().to_vec()) };
+        let waiting = Waiting::for_peer(&self.shared, holder);
         let reply = self.ask(holder, question).await;
         let Some(Reply::Block(Blob(block))) = reply else {
+            waiting.ended(Ended::Empty);
             self.shared.index().has_not(name, holder);
             return None;
         };
@@ -108,8 +164,12 @@ impl Peers {
         });
         let partition = &wanted.parts.partition;
         match copy::join(&known.head, &block, &known.cid, &wanted.key, partition, &self.shared.group) {
-            Ok(entry) => Some(entry),
+            Ok(entry) => {
+                waiting.ended(Ended::Well);
+                Some(entry)
+            }
             Err(error) => {
+                waiting.ended(Ended::Badly);
                 tracing::debug!(%error, %holder, key = %wanted.key, "what a peer sent is refused");
                 count(&self.shared.tally.refused, 1);
                 self.shared.index().has_not(name, holder);
@@ -118,37 +178,53 @@ impl Peers {
         }
     }
 
-    /// Who settles who asks GitHub for this: the same peer for everybody who knows the same peers.
+    /// Who settles who asks GitHub for this: the same peer for everybody who knows the same peers; `None`
+    /// where there is nobody.
     fn owner(&self, name: &Name) -> Option<Peer> {
         let around = self.around.borrow();
-        if around.peers.is_empty() {
-            return None;
-        }
-        let all = around.peers.iter().map(|(peer, _)| peer).chain([&self.shared.me]);
-        all.max_by_key(|peer| {
-            use sha2::Digest;
-            sha2::Sha256::digest([&name[..], peer.as_bytes()].concat())
-        })
-        .cloned()
+        // Those that nobody can dial are not known to the others.
+        let stays = (!around.listening.is_empty()).then_some(&self.shared.me);
+        let others = around.peers.iter().filter(|one| one.is_reachable != Some(false) && !self.shared.rests(&one.peer));
+        let mut all = others.map(|one| &one.peer).peekable();
+        all.peek()?;
+        all.chain(stays)
+            .max_by_key(|peer| {
+                use sha2::Digest;
+                sha2::Sha256::digest([&name[..], peer.as_bytes()].concat())
+            })
+            .cloned()
     }
 
     pub(super) async fn claim_or_wait(&self, wanted: &Wanted) -> Option<Claim> {
         let name = self.shared.name(&wanted.key);
-        let give_up = Instant::now() + LONGEST_WAIT;
+        let (gate, started) = (&self.shared.gate, Instant::now());
         loop {
             if let Some((entry, faith)) = self.look_up_one(wanted).await {
                 return Some(Claim::Answered(Box::new(Copy { entry, tier: TierName::Peer, faith })));
             }
-            let owner = self.owner(&name)?;
+            let owner = self.owner(&name).filter(|_| gate.is_open())?;
+            let before = self.shared.heard_of(&name);
             let known = wanted.known.map(Timestamp::secs);
             let question = Question::Claim { name: Blob(name.to_vec()), known };
             let settled = if owner == self.shared.me {
                 self.shared.answer(&self.shared.me, question)
             } else {
-                match self.gate.in_time(self.ask(&owner, question)).await {
-                    (Some(Some(settled)), _) => settled,
+                let waiting = Waiting::for_peer(&self.shared, &owner);
+                match gate.in_time(self.ask(&owner, question)).await {
+                    (Some(Some(settled)), _) => {
+                        waiting.ended(Ended::Well);
+                        settled
+                    }
                     // Nobody settles it: then nobody is waited for.
-                    _ => return Some(Claim::Ours(None)),
+                    (Some(None), _) => {
+                        tracing::debug!(%owner, key = %wanted.key, "a peer does not settle who asks GitHub");
+                        return Some(Claim::Ours(None));
+                    }
+                    (None, _) => {
+                        tracing::debug!(%owner, key = %wanted.key, "a peer does not settle in time who asks GitHub");
+                        gate.failed();
+                        return Some(Claim::Ours(None));
+                    }
                 }
             };
             match settled {
@@ -163,10 +239,16 @@ impl Peers {
                 }
                 _ => {}
             }
-            if Instant::now() + LOOK_EVERY > give_up {
+            let left = self.longest_wait().saturating_sub(started.elapsed());
+            if left.is_zero() {
+                // Whoever claimed it has not announced it: for long this is not borne.
+                tracing::debug!(key = %wanted.key, "whoever asks GitHub has announced nothing in time");
+                gate.answered(started.elapsed(), false);
                 return Some(Claim::Ours(None));
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            // Whoever asks GitHub announces it; should that be lost, it is asked for again.
+            let news = self.shared.hears_of(&name, before.as_ref());
+            let _or_not = tokio::time::timeout(LOOK_AGAIN.min(left), news).await;
         }
     }
 }

@@ -6,19 +6,23 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::copy::{Name, part};
+use super::handing::Kept;
 use super::index::{BUCKETS, Index, Known, Learned, Peer};
 use super::message::{self, Blob, MAX_NAMES, MAX_SAID, Question, Reply, Said};
 use super::node::Around;
 use super::{CLAIM, GIVE_UP, MAX_OWN, Other, Standing, lock};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::cutoff::{Cutoff, CutoffMode, Cutoffs, SUSPECT_SECS};
 use crate::entry::Entry;
 use crate::key::CacheKey;
 use crate::partition::Partition;
 use crate::policy::class;
+use crate::share::gate::Gate;
+use crate::share::patience::Patience;
 use crate::share::seal::Group;
 use crate::stack::Stack;
 use crate::tag::Subject;
@@ -40,6 +44,16 @@ pub(super) struct Shared {
     pub(super) tally: Tally,
     pub(super) by_peer: Mutex<HashMap<Peer, Exchange>>,
     pub(super) me: Peer,
+    /// How long all of them together are waited for.
+    pub(super) gate: Gate,
+    /// How long each of them is.
+    pub(super) patience: Mutex<HashMap<Peer, Patience>>,
+    /// Whether this machine stays, and others can dial it.
+    pub(super) stays: bool,
+    /// Bodies of those that have left, or may; our own where we are one of them.
+    pub(super) kept: Kept,
+    /// Rung when something was announced.
+    pub(super) news: Notify,
 }
 
 /// What went between this peer and another.
@@ -78,11 +92,11 @@ impl Shared {
     pub(super) fn standing(&self, around: &Around, is_writer: bool) -> Standing {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let by_peer = lock(&self.by_peer);
-        let others = around.peers.iter().map(|(peer, address)| Other {
-            peer: peer.to_string(),
-            address: address.clone(),
-            is_writer: self.is_writer(peer),
-            exchange: by_peer.get(peer).copied().unwrap_or_default(),
+        let others = around.peers.iter().map(|one| Other {
+            peer: one.peer.to_string(),
+            address: one.address.clone(),
+            is_writer: self.is_writer(&one.peer),
+            exchange: by_peer.get(&one.peer).copied().unwrap_or_default(),
         });
         Standing {
             me: self.me.to_string(),
@@ -127,15 +141,34 @@ impl Shared {
         wanted && entry.status == 200 && self.partitions.contains(&entry.parts.partition)
     }
 
-    /// Takes an announcement; `None` when it is malformed.
-    pub(super) fn learn(&self, said: Said, from: &Peer) -> Option<Learned> {
+    /// Whether a peer is left alone for the moment.
+    pub(super) fn rests(&self, peer: &Peer) -> bool {
+        let now = Instant::now();
+        matches!(lock(&self.patience).get(peer), Some(Patience::Resting { until, .. }) if *until > now)
+    }
+
+    /// A peer was waited for: it sent what it should, did so too late, or not at all.
+    pub(super) fn waited_for(&self, peer: &Peer, after: impl FnOnce(Patience, Instant) -> Patience) {
+        let mut all = lock(&self.patience);
+        if all.len() >= MAX_NAMES {
+            all.retain(|_, patience| !patience.is_asking());
+        }
+        let before = all.get(peer).copied().unwrap_or_default();
+        match after(before, Instant::now()) {
+            patience if patience == Patience::default() => drop(all.remove(peer)),
+            patience => drop((all.len() < MAX_NAMES).then(|| all.insert(peer.clone(), patience))),
+        }
+    }
+
+    /// Takes an announcement, and says what it is about; `None` when it is malformed.
+    pub(super) fn learn(&self, said: Said, from: &Peer) -> Option<(Name, Learned)> {
         let by = said.by().map_or_else(|| from.clone(), Peer::from);
         let Ok((name, known)) = said.read() else {
             count(&self.tally.refused, 1);
             return None;
         };
         if by == self.me {
-            return Some(Learned::Known);
+            return Some((name, Learned::Known));
         }
         lock(&self.claims).remove(&name);
         self.exchanged(&by, |one| one.announced += 1);
@@ -143,7 +176,27 @@ impl Shared {
         if learned == Learned::FromTheFuture {
             count(&self.tally.refused, 1);
         }
-        Some(learned)
+        if matches!(learned, Learned::News | Learned::Holder) {
+            self.news.notify_waiters();
+        }
+        Some((name, learned))
+    }
+
+    /// What is known of a name: when it was validated, and who has it.
+    pub(super) fn heard_of(&self, name: &Name) -> Option<(Timestamp, Vec<Peer>)> {
+        self.index().get(name).map(|known| (known.validated_at, known.holders.clone()))
+    }
+
+    /// Waits until something else than `before` is known of a name.
+    pub(super) async fn hears_of(&self, name: &Name, before: Option<&(Timestamp, Vec<Peer>)>) {
+        loop {
+            let mut news = std::pin::pin!(self.news.notified());
+            news.as_mut().enable();
+            if self.heard_of(name).as_ref() != before {
+                return;
+            }
+            news.await;
+        }
     }
 
     /// Takes what others have outdated. A time far ahead would outdate for ever.
@@ -208,8 +261,9 @@ impl Shared {
 
     /// What is said of a copy to somebody who asks: we have it, or who does.
     pub(super) fn said(&self, name: &Name, known: &Known) -> Said {
-        let is_own = lock(&self.own).contains_key(name);
-        let holder = known.holders.first().filter(|_| !is_own).unwrap_or(&self.me);
+        let is_here =
+            lock(&self.own).contains_key(name) || self.kept.get(name).is_some_and(|(cid, _)| cid == known.cid);
+        let holder = known.holders.first().filter(|_| !is_here).unwrap_or(&self.me);
         Said::of(name, known).held_by(holder)
     }
 
@@ -226,6 +280,9 @@ impl Shared {
             holders: Vec::new(),
         };
         let said = Said::of(&name, &known);
+        if !self.stays {
+            self.kept.insert(name, (parted.cid, parted.block));
+        }
         {
             let mut own = lock(&self.own);
             if own.len() < MAX_OWN {
@@ -238,6 +295,9 @@ impl Shared {
     }
 
     pub(super) fn block(&self, name: &Name, cid: &[u8]) -> Option<bytes::Bytes> {
+        if let Some((_, block)) = self.kept.get(name).filter(|(kept, _)| kept.sha256() == cid) {
+            return Some(block);
+        }
         let own = lock(&self.own).get(name).copied();
         // What was announced by others may be here by now, too.
         let key = match own {
