@@ -32,6 +32,9 @@ mod flow;
 #[cfg(unix)]
 #[path = "it/gh.rs"]
 mod gh;
+#[cfg(all(target_os = "linux", feature = "p2p"))]
+#[path = "it/hosts.rs"]
+mod hosts;
 #[path = "it/install.rs"]
 mod install;
 #[cfg(unix)]

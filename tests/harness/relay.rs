@@ -5,7 +5,12 @@ use std::time::Duration;
 
 /// A relay to a port of loopback that holds back what comes from there. Returns its own port.
 pub fn slow(port: u16, delay: Duration) -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    at("127.0.0.1", port, delay)
+}
+
+/// The same from an address of this machine.
+pub fn at(address: &str, port: u16, delay: Duration) -> u16 {
+    let listener = std::net::TcpListener::bind((address, 0)).unwrap();
     let own = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {

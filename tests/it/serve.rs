@@ -28,6 +28,8 @@ pub struct Server {
     pub said: Arc<Mutex<Vec<String>>>,
     /// Variables that are set for it.
     pub env: Vec<(&'static str, String)>,
+    /// The command that runs it, and its arguments; none for itself.
+    pub through: Vec<String>,
 }
 
 impl Server {
@@ -52,6 +54,7 @@ impl Server {
             deliveries: String::new(),
             said: Arc::default(),
             env: Vec::new(),
+            through: Vec::new(),
         }
     }
 
@@ -61,8 +64,9 @@ impl Server {
 
     /// Starts the process; once more, after [`Server::stop`].
     pub fn run(&mut self, args: &[&str]) {
-        let mut command = Command::new(BINARY);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--unix"]).arg(self.socket()).args(args);
+        let mut words = self.through.iter().map(String::as_str).chain([BINARY]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).args(["serve", "--listen", "127.0.0.1:0", "--unix"]).arg(self.socket()).args(args);
         // gh says it speaks to api.github.com, whatever is behind the socket.
         command.args(["--allow-host", "uploads.github.com"]);
         command.env_clear().env("HOME", self.dir.path()).current_dir(self.dir.path());
