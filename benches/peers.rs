@@ -1,9 +1,12 @@
-//! What peers cost, and what they bring: hits between two processes, and a hundred nodes on one machine.
+//! What peers cost, and what they bring: hits between two processes, a hundred nodes on one machine, nodes
+//! that come and go, and two halves of a net that are cut off from each other.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a bench")]
 
 #[path = "corpus.rs"]
 mod corpus;
+#[path = "peers/halves.rs"]
+mod halves;
 #[path = "table.rs"]
 mod table;
 
@@ -18,7 +21,7 @@ use octocache::entry::Entry;
 use octocache::partition::Partition;
 use octocache::share::peers::{Peers, Settings};
 use octocache::share::seal::Group;
-use octocache::share::{Place, Wanted};
+use octocache::share::{Faith, Place, Wanted};
 use octocache::stack::Stack;
 use octocache::token::Secret;
 use table::Table;
@@ -28,9 +31,13 @@ const WRITERS: usize = 10;
 const ENTRIES: usize = 10_000;
 
 fn member(dir: &Path, secret: &str, bootstrap: Vec<String>, partition: &Partition) -> Arc<Peers> {
+    member_at("127.0.0.1", dir, secret, bootstrap, partition)
+}
+
+fn member_at(at: &str, dir: &Path, secret: &str, bootstrap: Vec<String>, partition: &Partition) -> Arc<Peers> {
     let clock = Clock::manual(corpus::NOW);
     let settings = Settings {
-        listen: Some("/ip4/127.0.0.1/tcp/0".into()),
+        listen: Some(format!("/ip4/{at}/tcp/0")),
         bootstrap,
         remembered: Vec::new(),
         mdns: false,
@@ -63,7 +70,9 @@ fn wanted(entry: &Entry) -> Wanted {
 }
 
 async fn until(holds: impl Fn() -> bool) {
+    let started = Instant::now();
     while !holds() {
+        assert!(started.elapsed() < Duration::from_mins(3), "it never comes about");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -183,20 +192,87 @@ async fn hundred(table: &mut Table) {
     table.at_most("one announcement at 99 % of the nodes: p99", quantile(&mut times, 0.99), 1_000.0, "ms");
     until(|| nodes.iter().all(|node| node.standing().known == ENTRIES)).await;
     table.at_most("memory of a node", (resident_mb() - before) / NODES as f64, 40.0, "MB");
-    let mut missed = 0;
+    let started = Instant::now();
     let mut times = Vec::new();
-    for (n, entry) in entries.iter().enumerate().step_by(7) {
-        let node = &nodes[WRITERS + n % (NODES - WRITERS)];
-        let started = Instant::now();
-        missed += usize::from(node.look_up(&[wanted(entry)]).await[0].is_none());
-        times.push(table::ms(started.elapsed()));
-    }
-    table.at_most("entries not found from a random node", missed as f64, 0.0, "");
+    let found = everywhere(&nodes, &entries, &mut times).await;
+    table.at_most("of a million look-ups, each entry from each node: not found", missing(found), 0.0, "");
     Table::note(&format!(
-        "found in {:.1} ms (p50), {:.1} ms (p99)",
+        "found in {:.1} ms (p50), {:.1} ms (p99); all of them in {:.0} s",
         quantile(&mut times, 0.5),
-        quantile(&mut times, 0.99)
+        quantile(&mut times, 0.99),
+        started.elapsed().as_secs_f64()
     ));
+    coming_and_going(table, &mut nodes, &entries, &addresses, &secret, dir.path()).await;
+}
+
+fn missing(found: usize) -> f64 {
+    (ENTRIES * NODES - found) as f64
+}
+
+fn is_right(found: Option<&(Entry, Faith)>, entry: &Entry) -> bool {
+    found.is_some_and(|(found, _)| found.body == entry.body && found.key() == entry.key())
+}
+
+/// How many of all entries are found, each from each node; and how long some took, one at a time.
+async fn everywhere(nodes: &[Arc<Peers>], entries: &[Entry], times: &mut Vec<f64>) -> usize {
+    let mut found = 0;
+    for (n, node) in nodes.iter().enumerate() {
+        for entry in entries.iter().skip(n).step_by(NODES * 7) {
+            let started = Instant::now();
+            let one = node.look_up(&[wanted(entry)]).await;
+            // What a node has itself is not looked for at others.
+            assert!(n < WRITERS || is_right(one[0].as_ref(), entry));
+            times.push(table::ms(started.elapsed()));
+        }
+        let own = if n < WRITERS { n * ENTRIES / WRITERS..(n + 1) * ENTRIES / WRITERS } else { 0..0 };
+        for (at, some) in entries.chunks(50).enumerate() {
+            let wanted: Vec<Wanted> = some.iter().map(wanted).collect();
+            let all = node.look_up(&wanted).await;
+            let is_there = |m: usize| own.contains(&(at * 50 + m)) || is_right(all[m].as_ref(), &some[m]);
+            found += (0..some.len()).filter(|m| is_there(*m)).count();
+        }
+    }
+    found
+}
+
+/// A minute in which, each second, one leaves without a word and another comes, while all ask.
+async fn coming_and_going(
+    table: &mut Table,
+    nodes: &mut Vec<Arc<Peers>>,
+    entries: &[Entry],
+    addresses: &[String],
+    secret: &str,
+    dir: &Path,
+) {
+    let whose = &entries[0].parts.partition;
+    let (mut asked, mut wrong, mut lost, mut first) = (0_u32, 0_u32, 0_u32, Vec::new());
+    for second in 0..60 {
+        let started = Instant::now();
+        // Those that hold entries stay: what nobody has can be found nowhere.
+        nodes.remove(WRITERS + second % (NODES - WRITERS - 1));
+        let known = [second % WRITERS, (second + 3) % WRITERS].map(|at| addresses[at].clone());
+        let newcomer = member(&dir.join(format!("late-{second}")), secret, known.to_vec(), whose);
+        nodes.push(newcomer);
+        let mut ask = async |node: &Arc<Peers>, entry: &Entry| {
+            let found = node.look_up(&[wanted(entry)]).await;
+            asked += 1;
+            lost += u32::from(found[0].is_none());
+            wrong += u32::from(found[0].is_some() && !is_right(found[0].as_ref(), entry));
+        };
+        // The newcomer asks in the moment in which it comes.
+        let at = Instant::now();
+        ask(&nodes[NODES - 1], &entries[second * 97 % ENTRIES]).await;
+        first.push(table::ms(at.elapsed()));
+        for n in 0..40 {
+            let node = &nodes[WRITERS + (second * 7 + n * 13) % (NODES - WRITERS)];
+            ask(node, &entries[(second * 1_009 + n * 211) % ENTRIES]).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1).saturating_sub(started.elapsed())).await;
+    }
+    Table::note(&format!("nodes join and leave at 1 a second for a minute; {asked} look-ups meanwhile"));
+    Table::note(&format!("a newcomer's first look-up: p50 {:.0} ms", quantile(&mut first, 0.5)));
+    table.at_most("wrong answers", f64::from(wrong), 0.0, "");
+    table.at_most("lost answers", f64::from(lost), 0.0, "");
 }
 
 fn main() {
@@ -205,10 +281,19 @@ fn main() {
         runtime.block_on(holder(&secret));
         return;
     }
+    if let Ok(at) = std::env::var(halves::HALF) {
+        runtime.block_on(halves::half(&at));
+        return;
+    }
     let mut table = Table::default();
-    runtime.block_on(async {
-        hits(&mut table).await;
-        hundred(&mut table).await;
-    });
+    if !halves::inside(&mut table) {
+        runtime.block_on(async {
+            hits(&mut table).await;
+            hundred(&mut table).await;
+        });
+        // What is left of the nodes must not compete with those to come.
+        drop(runtime);
+        halves::apart(&mut table);
+    }
     assert!(table.missed == 0 || std::env::var_os("BENCH_REPORT_ONLY").is_some(), "{} figures missed", table.missed);
 }

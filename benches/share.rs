@@ -1,5 +1,5 @@
 //! What sharing costs, and what it brings: hits from Redis beside bare GETs of the same bytes, runs with
-//! a Redis that is dead, paused or slow beside runs without one.
+//! a Redis or a peer that is dead, paused or slow beside runs without one.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a bench")]
 
@@ -11,6 +11,7 @@ mod harness;
 mod table;
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -29,13 +30,18 @@ use octocache::plan::report::QueryReport;
 use octocache::plan::run::{self, Progress};
 use octocache::policy::TtlTable;
 use octocache::request::Api;
+use octocache::share::peers::{self, Peers};
 use octocache::share::redis::{Redis, Settings, TIMEOUT};
+use octocache::share::seal::Group;
 use octocache::share::{Place, Share, Wanted};
 use octocache::stack::Stack;
 use octocache::token::{Secret, Token};
 use table::Table;
 
 const TOKEN: &str = "ghp_one";
+
+/// Set for the process that is another peer.
+const ANOTHER: &str = "BENCH_ANOTHER";
 
 const PLAN: &str = "version: 1
 queries:
@@ -78,6 +84,52 @@ impl Drop for Server {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
+}
+
+/// A machine that only reaches out to others, as a run does.
+fn peers(at: &str, secret: &str, field: &Field) -> Arc<Share> {
+    let dir = field.dir.path().join(format!("peers-{}", field.runs.get()));
+    peer(None, vec![at.to_owned()], secret, field.next(), &dir, &field.clock).1
+}
+
+fn peer(
+    listen: Option<String>,
+    bootstrap: Vec<String>,
+    secret: &str,
+    whose: Partition,
+    dir: &Path,
+    clock: &Clock,
+) -> (Arc<Peers>, Arc<Share>) {
+    let settings = peers::Settings {
+        listen,
+        bootstrap,
+        remembered: Vec::new(),
+        mdns: false,
+        partitions: vec![whose],
+        families: Vec::new(),
+        trust_public: true,
+        read_only: false,
+        writers: Vec::new(),
+        timeout: peers::TIMEOUT,
+        group: Arc::new(Group::read(&Secret::new(secret)).unwrap()),
+        key_file: None,
+        standing_file: None,
+    };
+    let peers = Arc::new(Peers::new(settings, Arc::new(Stack::new(dir, clock.clone())), clock.clone()).unwrap());
+    (peers.clone(), Arc::new(Share::new(vec![peers], clock.clone())))
+}
+
+/// Another process that takes part: says where it is, ends with its input.
+async fn another(secret: &str) {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(corpus::NOW));
+    let listen = Some("/ip4/127.0.0.1/tcp/0".to_owned());
+    let (peers, _share) = peer(listen, Vec::new(), secret, Partition::public(), dir.path(), &clock);
+    peers.start();
+    while peers.standing().listening.is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    println!("{}", peers.standing().listening[0]);
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
 }
 
 fn share(url: &str, clock: &Clock) -> Arc<Share> {
@@ -149,6 +201,11 @@ struct Field {
 }
 
 impl Field {
+    /// Whose answers the next run is about.
+    fn next(&self) -> Partition {
+        Partition::named(&format!("run-{}", self.runs.get() + 1)).unwrap()
+    }
+
     /// One run on a machine of its own, in milliseconds.
     async fn run(&self, share: Option<Arc<Share>>) -> f64 {
         self.runs.set(self.runs.get() + 1);
@@ -175,9 +232,7 @@ impl Field {
 }
 
 async fn bad_days(table: &mut Table, server: &Server) {
-    Table::section(
-        "A run of 103 queries on an empty store, with a Redis that does not answer, beside one without Redis",
-    );
+    Table::section("A run of 103 queries on an empty store, with a Redis or a peer in trouble, beside one without");
     let clock = Clock::manual(corpus::NOW);
     let sim = Sim::start(clock.clone());
     sim.token(TOKEN, "user:one");
@@ -191,25 +246,60 @@ async fn bad_days(table: &mut Table, server: &Server) {
         std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
     );
     field.run(None).await;
+    let secret = Group::generate().unwrap();
+    let mut other = Command::new(std::env::current_exe().unwrap());
+    let mut other = other.env(ANOTHER, &secret).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut at = String::new();
+    BufReader::new(other.stdout.take().unwrap()).read_line(&mut at).unwrap();
+    let at = at.trim().to_owned();
+    let (tcp, port) = at.rsplit_once('/').unwrap();
+    let slow_peer = format!("{tcp}/{}", relay::slow(port.parse().unwrap(), Duration::from_millis(30)));
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let dead_peer = format!("{tcp}/{closed}");
+    let stopped = |signal: &str| {
+        assert!(Command::new("kill").arg(signal).arg(other.id().to_string()).status().unwrap().success());
+    };
     let mut longer: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for _ in 0..7 {
         // In turn, so that what else this machine does hits all of them.
         let without = field.run(None).await;
-        for (what, url) in [("slow: 30 ms each", &slow), ("dead", &dead), ("lost packets", &lost)] {
+        for (what, url) in
+            [("Redis slow: 30 ms each", &slow), ("Redis dead", &dead), ("Redis behind lost packets", &lost)]
+        {
             longer.entry(what).or_default().push(field.run(Some(share(url, &field.clock))).await - without);
         }
         server.signal("-STOP");
-        longer.entry("paused").or_default().push(field.run(Some(share(&server.url(), &field.clock))).await - without);
+        longer
+            .entry("Redis paused")
+            .or_default()
+            .push(field.run(Some(share(&server.url(), &field.clock))).await - without);
         server.signal("-CONT");
+        let lost_peer = "/ip4/203.0.113.1/tcp/9100".to_owned();
+        for (what, at) in [
+            ("a peer that is well and has nothing", &at),
+            ("a peer slow: 30 ms each", &slow_peer),
+            ("a peer dead", &dead_peer),
+            ("a peer behind lost packets", &lost_peer),
+        ] {
+            longer.entry(what).or_default().push(field.run(Some(peers(at, &secret, &field))).await - without);
+        }
+        stopped("-STOP");
+        longer.entry("a peer paused").or_default().push(field.run(Some(peers(&at, &secret, &field))).await - without);
+        stopped("-CONT");
     }
+    drop(other.stdin.take());
+    other.wait().unwrap();
     for (what, mut times) in longer {
-        table.at_most(&format!("longer with it {what}"), quantile(&mut times, 0.5), 100.0, "ms");
+        table.at_most(&format!("longer with {what}"), quantile(&mut times, 0.5), 100.0, "ms");
     }
 }
 
 fn main() {
     let mut table = Table::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    if let Ok(secret) = std::env::var(ANOTHER) {
+        return runtime.block_on(another(&secret));
+    }
     let server = Server::start();
     runtime.block_on(async {
         hits(&mut table, &server).await;

@@ -99,6 +99,8 @@ pub struct Shared {
     pub ipfs: Option<SharedIpfs>,
     /// The variable that holds the secret.
     pub secret: Option<String>,
+    /// Whether the token is the secret.
+    pub secret_from_token: bool,
 }
 
 /// Peers, as written; see `spec::P2pSpec`.

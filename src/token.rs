@@ -39,6 +39,12 @@ impl Token {
         writeln!(out, "::add-mask::{}", self.0.expose_secret())
     }
 
+    /// The token as what a group shares, where somebody asks for that: whoever can open what is sealed with
+    /// it has a credential, and the other way round.
+    pub fn as_passphrase(&self) -> Secret {
+        Secret::new(self.0.expose_secret())
+    }
+
     /// 16 hex digits that name this token without giving it away: a digest under a fixed domain.
     /// Tokens carry over 100 bits of randomness, so the digest cannot be searched backwards.
     pub fn digest(&self) -> String {

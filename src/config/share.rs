@@ -117,8 +117,8 @@ impl Config {
         }
         let Some(group) = self.group(shared, "peers")? else {
             if self.takes_part.is_some() {
-                let name = shared.secret.as_deref().unwrap_or(SECRET);
-                return Err(Error::usage(format!("--p2p needs a secret, and {name} is not set"))
+                let missing = self.missing_secret(shared).unwrap_or_default();
+                return Err(Error::usage(format!("--p2p needs a secret, and {missing}"))
                     .hint("make one with `octocache p2p keygen`, and give it to all who take part"));
             }
             return Ok(());
@@ -162,9 +162,26 @@ impl Config {
 
     /// Those who share what is sealed; `None` when there is no secret.
     fn group(&self, shared: &Shared, what: &str) -> Result<Option<Group>> {
+        if shared.secret_from_token {
+            return self.group_of_token(what);
+        }
         let name = shared.secret.as_deref().unwrap_or(SECRET);
         let Some(secret) = self.set(name, what) else { return Ok(None) };
         Group::read(&Secret::new(secret)).map(Some).map_err(|error: Error| error.within(name))
+    }
+
+    /// Those who have the same token; that must be asked for, and is told each time.
+    fn group_of_token(&self, what: &str) -> Result<Option<Group>> {
+        let Some((token, source)) = &self.token else {
+            tracing::info!("there is no token to be the secret; nothing is shared by {what}");
+            return Ok(None);
+        };
+        tracing::warn!(
+            "the token from {source} is the shared secret (`secret-from-token`): only machines with the same token share, \
+             a job's token is another in each job, and what was sealed can be opened with it even when it is revoked; \
+             `octocache p2p keygen` makes a secret of its own"
+        );
+        Group::read(&token.as_passphrase()).map(Some).map_err(|error: Error| error.within("secret-from-token"))
     }
 
     fn set(&self, name: &str, what: &str) -> Option<&str> {
@@ -175,10 +192,20 @@ impl Config {
         value
     }
 
+    /// Why there is no secret, if there is none.
+    fn missing_secret(&self, shared: &Shared) -> Option<String> {
+        if shared.secret_from_token {
+            return self.token.is_none().then(|| "there is no token to be it".to_owned());
+        }
+        let name = shared.secret.as_deref().unwrap_or(SECRET);
+        self.environment.get(name).is_none().then(|| format!("{name} is not set"))
+    }
+
     /// What is shared, for `config show`; addresses may hold passwords.
     pub(super) fn shown_share(&self) -> String {
         let shared = self.planned_share().unwrap_or_default();
         let is_set = |name: &str| self.environment.get(name).is_some();
+        let missing = self.missing_secret(&shared);
         let mut places = Vec::new();
         match (is_set(REDIS_URL), shared.redis.map(|planned| planned.url)) {
             (true, _) => places.push(format!("Redis, from {REDIS_URL}")),
@@ -188,16 +215,10 @@ impl Config {
             (false, None) => {}
         }
         if shared.p2p.is_some() {
-            let secret = shared.secret.as_deref().unwrap_or(SECRET);
-            places.push(if is_set(secret) { "peers".to_owned() } else { format!("no peers: {secret} is not set") });
+            places.push(missing.as_ref().map_or_else(|| "peers".to_owned(), |missing| format!("no peers: {missing}")));
         }
         if let Some(SharedIpfs { api, .. }) = shared.ipfs {
-            let secret = shared.secret.as_deref().unwrap_or(SECRET);
-            places.push(if is_set(secret) {
-                format!("IPFS at {api}")
-            } else {
-                format!("no IPFS: {secret} is not set")
-            });
+            places.push(missing.map_or_else(|| format!("IPFS at {api}"), |missing| format!("no IPFS: {missing}")));
         }
         if places.is_empty() { "nothing".to_owned() } else { places.join("; ") }
     }

@@ -126,7 +126,13 @@ impl Checker<'_> {
         let p2p = share.p2p.as_ref().map(|p2p| self.p2p(p2p)).transpose()?;
         let ipfs = share.ipfs.as_ref().map(|ipfs| self.ipfs(ipfs)).transpose()?;
         let secret = share.secret.as_ref().map(|site| self.variable(site, "secret")).transpose()?;
-        Ok(Shared { redis, p2p, ipfs, secret })
+        let from_token = share.secret_from_token.as_ref().filter(|site| site.value);
+        match (from_token, &secret) {
+            (Some(site), Some(_)) => Err(self
+                .fault(site, "the secret comes from a variable and from the token".to_owned())
+                .hint("leave out `secret-from-token`; a secret of its own is better")),
+            _ => Ok(Shared { redis, p2p, ipfs, secret, secret_from_token: from_token.is_some() }),
+        }
     }
 
     fn redis(&self, redis: &RedisSpec) -> Result<SharedRedis> {

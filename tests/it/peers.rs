@@ -464,3 +464,34 @@ fn five_processes_that_nobody_can_dial_ask_github_each_question_once() {
         assert_eq!(charged, all as u64, "{token:?}: {log:#?}");
     }
 }
+
+#[test]
+fn a_token_is_the_secret_only_where_somebody_says_so_and_that_is_told() {
+    let sim = Sim::start(Clock::System);
+    let server = Server::before(sim.clone());
+    let run = |args: &[&str], share: &str, token: Option<&str>| {
+        let plan = format!("version: 1\nshare: {{ {share} }}\nqueries: {{ user: {{ get: /users/octocat }} }}\n");
+        std::fs::create_dir_all(server.dir.path().join(".github")).unwrap();
+        std::fs::write(server.dir.path().join(".github/octocache.yml"), plan).unwrap();
+        let mut octocache = Command::new(BINARY);
+        octocache.args(args).env_clear().env("HOME", server.dir.path());
+        octocache.current_dir(server.dir.path()).env("OCTOCACHE_API_URL", sim.url());
+        octocache.envs(token.map(|token| ("OCTOCACHE_TOKEN", token)));
+        let output = octocache.output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    };
+    let peers = "p2p: { bootstrap: [/ip4/127.0.0.1/tcp/9] }";
+    let (show, token) = (["config", "show"], Some(crate::serve::TOKEN));
+    let of_token = format!("secret-from-token: true, {peers}");
+    let said = run(&show, peers, token);
+    assert!(said.contains("no peers: OCTOCACHE_SHARE_SECRET is not set"), "{said}");
+    let said = run(&show, &of_token, None);
+    assert!(said.contains("no peers: there is no token to be it"), "{said}");
+    let said = run(&show, &of_token, token);
+    assert!(said.contains("others  peers") && !said.contains(crate::serve::TOKEN), "{said}");
+    let said = run(&["config", "check"], &format!("{of_token}, secret: '${{A}}'"), token);
+    assert!(said.contains("a variable and from the token"), "{said}");
+    // It is told each time that it is used.
+    let said = run(&["run"], &of_token, token);
+    assert!(said.contains("is the shared secret (`secret-from-token`)"), "{said}");
+}

@@ -105,6 +105,10 @@ pub struct ShareSpec {
     /// default. `octocache p2p keygen` makes one.
     #[serde(default)]
     pub secret: Option<Site<String>>,
+    /// Whether the token itself is that secret. Only those who have the very same token share then, and
+    /// revoking it does not close what was sealed with it: a made secret is better. Default: false
+    #[serde(default)]
+    pub secret_from_token: Option<Site<bool>>,
 }
 
 /// Other machines that take part.

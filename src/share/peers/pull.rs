@@ -211,8 +211,9 @@ impl Peers {
             } else {
                 let waiting = Waiting::for_peer(&self.shared, &owner);
                 match gate.in_time(self.ask(&owner, question)).await {
-                    (Some(Some(settled)), _) => {
+                    (Some(Some(settled)), took) => {
                         waiting.ended(Ended::Well);
+                        gate.answered(took, matches!(settled, Reply::Said(_)));
                         settled
                     }
                     // Nobody settles it: then nobody is waited for.
