@@ -144,6 +144,14 @@ pub trait Place: Send + Sync + std::fmt::Debug {
         true
     }
 
+    /// Whether it answers, for somebody who wants to know just that and can wait for a while.
+    fn answers(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            self.cutoffs().await;
+            self.tallied().up
+        })
+    }
+
     /// What it has done so far.
     fn tallied(&self) -> Tallied;
 }
@@ -168,6 +176,12 @@ impl Share {
     /// These places.
     pub fn new(places: Vec<Arc<dyn Place>>, clock: Clock) -> Self {
         Self { places, clock, refused: AtomicU64::new(0) }
+    }
+
+    /// Which places answer, for somebody who wants to know just that and can wait for a while.
+    pub async fn answer(&self) -> Vec<(TierName, bool)> {
+        let all = self.places.iter().map(async |place| (place.tier(), place.answers().await));
+        futures_util::future::join_all(all).await
     }
 
     /// Copies of what is wanted, each from the nearest place that has one; all of a place in one go.

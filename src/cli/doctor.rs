@@ -15,7 +15,6 @@ use crate::config::Config;
 use crate::error::{Kind, Result};
 use crate::github::GitHub;
 use crate::request::Request;
-use crate::share::Tallied;
 use crate::stack::Stack;
 use crate::stats::Stats;
 use crate::tier::TierName;
@@ -142,15 +141,18 @@ async fn sharing(context: &Context, config: &Config) -> Vec<Finding> {
             Ok(None) => return Vec::new(),
             Err(error) => return vec![bad("sharing", error)],
         };
-    share.cutoffs().await;
-    let of = |(tier, tallied): (TierName, Tallied)| {
-        let tier = tier.as_str();
-        if tallied.up {
-            return ok("sharing", format!("{tier} answers"));
+    let of = |(tier, answers): (TierName, bool)| match (tier, answers) {
+        (TierName::Peer, true) => ok("sharing", "peers: at least one is reached".into()),
+        (TierName::Peer, false) => {
+            bad("sharing", "no peer is reached: check bootstrap, that all have the same secret, and firewalls")
         }
-        bad("sharing", format!("{tier} does not answer in time; check its address, or raise its timeout-ms"))
+        (tier, true) => ok("sharing", format!("{} answers", tier.as_str())),
+        (tier, false) => {
+            let tier = tier.as_str();
+            bad("sharing", format!("{tier} does not answer in time; check its address, or raise its timeout-ms"))
+        }
     };
-    share.tallied().into_iter().map(of).collect()
+    share.answer().await.into_iter().map(of).collect()
 }
 
 fn store(stack: &Stack) -> Finding {

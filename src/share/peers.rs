@@ -65,6 +65,9 @@ const LONGEST_WAIT: u32 = 5;
 const GIVE_UP: Duration = Duration::from_millis(50);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// Somebody who wants to know whether there are peers waits so long for the first one.
+const MEETS: Duration = Duration::from_secs(5);
+
 /// Orders that may wait.
 const MAX_ORDERS: usize = 8_192;
 
@@ -365,6 +368,16 @@ impl Place for Peers {
             if self.orders.send(Order::Drained(done)).await.is_ok() {
                 let _the_end = all.await;
             }
+        }
+        .boxed()
+    }
+
+    fn answers(&self) -> BoxFuture<'_, bool> {
+        self.start();
+        async move {
+            let mut around = self.around.clone();
+            let met = around.wait_for(|around| !around.peers.is_empty());
+            tokio::time::timeout(MEETS, met).await.is_ok_and(|met| met.is_ok())
         }
         .boxed()
     }

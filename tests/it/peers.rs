@@ -394,6 +394,10 @@ fn servers_that_take_part_a_late_one_and_a_guest_share_and_the_wire_shows_nothin
         .unwrap();
     let index: serde_json::Value = serde_json::from_str(&guest(&["run", "--plan", "guest.yml", "--json"])).unwrap();
     assert_eq!((&index["totals"]["requests"], &index["totals"]["hits"]), (&0.into(), &1.into()), "{index}");
+    std::fs::create_dir(late.dir.path().join(".github")).unwrap();
+    std::fs::write(late.dir.path().join(".github/octocache.yml"), &plan).unwrap();
+    let said = guest(&["doctor"]);
+    assert!(said.contains("peers: at least one is reached"), "{said}");
     let said = guest(&["cache", "peers"]);
     assert!(said.contains("writer") && said.contains("entries are known"), "{said}");
     let metrics = String::from_utf8(two.curl("/metrics", &[]).body).unwrap();
