@@ -50,6 +50,8 @@ fn member_at(at: &str, dir: &Path, secret: &str, bootstrap: Vec<String>, partiti
         group: Arc::new(Group::read(&Secret::new(secret)).unwrap()),
         key_file: None,
         standing_file: None,
+        met_file: None,
+        board: None,
     };
     let peers = Arc::new(Peers::new(settings, Arc::new(Stack::new(dir, clock.clone())), clock).unwrap());
     peers.start();

@@ -114,6 +114,8 @@ fn peer(
         group: Arc::new(Group::read(&Secret::new(secret)).unwrap()),
         key_file: None,
         standing_file: None,
+        met_file: None,
+        board: None,
     };
     let peers = Arc::new(Peers::new(settings, Arc::new(Stack::new(dir, clock.clone())), clock.clone()).unwrap());
     (peers.clone(), Arc::new(Share::new(vec![peers], clock.clone())))

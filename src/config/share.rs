@@ -15,6 +15,8 @@ use crate::plan::{Address, Plan, Shared, SharedIpfs, SharedRedis};
 use crate::share::ipfs::{self, Ipfs};
 #[cfg(feature = "p2p")]
 use crate::share::peers::{self, Peers};
+#[cfg(feature = "p2p")]
+use crate::share::redis::board::Notes;
 use crate::share::redis::{self, Redis};
 use crate::share::seal::Group;
 use crate::share::{Place, Share};
@@ -35,6 +37,10 @@ const LISTEN: &str = "/ip4/0.0.0.0/tcp/9100";
 #[cfg(feature = "p2p")]
 pub(crate) const PEERS: &str = "peers.json";
 
+/// Whom earlier processes have met, in the same directory.
+#[cfg(feature = "p2p")]
+const MET: &str = "met.json";
+
 /// The largest such file.
 #[cfg(feature = "p2p")]
 pub(crate) const MAX_PEERS_BYTES: u64 = 4 << 20;
@@ -47,10 +53,10 @@ impl Config {
             None => self.planned_share()?,
         };
         let mut places: Vec<Arc<dyn Place>> = Vec::new();
-        if let Some(settings) = self.redis(shared.redis.as_ref()) {
-            places.push(Arc::new(Redis::new(&settings, clock.clone())?));
-        }
-        self.add_peers(&shared, clock, stack, &mut places)?;
+        let settings = self.redis(shared.redis.as_ref());
+        let redis = settings.map(|settings| Redis::new(&settings, clock.clone()).map(Arc::new)).transpose()?;
+        places.extend(redis.clone().map(|redis| redis as Arc<dyn Place>));
+        self.add_peers(&shared, clock, stack, redis, &mut places)?;
         if let Some(settings) = self.ipfs(&shared)? {
             places.push(Arc::new(Ipfs::new(settings, clock.clone())?));
         }
@@ -102,17 +108,20 @@ impl Config {
         shared: &Shared,
         clock: &Clock,
         stack: &Arc<Stack>,
+        redis: Option<Arc<Redis>>,
         places: &mut Vec<Arc<dyn Place>>,
     ) -> Result<()> {
-        let standing_file = stack.dir().join(PEERS);
+        let (standing_file, met_file) = (stack.dir().join(PEERS), stack.dir().join(MET));
         let planned = match (&shared.p2p, &self.takes_part) {
             (None, None) => return Ok(()),
             (planned, _) => planned.clone().unwrap_or_default(),
         };
         let mut bootstrap = planned.bootstrap;
         bootstrap.extend(self.takes_part.iter().flat_map(|part| part.bootstrap.iter().cloned()));
-        let remembered = remembered(&standing_file);
-        if self.takes_part.is_none() && bootstrap.is_empty() && remembered.is_empty() {
+        let mut remembered = remembered(&standing_file);
+        remembered.extend(peers::read_met(&met_file));
+        let is_alone = bootstrap.is_empty() && remembered.is_empty() && redis.is_none();
+        if self.takes_part.is_none() && is_alone {
             return Ok(());
         }
         let Some(group) = self.group(shared, "peers")? else {
@@ -144,6 +153,8 @@ impl Config {
             read_only: planned.read_only,
             writers: planned.writers,
             timeout: millis(planned.timeout_ms).unwrap_or(peers::TIMEOUT),
+            board: redis.map(|redis| Arc::new(Notes::new(redis, group.id(), clock.clone())) as Arc<dyn peers::Board>),
+            met_file: Some(met_file),
             group: Arc::new(group),
             key_file: is_server.then(|| stack.dir().join("peer.key")),
             standing_file: is_server.then_some(standing_file),
@@ -153,7 +164,14 @@ impl Config {
     }
 
     #[cfg(not(feature = "p2p"))]
-    fn add_peers(&self, shared: &Shared, _: &Clock, _: &Arc<Stack>, _: &mut Vec<Arc<dyn Place>>) -> Result<()> {
+    fn add_peers(
+        &self,
+        shared: &Shared,
+        _: &Clock,
+        _: &Arc<Stack>,
+        _: Option<Arc<Redis>>,
+        _: &mut Vec<Arc<dyn Place>>,
+    ) -> Result<()> {
         if shared.p2p.is_none() && self.takes_part.is_none() {
             return Ok(());
         }
@@ -224,14 +242,13 @@ impl Config {
     }
 }
 
-/// Where peers were the last time, as far as it was written down.
+/// Where a server on this machine is, as far as it was written down.
 #[cfg(feature = "p2p")]
 fn remembered(file: &std::path::Path) -> Vec<String> {
     let read = crate::files::read_bounded(file, MAX_PEERS_BYTES).ok().flatten();
     let standing: Option<peers::Standing> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let Some(standing) = standing else { return Vec::new() };
-    let own = standing.listening.iter().map(|address| format!("{address}/p2p/{}", standing.me));
-    own.chain(standing.book).take(64).collect()
+    standing.listening.iter().map(|address| format!("{address}/p2p/{}", standing.me)).take(64).collect()
 }
 
 fn millis(ms: Option<u32>) -> Option<Duration> {

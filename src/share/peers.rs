@@ -7,6 +7,7 @@
 //! while its sender held it fresh. Everything else is a candidate that GitHub's own 304 releases.
 
 mod behaviour;
+mod board;
 mod compare;
 mod copy;
 mod handing;
@@ -23,12 +24,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, OptionFuture, join};
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
+pub use self::board::Board;
+pub(crate) use self::board::read_met;
 use self::index::Peer;
 use self::message::{Gossip, MAX_SAID};
 use self::node::{Around, Node, Order, Start, named};
@@ -103,6 +106,10 @@ pub struct Settings {
     pub key_file: Option<PathBuf>,
     /// Where it is written down who is around, for people and for processes that come and go.
     pub standing_file: Option<PathBuf>,
+    /// Where it is written down whom this process has met, for those to come.
+    pub met_file: Option<PathBuf>,
+    /// Where machines leave a note of where they are.
+    pub board: Option<Arc<dyn Board>>,
 }
 
 /// This machine among its peers.
@@ -120,6 +127,7 @@ pub struct Peers {
     /// The first ones wait until then to hear what others have, if there is anybody to ask.
     first_until: Mutex<Option<tokio::time::Instant>>,
     is_alone: bool,
+    board: Option<Arc<dyn Board>>,
 }
 
 /// Who is around, for `cache peers`.
@@ -205,11 +213,11 @@ impl Peers {
             kept: handing::kept(),
             news: Notify::new(),
         };
-        let is_alone = bootstrap.is_empty() && remembered.is_empty();
+        let is_alone = bootstrap.is_empty() && remembered.is_empty() && settings.board.is_none();
         let says = !settings.read_only;
         let mdns = settings.mdns;
-        let start =
-            Start { key, listen, bootstrap, remembered, mdns, says, orders: waiting, standing: settings.standing_file };
+        let (orders_in, standing, met) = (waiting, settings.standing_file, settings.met_file);
+        let start = Start { key, listen, bootstrap, remembered, mdns, says, orders: orders_in, standing, met };
         Ok(Self {
             shared: Arc::new(shared),
             around: seen,
@@ -221,6 +229,7 @@ impl Peers {
             read_only: settings.read_only,
             first_until: Mutex::default(),
             is_alone,
+            board: settings.board,
         })
     }
 
@@ -229,11 +238,17 @@ impl Peers {
         self.task.get_or_init(|| {
             let start = lock(&self.start).take();
             if !self.is_alone {
-                *lock(&self.first_until) = Some(tokio::time::Instant::now() + self.shared.gate.limits().first());
+                // Less than for other places: the end of a process may take a moment, too.
+                let first = self.shared.gate.limits().timeout * 3 / 8;
+                *lock(&self.first_until) = Some(tokio::time::Instant::now() + first);
             }
             let shared = self.shared.clone();
             let announcing = (!self.read_only && start.as_ref().is_some_and(|(start, _)| start.standing.is_some()))
                 .then(|| self.orders.clone());
+            let notes = self.board.clone().map(|board| {
+                let me = self.shared.stays.then(|| self.shared.me.to_string());
+                board::keep(board, self.orders.clone(), self.around.clone(), me)
+            });
             let task = async move {
                 let Some((start, around)) = start else { return };
                 if let Some(orders) = announcing {
@@ -241,7 +256,7 @@ impl Peers {
                     tokio::task::spawn_blocking(move || announce_all(&shared, &orders));
                 }
                 match Node::new(start, shared, around) {
-                    Ok(node) => node.run().await,
+                    Ok(node) => drop(join(node.run(), OptionFuture::from(notes)).await),
                     Err(error) => tracing::warn!(%error, "going on without peers"),
                 }
             };

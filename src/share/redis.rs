@@ -4,6 +4,8 @@
 //! Knows: what is sent for a look-up, a claim, a writing. Does not know: freshness; whoever finds a copy
 //! here judges it by his own policy.
 
+#[cfg(feature = "p2p")]
+pub mod board;
 mod link;
 mod names;
 mod write;

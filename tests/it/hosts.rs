@@ -147,7 +147,7 @@ fn inside() {
     // Nobody was told where the others are.
     let [one, two, three] = [1, 2, 3].map(start);
     for host in [&one, &two, &three] {
-        until("they find each other", Duration::from_secs(60), || host.peers() == 2);
+        until("they find each other", Duration::from_mins(1), || host.peers() == 2);
     }
     let path = |n: u8| format!("/repos/acme/repo-{n:04}");
     let asks = |host: &Host, n: u8| {
@@ -169,7 +169,7 @@ fn inside() {
         three.cut("add", other);
         other.cut("add", &three);
     }
-    until("it is noticed", Duration::from_secs(60), || three.peers() == 0 && one.peers() == 1);
+    until("it is noticed", Duration::from_mins(1), || three.peers() == 0 && one.peers() == 1);
     asks(&one, 2);
     asks(&three, 3);
     shares(&two, 2, 2);
@@ -193,6 +193,6 @@ fn inside() {
     for n in [1, 2, 3] {
         shares(&four, n, 3);
     }
-    until("the dead are not counted", Duration::from_secs(60), || two.peers() == 2 && three.peers() == 2);
+    until("the dead are not counted", Duration::from_mins(1), || two.peers() == 2 && three.peers() == 2);
     assert_eq!(sim.take_counts(), (0, 0));
 }

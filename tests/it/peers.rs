@@ -25,6 +25,7 @@ use crate::binary::BINARY;
 use crate::flow::{Fixture, HIT};
 use crate::harness::sim::Sim;
 use crate::harness::world;
+use crate::redis::RedisServer;
 use crate::serve::Server;
 
 /// A machine that takes part.
@@ -83,6 +84,8 @@ impl Fixture {
             group: Arc::new(Group::read(&Secret::new(how.secret)).unwrap()),
             key_file: None,
             standing_file: None,
+            met_file: None,
+            board: None,
         };
         let peers = Arc::new(Peers::new(settings, stack.clone(), self.clock.clone()).unwrap());
         peers.start();
@@ -498,4 +501,74 @@ fn a_token_is_the_secret_only_where_somebody_says_so_and_that_is_told() {
     // It is told each time that it is used.
     let said = run(&["run"], &of_token, token);
     assert!(said.contains("is the shared secret (`secret-from-token`)"), "{said}");
+}
+
+/// A plan whose peers nobody names.
+fn nameless(redis: Option<&RedisServer>) -> String {
+    let redis = redis.map(|redis| format!("  redis: {{ url: '{}', timeout-ms: 5000 }}\n", redis.url()));
+    format!(
+        "version: 1\nshare:\n  secret: '${{TEAM_SECRET}}'\n{}  p2p: {{ trust-public: true, timeout-ms: 5000 }}\nqueries: {{ repo: {{ get: {PATH} }} }}\n",
+        redis.unwrap_or_default()
+    )
+}
+
+#[test]
+fn peers_find_each_other_by_notes_in_redis_and_a_run_knows_whom_an_earlier_one_met() {
+    let Some(redis) = RedisServer::start(&[]) else { return };
+    let sim = Sim::start(Clock::System);
+    world::organisation(&sim, 10);
+    let secret = Group::generate().unwrap();
+    let start = || {
+        let mut server = Server::before(sim.clone());
+        server.env = vec![
+            ("TEAM_SECRET", secret.clone()),
+            ("OCTOCACHE_DIR", server.dir.path().join("store").display().to_string()),
+        ];
+        let plan = server.dir.path().join("plan.yml");
+        std::fs::write(&plan, nameless(Some(&redis))).unwrap();
+        server.run(&["--p2p", "--p2p-listen", "/ip4/127.0.0.1/tcp/0", "--plan", plan.to_str().unwrap()]);
+        server
+    };
+    let peers = |server: &Server| {
+        let text = std::fs::read(server.dir.path().join("store/peers.json")).unwrap_or_default();
+        let standing: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        standing["peers"].as_array().map_or(0, Vec::len)
+    };
+    let one = start();
+    let noted = || {
+        let found = Command::new("redis-cli").args(["-p", &redis.port.to_string(), "--scan"]).output().unwrap();
+        String::from_utf8(found.stdout).unwrap().contains("{peers:")
+    };
+    let started = Instant::now();
+    while !noted() {
+        assert!(started.elapsed() < Duration::from_secs(30), "no note");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let two = start();
+    while peers(&two) == 0 {
+        assert!(started.elapsed() < Duration::from_secs(60), "they do not meet");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    nobodys(&one, PATH);
+    sim.take_counts();
+    // A run elsewhere finds them by Redis, and its next one without.
+    let dir = tempfile::tempdir().unwrap();
+    let run = |plan: String, store: &str| {
+        std::fs::write(dir.path().join("plan.yml"), plan).unwrap();
+        let mut octocache = Command::new(BINARY);
+        octocache.args(["run", "--plan", "plan.yml", "--json"]).env_clear().env("HOME", dir.path());
+        octocache.current_dir(dir.path()).env("OCTOCACHE_API_URL", sim.url()).env("TEAM_SECRET", &secret);
+        let output = octocache.env("OCTOCACHE_DIR", dir.path().join(store)).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let index: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        index["totals"]["hits"] == 1 && index["totals"]["requests"] == 0
+    };
+    assert!(run(nameless(Some(&redis)), "a"));
+    let met = std::fs::read_to_string(dir.path().join("a/met.json")).unwrap();
+    assert!(met.contains("/ip4/127.0.0.1/tcp/"), "{met}");
+    drop(redis);
+    std::fs::create_dir_all(dir.path().join("b")).unwrap();
+    std::fs::copy(dir.path().join("a/met.json"), dir.path().join("b/met.json")).unwrap();
+    assert!(run(nameless(None), "b"));
+    assert_eq!(sim.take_counts(), (0, 0));
 }

@@ -241,6 +241,15 @@ impl Node {
         }
     }
 
+    /// Somebody may be at these addresses, says a note.
+    pub(super) fn meet(&mut self, addresses: &[String]) {
+        for address in addresses.iter().filter_map(|text| text.parse::<Multiaddr>().ok()) {
+            if let Some(Protocol::P2p(peer)) = address.iter().last() {
+                self.found(peer, address);
+            }
+        }
+    }
+
     /// Somebody is said to be there.
     fn found(&mut self, peer: PeerId, at: Multiaddr) {
         if peer == *self.swarm.local_peer_id() || host(&at).is_some() || !self.meeting.note(peer, bare(&at)) {

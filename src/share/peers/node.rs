@@ -4,7 +4,7 @@
 //! index, what is asked for comes from there. Everything is bounded, and nothing here waits for a disk.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,6 @@ use super::meet::Meeting;
 use super::message::{Gossip, MAX_SAID, Question, Reply, Said};
 use super::shared::{Shared, count};
 use crate::error::{Error, Kind, Result};
-use crate::files::{self, Durability};
 
 /// What is to be said waits so long for more.
 const FLUSH: Duration = Duration::from_millis(5);
@@ -53,6 +52,8 @@ pub(super) enum Order {
     Say(Said),
     /// Tells all.
     Tell(Gossip),
+    /// Somebody may be at these addresses.
+    Meet(Vec<String>),
     /// Asks a peer; `None` comes back where it fails.
     Ask(Peer, Question, oneshot::Sender<Option<Reply>>),
     /// Everything is said.
@@ -72,6 +73,8 @@ pub(super) struct Start {
     pub(super) says: bool,
     /// Where it is written down who is around.
     pub(super) standing: Option<PathBuf>,
+    /// Where it is written down whom it has met.
+    pub(super) met: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Start {
@@ -124,7 +127,8 @@ pub(super) struct Node {
     pub(super) shared: Arc<Shared>,
     pub(super) around: watch::Sender<Around>,
     says: bool,
-    standing: Option<PathBuf>,
+    pub(super) standing: Option<PathBuf>,
+    pub(super) met: Option<PathBuf>,
     orders: mpsc::Receiver<Order>,
     answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
     pub(super) unsaid: Vec<Said>,
@@ -157,7 +161,7 @@ pub(super) fn named(peer: &PeerId) -> Peer {
 
 impl Node {
     pub(super) fn new(start: Start, shared: Arc<Shared>, around: watch::Sender<Around>) -> Result<Self> {
-        let Start { key, listen, bootstrap, remembered, mdns, says, orders, standing } = start;
+        let Start { key, listen, bootstrap, remembered, mdns, says, orders, standing, met } = start;
         let me = key.public().to_peer_id();
         let remembered: Vec<Multiaddr> =
             remembered.into_iter().filter(|at| !at.to_string().ends_with(&me.to_base58())).collect();
@@ -186,6 +190,7 @@ impl Node {
             around,
             says,
             standing,
+            met,
             orders,
             answers: mpsc::channel(MAX_STREAMS),
             unsaid: Vec::new(),
@@ -285,6 +290,7 @@ impl Node {
                 self.say(said);
             }
             Order::Tell(gossip) => self.publish(&gossip),
+            Order::Meet(addresses) => self.meet(&addresses),
             Order::Ask(peer, question, answer) => match peer.parse::<PeerId>() {
                 // One that is not connected is dialled, if its address is known.
                 Ok(peer) if self.swarm.is_connected(&peer) || self.meeting.knows(&peer) => {
@@ -294,6 +300,7 @@ impl Node {
             },
             Order::Drained(done) => {
                 self.flush();
+                self.write_down();
                 let is_open = self.shared.gate.is_open();
                 let takers = self.around.borrow().peers.iter().filter(|one| one.is_reachable == Some(true)).count();
                 self.handing.leave(done, if is_open { takers } else { 0 });
@@ -363,21 +370,6 @@ impl Node {
             // Comparing indexes brings it to whoever comes.
             Err(error) => tracing::trace!(%error, "not announced"),
         }
-    }
-
-    /// Writes down who is around, on another thread. Best effort.
-    fn write_down(&self) {
-        let Some(file) = self.standing.clone() else { return };
-        let standing = self.shared.standing(&self.around.borrow(), self.says);
-        tokio::task::spawn_blocking(move || {
-            let dir = file.parent().unwrap_or(Path::new("."));
-            let written = serde_json::to_vec(&standing)
-                .map_err(failed)
-                .and_then(|text| files::write_atomic(&file, dir, &text, Durability::Rename));
-            if let Err(error) = written {
-                tracing::debug!(%error, "who is around is not written down");
-            }
-        });
     }
 
     fn on(&mut self, event: SwarmEvent<BehaviourEvent>) {

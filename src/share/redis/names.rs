@@ -10,6 +10,7 @@
 //! octocache:v1:{<partition>}:tags       all such tags
 //! octocache:v1:partitions               all partitions' digests
 //! octocache:v1:cutoffs                  what is outdated: a hash of `rev` and `list`
+//! octocache:v1:{peers:<group>}:<hour>   where peers are; expires
 //! ```
 
 use data_encoding::HEXLOWER;
@@ -32,6 +33,12 @@ pub(super) const CUTOFFS: &str = "octocache:v1:cutoffs";
 
 /// Of entries that are about no repository and no owner.
 pub(super) const OTHER: &str = "other";
+
+/// The set of addresses that peers of a group left in one hour.
+#[cfg(feature = "p2p")]
+pub(super) fn peers(group: &str, hour: i64) -> String {
+    format!("{PREFIX}:{{peers:{group}}}:{hour}")
+}
 
 /// The names of one partition: all in one hash slot of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
