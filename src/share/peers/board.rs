@@ -43,7 +43,7 @@ fn worth_leaving(me: &str, listening: &[String]) -> Vec<String> {
     chosen.into_iter().map(|at| format!("{at}/p2p/{me}")).take(MAX_TAKEN).collect()
 }
 
-fn fits(address: &String) -> bool {
+fn fits(address: &str) -> bool {
     address.len() <= MAX_ADDRESS_BYTES
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn keep(
     stays: Option<String>,
 ) {
     loop {
-        let found = board.read().await.into_iter().filter(fits).take(MAX_TAKEN).collect();
+        let found = board.read().await.into_iter().filter(|address| fits(address)).take(MAX_TAKEN).collect();
         if orders.send(Order::Meet(found)).await.is_err() {
             return;
         }
@@ -71,7 +71,7 @@ pub(super) async fn keep(
 pub(crate) fn read_met(file: &Path) -> Vec<String> {
     let bytes = files::read_bounded(file, MAX_FILE_BYTES).ok().flatten();
     let all: Option<Vec<String>> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    all.unwrap_or_default().into_iter().filter(fits).take(MAX_TAKEN).collect()
+    all.unwrap_or_default().into_iter().filter(|address| fits(address)).take(MAX_TAKEN).collect()
 }
 
 /// Whom this process has met: those that were met last are the last ones.

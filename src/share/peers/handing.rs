@@ -27,8 +27,8 @@ const MEAN_BYTES: u64 = 4 << 10;
 const MAX_WANTED: usize = 4_096;
 const MAX_AT_ONCE: usize = 16;
 
-/// Who leaves waits for a time-out when nobody takes anything, and for so many in all.
-const LONGEST: u32 = 5;
+/// Who leaves waits for a quarter of a time-out when nobody takes anything, and for so many in all.
+const LONGEST: u32 = 12;
 
 /// Bodies of those that have left, or may.
 pub(super) type Kept = Cache<Name, (Cid, Bytes), Bytewise>;
@@ -52,7 +52,8 @@ pub(super) fn kept() -> Kept {
 pub(super) struct Handing {
     /// Whether this node stays, and others find it.
     stays: bool,
-    timeout: Duration,
+    /// So long it is waited for somebody who takes the next one.
+    quiet: Duration,
     wanted: VecDeque<(PeerId, Name)>,
     taking: usize,
     /// Announced, and nobody who stays has it so far.
@@ -69,7 +70,7 @@ struct Leaving {
 
 impl Handing {
     pub(super) fn new(stays: bool, timeout: Duration) -> Self {
-        Self { stays, timeout, wanted: VecDeque::new(), taking: 0, unheld: HashSet::new(), leaving: None }
+        Self { stays, quiet: timeout / 4, wanted: VecDeque::new(), taking: 0, unheld: HashSet::new(), leaving: None }
     }
 
     /// A peer has something that was not known.
@@ -89,7 +90,7 @@ impl Handing {
     /// Somebody who stays says that he has it: not before that is it certain that it arrived.
     pub(super) fn is_held(&mut self, name: &Name) {
         if self.unheld.remove(name) {
-            let quiet = Instant::now() + self.timeout;
+            let quiet = Instant::now() + self.quiet;
             self.leaving.iter_mut().for_each(|leaving| leaving.quiet = quiet);
             if self.unheld.is_empty() {
                 self.is_time();
@@ -100,7 +101,7 @@ impl Handing {
     /// The process ends, and so many stay who can be asked.
     pub(super) fn leave(&mut self, done: oneshot::Sender<()>, takers: usize) {
         let now = Instant::now();
-        self.leaving = Some(Leaving { done, latest: now + self.timeout * LONGEST, quiet: now + self.timeout });
+        self.leaving = Some(Leaving { done, latest: now + self.quiet * LONGEST, quiet: now + self.quiet });
         if self.stays || takers == 0 || self.unheld.is_empty() {
             self.is_time();
         }
@@ -160,7 +161,7 @@ impl Node {
 mod tests {
     use super::*;
 
-    const QUIET: Duration = Duration::from_millis(80);
+    const TIMEOUT: Duration = Duration::from_millis(80);
 
     fn is_done(done: &mut oneshot::Receiver<()>) -> bool {
         done.try_recv().is_ok()
@@ -170,7 +171,7 @@ mod tests {
     async fn who_stays_or_has_nothing_or_nobody_leaves_at_once() {
         for (stays, takers) in [(true, 3), (false, 3), (false, 0)] {
             let (done, mut left) = oneshot::channel();
-            let mut handing = Handing::new(stays, QUIET);
+            let mut handing = Handing::new(stays, TIMEOUT);
             handing.leave(done, takers);
             assert!(is_done(&mut left) && handing.until().is_none());
         }
@@ -179,12 +180,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_leaves_waits_for_a_moment_and_not_for_long() {
         let (done, mut left) = oneshot::channel();
-        let mut handing = Handing::new(false, QUIET);
+        let mut handing = Handing::new(false, TIMEOUT);
         handing.unheld.extend([[1; 16], [2; 16]]);
         handing.leave(done, 1);
-        tokio::time::advance(QUIET / 2).await;
+        tokio::time::advance(TIMEOUT / 8).await;
         handing.is_held(&[1; 16]);
-        assert_eq!(handing.until(), Some(Instant::now() + QUIET));
+        assert_eq!(handing.until(), Some(Instant::now() + TIMEOUT / 4));
         assert!(!is_done(&mut left));
         handing.is_held(&[2; 16]);
         assert!(is_done(&mut left) && handing.until().is_none());
@@ -192,7 +193,7 @@ mod tests {
         let (done, mut left) = oneshot::channel();
         handing.said([3; 16]);
         handing.leave(done, 1);
-        assert_eq!(handing.until(), Some(Instant::now() + QUIET));
+        assert_eq!(handing.until(), Some(Instant::now() + TIMEOUT / 4));
         handing.is_time();
         assert!(is_done(&mut left));
     }
