@@ -40,7 +40,7 @@ pub(super) fn main(context: &Context, args: &ActionArgs) -> Result<Exit> {
         ActionStep::Plan => step.plan(),
         ActionStep::Run => step.run(),
         ActionStep::Verdict => step.verdict(),
-        ActionStep::Keys => step.name_keys(&step.proxy_config()?).map(|_| Exit::Done),
+        ActionStep::Keys => step.name_keys(&step.proxy_config()?, None).map(|_| Exit::Done),
         ActionStep::Start => step.start(),
         ActionStep::Stop => step.stop(),
     };
@@ -87,13 +87,22 @@ impl Step<'_> {
     /// Checks everything that can be checked, and says under which keys the bundle is kept.
     fn plan(&self) -> Result<Exit> {
         let config = self.config()?;
-        self.load(&config)?;
-        self.name_keys(&config)?;
+        let plan = self.load(&config)?;
+        self.name_keys(&config, Some(&plan))?;
         Ok(Exit::Done)
     }
 
+    /// The paths that are kept from job to job: the bundle and, where peers share, whom a run has met.
+    fn kept(&self, config: &Config, plan: Option<&Plan>) -> String {
+        let bundle = self.inputs.bundle.display().to_string();
+        match config.met_beside(plan, &self.inputs.bundle) {
+            Some(met) => format!("{bundle}\n{}", met.display()),
+            None => bundle,
+        }
+    }
+
     /// Says under which keys the bundle is kept, and whether this run may save it.
-    fn name_keys(&self, config: &Config) -> Result<bool> {
+    fn name_keys(&self, config: &Config, plan: Option<&Plan>) -> Result<bool> {
         let own_token = self.environment.is_true("OCTOCACHE_JOB_TOKEN");
         // The runner knows the job's own token and its secrets; a token minted by a step before, it
         // may not know.
@@ -109,7 +118,7 @@ impl Step<'_> {
         self.commands.set_outputs(&[
             ("prefix", prefix.clone()),
             ("restore-key", format!("{prefix}none")),
-            ("bundle", self.inputs.bundle.display().to_string()),
+            ("bundle", self.kept(config, plan)),
             ("restore", self.inputs.restore.to_string()),
             ("save", save.to_string()),
         ])?;

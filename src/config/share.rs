@@ -3,6 +3,7 @@
 //! Knows: that the environment comes first, and that a variable that is not set turns sharing off rather
 //! than failing: jobs of forks have no secrets. Does not know: how it is done (`share`).
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +39,6 @@ const LISTEN: &str = "/ip4/0.0.0.0/tcp/9100";
 pub(crate) const PEERS: &str = "peers.json";
 
 /// Whom earlier processes have met, in the same directory.
-#[cfg(feature = "p2p")]
 const MET: &str = "met.json";
 
 /// The largest such file.
@@ -61,6 +61,12 @@ impl Config {
             places.push(Arc::new(Ipfs::new(settings, clock.clone())?));
         }
         Ok((!places.is_empty()).then(|| Arc::new(Share::new(places, clock.clone()))))
+    }
+
+    /// The file beside a bundle that says whom a run has met, if the plan is to share with peers.
+    pub(crate) fn met_beside(&self, plan: Option<&Plan>, bundle: &Path) -> Option<PathBuf> {
+        let shared = plan.map_or_else(|| self.planned_share().unwrap_or_default(), |plan| plan.share.clone());
+        shared.p2p.map(|_| bundle.with_file_name(MET))
     }
 
     /// What a plan says that nobody has read yet.

@@ -10,6 +10,7 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
+import { createHash } from "node:crypto";
 import path from "node:path";
 import { data, Evaluator, Lexer, Parser } from "@actions/expressions";
 import { parse } from "yaml";
@@ -80,23 +81,28 @@ function readOutputs(file) {
   return outputs;
 }
 
-// actions/cache, as far as it matters: newest entry by prefix; a key cannot be written twice; not
-// even an empty `cache-hit` on a miss.
+// actions/cache, as far as it matters: newest entry by prefix; a key cannot be written twice; what was
+// saved under other paths is not found; not even an empty `cache-hit` on a miss.
+const pathsOf = (given) => given.path.split("\n").filter(Boolean);
+const version = (given) => "@" + createHash("sha256").update(pathsOf(given).join("|")).digest("hex").slice(0, 8);
+
 function cacheRestore(given) {
-  const entries = fs.existsSync(scenario.cache) ? fs.readdirSync(scenario.cache).sort() : [];
+  const all = fs.existsSync(scenario.cache) ? fs.readdirSync(scenario.cache).sort() : [];
+  const entries = all.filter((name) => name.endsWith(version(given))).map((name) => name.slice(0, -version(given).length));
   const matching = entries.filter((name) => name === given.key || given["restore-keys"].split("\n").some((prefix) => prefix && name.startsWith(prefix)));
   if (matching.length === 0) return {};
   const newest = matching[matching.length - 1];
-  execFileSync("tar", ["-xf", path.join(scenario.cache, newest)], { cwd: scenario.workspace });
+  execFileSync("tar", ["-xf", path.join(scenario.cache, newest + version(given))], { cwd: scenario.workspace });
   return { "cache-hit": String(newest === given.key), "cache-matched-key": newest };
 }
 
 function cacheSave(given) {
   fs.mkdirSync(scenario.cache, { recursive: true });
-  const target = path.join(scenario.cache, given.key);
+  const target = path.join(scenario.cache, given.key + version(given));
   if (fs.existsSync(target)) throw new Error(`the key ${given.key} exists`);
   if (given.key.length > 512 || given.key.includes(",")) throw new Error("no key");
-  execFileSync("tar", ["-cf", target, given.path], { cwd: scenario.workspace });
+  const there = pathsOf(given).filter((name) => fs.existsSync(path.join(scenario.workspace, name)));
+  execFileSync("tar", ["-cf", target, ...there], { cwd: scenario.workspace });
   log.push({ saved: given.key });
   return {};
 }

@@ -280,6 +280,23 @@ fn the_interface_is_as_documented_and_pinned() {
 }
 
 #[test]
+fn whom_a_run_has_met_is_kept_with_the_bundle_where_peers_share() {
+    let Some(runner) = Runner::new() else { return };
+    let met = runner.workspace().join(".cache/github/met.json");
+    for (plan, is_kept) in [(PLAN.to_owned(), false), (format!("share: {{ p2p: {{ mdns: true }} }}\n{PLAN}"), true)] {
+        runner.clean();
+        runner.plan(&plan);
+        std::fs::create_dir_all(met.parent().unwrap()).unwrap();
+        std::fs::write(&met, r#"["/ip4/10.0.0.5/tcp/9100/p2p/12D3KooWA"]"#).unwrap();
+        runner.run("ghs_job1", "push", json!({}));
+        runner.clean();
+        runner.fx.sim.take_counts();
+        runner.run("ghs_job2", "push", json!({}));
+        assert_eq!((met.exists(), runner.fx.sim.take_counts().0), (is_kept, 0));
+    }
+}
+
+#[test]
 fn a_reader_after_a_warmer_sends_nothing() {
     let Some(runner) = Runner::new() else { return };
     runner.plan(&format!("warm: {{ schedule: '17 * * * *' }}\n{PLAN}"));
