@@ -63,6 +63,9 @@ mod run;
 #[cfg(unix)]
 #[path = "it/serve.rs"]
 mod serve;
+#[cfg(all(unix, feature = "p2p"))]
+#[path = "it/shared.rs"]
+mod shared;
 #[path = "it/soak.rs"]
 mod soak;
 #[path = "it/tools.rs"]

@@ -51,13 +51,10 @@ impl Host {
             ("OCTOCACHE_DIR", server.dir.path().join("store").display().to_string()),
         ];
         let plan = server.dir.path().join("plan.yml");
-        let text = "version: 1
-share:
-  secret: '${TEAM_SECRET}'
-  p2p: { trust-public: true, mdns: true, timeout-ms: 5000 }
-queries: { user: { get: /users/octocat } }
-";
-        std::fs::write(&plan, text).unwrap();
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared-office/.github/octocache.yml");
+        let text = std::fs::read_to_string(example).unwrap();
+        // They all run on this one machine, beside other tests.
+        std::fs::write(&plan, text.replace("mdns: true", "mdns: true\n    timeout-ms: 5000")).unwrap();
         server.run(&["--p2p", "--plan", plan.to_str().unwrap()]);
         Self { n, server }
     }

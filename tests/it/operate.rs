@@ -708,14 +708,17 @@ fn which(name: &Path) -> PathBuf {
 
 #[test]
 fn service_files_are_sound() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/service");
-    let dir = tempfile::tempdir().unwrap();
-    for name in ["octocache.service", "octocache.socket"] {
-        let text = std::fs::read_to_string(root.join(name)).unwrap();
-        std::fs::write(dir.path().join(name), text.replace("/usr/local/bin/octocache", crate::binary::BINARY)).unwrap();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let (root, dir) = (examples.join("service"), tempfile::tempdir().unwrap());
+    let peer = examples.join("shared-fleet/octocache-peer.service");
+    for file in [root.join("octocache.service"), root.join("octocache.socket"), peer.clone()] {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let text = text.replace("/usr/local/bin/octocache", crate::binary::BINARY);
+        std::fs::write(dir.path().join(file.file_name().unwrap()), text).unwrap();
     }
     if has("systemd-analyze") {
-        let units = ["octocache.service", "octocache.socket"].map(|name| dir.path().join(name));
+        let units = ["octocache.service", "octocache.socket", "octocache-peer.service"];
+        let units = units.map(|name| dir.path().join(name));
         let output = Command::new("systemd-analyze").arg("verify").args(&units).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!said.contains("octocache"), "{said}");
@@ -726,8 +729,10 @@ fn service_files_are_sound() {
         Command::new("python3").args(["-c", plist]).arg(root.join("io.github.octocache.plist")).output().unwrap();
     assert_eq!(output.stdout, b"/usr/local/bin/octocache serve --listen 127.0.0.1:8420\n", "{output:?}");
     // What the service is started with is what the program takes.
-    let service = std::fs::read_to_string(root.join("octocache.service")).unwrap();
-    let start = service.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/octocache ")).unwrap();
-    let output = Command::new(crate::binary::BINARY).args(start.split(' ')).arg("--help").output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    for file in [root.join("octocache.service"), peer] {
+        let service = std::fs::read_to_string(file).unwrap();
+        let start = service.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/octocache ")).unwrap();
+        let output = Command::new(crate::binary::BINARY).args(start.split(' ')).arg("--help").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
 }

@@ -322,7 +322,7 @@ fn tapped(port: u16) -> (u16, Arc<Mutex<Vec<u8>>>) {
     (own, heard)
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

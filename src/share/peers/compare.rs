@@ -80,7 +80,7 @@ impl Node {
                     self.ask(&peer, Question::Said(some), Waiting::Sync(peer));
                 }
                 if lacking.is_empty() {
-                    self.around.send_modify(|around| around.is_synced = true);
+                    self.around.send_modify(|around| (around.is_synced, around.is_whole) = (true, true));
                 }
             }
             Reply::Said(said) => {
@@ -114,7 +114,7 @@ impl Node {
 
     /// Passes on what comparing brought, unless this peer has only just come and lacked everything.
     fn pass_on(&mut self, news: &[super::copy::Name]) {
-        if !self.around.borrow().is_synced || !self.says() {
+        if !self.around.borrow().is_whole || !self.says() {
             return;
         }
         for name in news.iter().take(MAX_PASSED_ON - self.comparing.passed_on.min(MAX_PASSED_ON)) {

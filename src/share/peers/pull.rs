@@ -182,8 +182,8 @@ impl Peers {
     /// where there is nobody.
     fn owner(&self, name: &Name) -> Option<Peer> {
         let around = self.around.borrow();
-        // Those that nobody can dial are not known to the others.
-        let stays = (!around.listening.is_empty()).then_some(&self.shared.me);
+        // Those that nobody can dial are not known to the others, and who has only just come knows too little.
+        let stays = (!around.listening.is_empty() && around.is_whole).then_some(&self.shared.me);
         let others = around.peers.iter().filter(|one| one.is_reachable != Some(false) && !self.shared.rests(&one.peer));
         let mut all = others.map(|one| &one.peer).peekable();
         all.peek()?;
