@@ -113,6 +113,8 @@ pub struct Tallied {
     pub waited_micros: u64,
     /// Whether it is asked at the moment.
     pub up: bool,
+    /// Other machines that are connected, where a place is made of them.
+    pub connected: Option<u64>,
 }
 
 /// A place beyond this machine.

@@ -53,8 +53,10 @@ fn shared(door: &Door) -> Vec<Family> {
         "octocache_shared_waited_seconds_total",
         "Time in which at least one request waited for a place beyond this machine.",
     );
+    let mut peers = gauge("octocache_peers", "Other machines that are connected and share.");
     for (tier, tallied) in share.tallied() {
         let tier = tier.as_str();
+        tallied.connected.into_iter().for_each(|connected| peers.add(&[], connected as f64));
         up.add(&[("tier", tier)], f64::from(u8::from(tallied.up)));
         waited.add(&[("tier", tier)], secs(tallied.waited_micros));
         for (event, count) in [
@@ -68,7 +70,7 @@ fn shared(door: &Door) -> Vec<Family> {
             events.add(&[("tier", tier), ("event", event)], count as f64);
         }
     }
-    vec![up, events, waited]
+    vec![up, events, waited, peers]
 }
 
 fn answers(door: &Door) -> Vec<Family> {

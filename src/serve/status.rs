@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use super::Door;
 use crate::clock::Timestamp;
+use crate::share::Tallied;
+use crate::tier::TierName;
 
 /// Seconds between two points of the history.
 pub(super) const HISTORY_EVERY_SECS: u64 = 10;
@@ -100,6 +102,7 @@ impl Door {
             "stale_lines": self.journal.stale(ROWS),
             "busiest": self.journal.busiest(ROWS),
             "tiers": self.tiers(&counts.hits),
+            "shared": self.shared(),
             "warm": self.ticks.as_ref().map(|ticks| ticks.now()),
             "webhook": self.webhook.as_ref().map(|webhook| json!({
                 "accepted": load(&webhook.received.accepted), "repeated": load(&webhook.received.repeated),
@@ -110,6 +113,13 @@ impl Door {
             "config": { "read_at": reload.at, "error": reload.error },
             "lines": self.journal.since(seq, MAX_LINES),
         })
+    }
+
+    /// Places beyond this machine.
+    fn shared(&self) -> Value {
+        let places = self.identities.common().share.iter().flat_map(|share| share.tallied());
+        let of = |(tier, tallied): (TierName, Tallied)| json!({ "name": tier.as_str(), "tallied": tallied });
+        Value::Array(places.map(of).collect())
     }
 
     fn tiers(&self, hits: &std::collections::BTreeMap<String, u64>) -> Value {

@@ -441,6 +441,7 @@ impl Place for Ipfs {
             refused: load(&inner.refused),
             failed: load(&inner.failed),
             dropped: load(&inner.dropped),
+            connected: None,
             waited_micros: inner.gate.waited().as_micros() as u64,
             up: *inner.read.borrow() && inner.gate.is_open(),
         }

@@ -411,6 +411,7 @@ impl Place for Peers {
             refused: load(&tally.refused),
             failed: load(&tally.failed),
             dropped: load(&tally.dropped),
+            connected: Some(self.around.borrow().peers.len() as u64),
             waited_micros: self.shared.gate.waited().as_micros() as u64,
             up: !self.around.borrow().peers.is_empty() && self.shared.gate.is_open(),
         }

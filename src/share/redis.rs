@@ -275,6 +275,7 @@ impl Place for Redis {
             refused: load(&self.tally.refused),
             failed: load(&self.tally.failed),
             dropped: load(&self.tally.dropped),
+            connected: None,
             waited_micros: self.link.gate().waited().as_micros() as u64,
             up: self.link.is_up(),
         }

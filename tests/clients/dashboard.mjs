@@ -32,6 +32,7 @@ try {
   seen.limits = await text('limits');
   seen.busiest = await text('busiest');
   seen.tiers = await text('tiers');
+  seen.shared = await text('shared');
   // A request of a client's, while the page is open.
   const headers = { Authorization: 'Bearer ghp_ClientClientClientClientClientClient' };
   await fetch(`${address}${upstreamPath}`, { headers });

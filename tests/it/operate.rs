@@ -664,7 +664,8 @@ fn the_page_shows_it_all_in_a_browser() {
     }
     let plan_dir = tempfile::tempdir().unwrap();
     let plan = plan_dir.path().join("plan.yml");
-    std::fs::write(&plan, "version: 1\nqueries: { one: { get: /users/octocat } }\n").unwrap();
+    let nobody = "share: { redis: { url: 'redis://127.0.0.1:1' } }";
+    std::fs::write(&plan, format!("version: 1\n{nobody}\nqueries: {{ one: {{ get: /users/octocat }} }}\n")).unwrap();
     let (server, _secret) = hooked(&["--plan", plan.to_str().unwrap()]);
     for _ in 0..5 {
         assert_eq!(server.curl("/repos/acme/repo-0001", &[]).status, 200);
@@ -691,6 +692,7 @@ fn the_page_shows_it_all_in_a_browser() {
     assert!(text("problem").contains("<img src=x onerror=alert(1)>"), "{seen}");
     assert!(text("busiest").contains("/repos/acme/'%3Cimg%20src=x%3E"), "{seen}");
     assert!(text("limits").contains("core") && text("tiers").contains("memory"));
+    assert!(text("shared").starts_with("redis: left alone for the moment; 0 of "), "{seen}");
     assert_ne!(seen["light"], seen["dark"]);
     assert_eq!((&seen["widest"], &seen["widestOnPhone"]), (&json!(0), &json!(0)), "nothing sticks out");
     assert_eq!((seen["firstStop"].as_str(), seen["pressed"].as_str()), (Some("Skip to the numbers"), Some("true")));

@@ -92,6 +92,13 @@ const logged = () => {
   while (body.rows.length > MAX_LINES) body.lastElementChild.remove();
 };
 
+// A place beyond this machine, in words.
+const place = ({ name, tallied: t }) => {
+  const state = t.connected === null ? (t.up ? 'answers' : 'left alone for the moment') : `${count.format(t.connected)} connected`;
+  const trouble = [[t.refused, 'refused'], [t.failed, 'failed'], [t.dropped, 'dropped']].filter(([many]) => many > 0);
+  return `${name}: ${state}; ${count.format(t.hits)} of ${count.format(t.looked_up)} found, ${count.format(t.written)} left there${trouble.map(([many, what]) => `, ${count.format(many)} ${what}`).join('')}.`;
+};
+
 const show = (now) => {
   const t = now.totals;
   say('about', `${now.version}, for ${now.api}, since ${new Date(now.started_at).toLocaleString()}`);
@@ -105,6 +112,7 @@ const show = (now) => {
   say('stale-why', now.stale.length ? now.stale.map((one) => `${one.reason}: ${count.format(one.count)}`).join(', ') : 'none');
   fill('stale-lines', now.stale_lines.map((line) => [clock(line.at), [`${line.method} ${line.target}`, 'w'], [line.detail, 'stale']]), 'none');
   fill('tiers', now.tiers.map((tier) => [tier.name, [count.format(tier.entries), 'n'], [bytes(tier.bytes), 'n'], [count.format(tier.hits), 'n']]), '');
+  say('shared', now.shared.length ? now.shared.map(place).join(' ') : 'Not shared beyond this machine.');
   say('warm-next', now.warm?.next ? `${new Date(now.warm.next).toLocaleString()} (${left(now.warm.next, now.now)})` : 'no schedule');
   say('warm-last', now.warm?.last ? `${new Date(now.warm.last).toLocaleString()}: ${now.warm.done} done, ${now.warm.failed} failed, ${count.format(now.warm.refreshed)} refreshed` : 'none yet');
   say('webhook', now.webhook ? `${count.format(now.webhook.accepted)} accepted, ${count.format(now.webhook.applied)} applied, ${count.format(now.webhook.repeated)} repeated, ${count.format(now.webhook.refused)} refused` : 'not set up');
