@@ -53,6 +53,10 @@ pub(super) struct Behaviour {
 /// it does not pass on counts for nothing, since days may go by in which nobody says anything.
 fn scoring(topic: &IdentTopic) -> (PeerScoreParams, PeerScoreThresholds) {
     let about_messages = TopicScoreParams {
+        topic_weight: 1.0,
+        // Nobody earns the right to lie by having been here for long.
+        time_in_mesh_weight: 0.0,
+        first_message_deliveries_weight: 0.0,
         mesh_message_deliveries_weight: 0.0,
         mesh_failure_penalty_weight: 0.0,
         invalid_message_deliveries_weight: -20.0,

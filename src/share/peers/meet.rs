@@ -15,6 +15,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, mdns, ping};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::behaviour::BehaviourEvent;
 use super::message::{Question, Reply};
@@ -27,6 +28,9 @@ const ENOUGH_PEERS: usize = 8;
 const MAX_BOOK: usize = 1_024;
 const MAX_ADDRESSES: usize = 4;
 const MAX_ADDRESSES_SAID: usize = 128;
+
+/// Whoever was not reached so often in a row is not named to others any more.
+const GONE: u32 = 4;
 
 /// Addresses that names stand for.
 const MAX_NAMED: usize = 64;
@@ -97,7 +101,12 @@ fn addresses(text: &Multiaddr, found: impl Iterator<Item = SocketAddr>) -> Vec<M
         Some(Protocol::Dns6(_)) => at.is_ipv6(),
         _ => true,
     });
-    wanted.map(|at| Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()))).take(MAX_NAMED).collect()
+    // Who must be there, if that was said.
+    let pinned: Vec<Protocol<'_>> = text.iter().filter(|part| matches!(part, Protocol::P2p(_))).collect();
+    let parts = |at: SocketAddr| {
+        pinned.iter().cloned().fold(Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port())), Multiaddr::with)
+    };
+    wanted.map(parts).take(MAX_NAMED).collect()
 }
 
 impl Meeting {
@@ -151,7 +160,7 @@ impl Node {
     pub(super) fn dial(&mut self) {
         for text in self.meeting.bootstrap.clone() {
             let Some(host) = host(&text) else {
-                self.dial_named(&text, vec![bare(&text)]);
+                self.dial_named(&text, vec![text.clone()]);
                 continue;
             };
             let told = self.meeting.resolving.0.clone();
@@ -175,10 +184,11 @@ impl Node {
     /// Dials what an address that somebody typed stands for, unless whoever is there is connected.
     pub(super) fn dial_named(&mut self, text: &Multiaddr, found: Vec<Multiaddr>) {
         for address in found {
-            if self.meeting.named.len() >= MAX_NAMED && !self.meeting.named.contains_key(&address) {
+            let place = bare(&address);
+            if self.meeting.named.len() >= MAX_NAMED && !self.meeting.named.contains_key(&place) {
                 self.meeting.named.clear();
             }
-            let dials = match *self.meeting.named.entry(address.clone()).or_insert(Named::Unmet) {
+            let dials = match *self.meeting.named.entry(place).or_insert(Named::Unmet) {
                 Named::Unmet => true,
                 Named::Met(peer) => !self.swarm.is_connected(&peer),
                 Named::Myself => false,
@@ -214,7 +224,8 @@ impl Node {
     pub(super) fn who(&self) -> Reply {
         let around = self.around.borrow();
         let own = around.listening.iter().map(|at| (self.shared.me.to_string(), at.clone()));
-        let others = self.meeting.book.iter();
+        // Those that are gone for good are not to be told on and on.
+        let others = self.meeting.book.iter().filter(|(_, reach)| reach.failures < GONE);
         let others =
             others.flat_map(|(peer, reach)| reach.addresses.iter().map(|at| (peer.to_base58(), at.to_string())));
         Reply::Who(own.chain(others).take(MAX_ADDRESSES_SAID).collect())
@@ -299,6 +310,10 @@ impl Node {
                     self.around.send_modify(|around| around.peers.push(one));
                     self.ask_who(peer_id);
                     self.compare_soon(peer_id);
+                    // Whoever comes may be better than those that were given up.
+                    if !self.shared.gate.is_open() {
+                        self.ask(&peer_id, Question::Who, Waiting::Try(Instant::now()));
+                    }
                 }
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => self.parted(peer_id),
@@ -357,6 +372,10 @@ mod tests {
             let wanted: Vec<Multiaddr> = wanted.iter().map(|at| parse(at)).collect();
             assert_eq!(addresses(&parse(text), found.iter().copied()), wanted);
         }
+        // Who must be there is kept.
+        let pin = Protocol::P2p(PeerId::random());
+        let pinned = addresses(&parse("/dns4/x/tcp/9100").with(pin.clone()), found.into_iter());
+        assert_eq!(pinned, [parse("/ip4/10.0.0.5/tcp/9100").with(pin)]);
     }
 
     #[test]
