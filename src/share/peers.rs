@@ -19,7 +19,7 @@ mod pull;
 mod shared;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -209,6 +209,7 @@ impl Peers {
             me: named(&key.public().to_peer_id()),
             gate: Gate::new("Peers", Limits::new(settings.timeout)),
             patience: Mutex::default(),
+            is_whole: AtomicBool::new(false),
             stays: listen.is_some(),
             kept: handing::kept(),
             news: Notify::new(),

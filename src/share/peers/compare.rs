@@ -4,6 +4,7 @@
 //! how two indexes find out in what they differ (`index`).
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use libp2p::PeerId;
@@ -19,6 +20,9 @@ pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(2);
 /// With one of all, it is compared after this.
 const AGAIN: Duration = Duration::from_secs(15);
 
+/// After so many rounds without anybody to compare with, there is nobody.
+const ROUNDS: u32 = 3;
+
 /// Those that came and wait; more will be met another time.
 const MAX_WAITING: usize = 64;
 
@@ -32,6 +36,7 @@ pub(super) struct Comparing {
     at: Option<Instant>,
     with: VecDeque<PeerId>,
     passed_on: usize,
+    rounds: u32,
 }
 
 impl Node {
@@ -47,6 +52,11 @@ impl Node {
     /// Compares with the next one that came, or now and then with anybody.
     pub(super) fn compare(&mut self) {
         self.comparing.passed_on = 0;
+        // Whoever meets nobody knows all there is.
+        self.comparing.rounds = self.comparing.rounds.saturating_add(1);
+        if self.comparing.rounds > ROUNDS || self.meets_nobody() {
+            self.shared.is_whole.store(true, Ordering::Relaxed);
+        }
         while let Some(peer) = self.comparing.with.pop_front() {
             if self.swarm.is_connected(&peer) {
                 return self.compare_with(peer);
@@ -80,7 +90,8 @@ impl Node {
                     self.ask(&peer, Question::Said(some), Waiting::Sync(peer));
                 }
                 if lacking.is_empty() {
-                    self.around.send_modify(|around| (around.is_synced, around.is_whole) = (true, true));
+                    self.around.send_modify(|around| around.is_synced = true);
+                    self.shared.is_whole.store(true, Ordering::Relaxed);
                 }
             }
             Reply::Said(said) => {
@@ -114,7 +125,7 @@ impl Node {
 
     /// Passes on what comparing brought, unless this peer has only just come and lacked everything.
     fn pass_on(&mut self, news: &[super::copy::Name]) {
-        if !self.around.borrow().is_whole || !self.says() {
+        if !self.shared.is_whole.load(Ordering::Relaxed) || !self.says() {
             return;
         }
         for name in news.iter().take(MAX_PASSED_ON - self.comparing.passed_on.min(MAX_PASSED_ON)) {

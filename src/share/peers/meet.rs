@@ -208,6 +208,11 @@ impl Node {
         }
     }
 
+    /// Whether there is nobody whom this node could meet.
+    pub(super) fn meets_nobody(&self) -> bool {
+        self.meeting.bootstrap.is_empty() && self.meeting.book.is_empty() && self.around.borrow().peers.is_empty()
+    }
+
     fn dial_peer(&mut self, peer: PeerId) {
         let addresses = self.meeting.book.get(&peer).map(|reach| reach.addresses.clone()).unwrap_or_default();
         let options = DialOpts::peer_id(peer).addresses(addresses).condition(PeerCondition::DisconnectedAndNotDialing);

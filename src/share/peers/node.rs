@@ -101,8 +101,6 @@ pub(super) struct Around {
     pub(super) book: Vec<String>,
     /// Whether an index was compared with somebody's, as far as one question goes.
     pub(super) is_synced: bool,
-    /// Whether it was compared to the end.
-    pub(super) is_whole: bool,
 }
 
 /// What is done with an answer.

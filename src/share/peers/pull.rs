@@ -3,6 +3,8 @@
 //! Knows: whom to ask, how long. Does not know: connections; a question goes to the node and comes back
 //! answered or not.
 
+use std::sync::atomic::Ordering;
+
 use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -180,11 +182,13 @@ impl Peers {
 
     /// Who settles who asks GitHub for this: the same peer for everybody who knows the same peers; `None`
     /// where there is nobody.
-    fn owner(&self, name: &Name) -> Option<Peer> {
+    fn owner(&self, name: &Name, not: &[Peer]) -> Option<Peer> {
         let around = self.around.borrow();
         // Those that nobody can dial are not known to the others, and who has only just come knows too little.
-        let stays = (!around.listening.is_empty() && around.is_whole).then_some(&self.shared.me);
+        let is_one = !around.listening.is_empty() && self.shared.is_whole.load(Ordering::Relaxed);
+        let stays = is_one.then_some(&self.shared.me);
         let others = around.peers.iter().filter(|one| one.is_reachable != Some(false) && !self.shared.rests(&one.peer));
+        let others = others.filter(|one| !not.contains(&one.peer));
         let mut all = others.map(|one| &one.peer).peekable();
         all.peek()?;
         all.chain(stays)
@@ -198,11 +202,12 @@ impl Peers {
     pub(super) async fn claim_or_wait(&self, wanted: &Wanted) -> Option<Claim> {
         let name = self.shared.name(&wanted.key);
         let (gate, started) = (&self.shared.gate, Instant::now());
+        let mut not = Vec::new();
         loop {
             if let Some((entry, faith)) = self.look_up_one(wanted).await {
                 return Some(Claim::Answered(Box::new(Copy { entry, tier: TierName::Peer, faith })));
             }
-            let owner = self.owner(&name).filter(|_| gate.is_open())?;
+            let owner = self.owner(&name, &not).filter(|_| gate.is_open())?;
             let before = self.shared.heard_of(&name);
             let known = wanted.known.map(Timestamp::secs);
             let question = Question::Claim { name: Blob(name.to_vec()), known };
@@ -211,16 +216,22 @@ impl Peers {
             } else {
                 let waiting = Waiting::for_peer(&self.shared, &owner);
                 match gate.in_time(self.ask(&owner, question)).await {
+                    // It is gone, or knows too little: somebody else does.
+                    (Some(None | Some(Reply::No)), _) => {
+                        tracing::debug!(%owner, key = %wanted.key, "a peer does not settle who asks GitHub");
+                        waiting.ended(Ended::Empty);
+                        not.push(owner);
+                        if not.len() == MAX_ASKED {
+                            return Some(Claim::Ours(None));
+                        }
+                        continue;
+                    }
                     (Some(Some(settled)), took) => {
                         waiting.ended(Ended::Well);
                         gate.answered(took, matches!(settled, Reply::Said(_)));
                         settled
                     }
-                    // Nobody settles it: then nobody is waited for.
-                    (Some(None), _) => {
-                        tracing::debug!(%owner, key = %wanted.key, "a peer does not settle who asks GitHub");
-                        return Some(Claim::Ours(None));
-                    }
+                    // Then nobody is waited for.
                     (None, _) => {
                         tracing::debug!(%owner, key = %wanted.key, "a peer does not settle in time who asks GitHub");
                         gate.failed();

@@ -3,7 +3,7 @@
 //! Knows: what is taken from whom, and what others are answered. Does not know: the network.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
@@ -48,6 +48,8 @@ pub(super) struct Shared {
     pub(super) gate: Gate,
     /// How long each of them is.
     pub(super) patience: Mutex<HashMap<Peer, Patience>>,
+    /// Whether this machine has compared what it knows to the end: before that it settles nothing.
+    pub(super) is_whole: AtomicBool,
     /// Whether this machine stays, and others can dial it.
     pub(super) stays: bool,
     /// Bodies of those that have left, or may; our own where we are one of them.
@@ -245,7 +247,9 @@ impl Shared {
                 Reply::Said(said.collect())
             }
             Question::Claim { name, known } => {
-                let Some(name) = message::name(&name) else { return Reply::No };
+                let Some(name) = message::name(&name).filter(|_| self.is_whole.load(Ordering::Relaxed)) else {
+                    return Reply::No;
+                };
                 // First the claim: whoever gives one up has announced before.
                 let claimed = self.claim(name, peer);
                 let index = self.index();
