@@ -42,6 +42,7 @@ pub struct How<'a> {
     writers: Vec<String>,
     partition: Partition,
     token: Option<&'a str>,
+    listens: bool,
 }
 
 impl<'a> How<'a> {
@@ -54,6 +55,7 @@ impl<'a> How<'a> {
             writers: Vec::new(),
             partition: Partition::named("team").unwrap(),
             token: Some("ghp_one"),
+            listens: true,
         }
     }
 
@@ -71,7 +73,7 @@ impl Fixture {
         let upstream = Arc::new(GitHub::new(options, self.clock.clone()));
         let stack = Arc::new(Stack::new(self.dir.path().join(name), self.clock.clone()));
         let settings = Settings {
-            listen: Some("/ip4/127.0.0.1/tcp/0".into()),
+            listen: how.listens.then(|| "/ip4/127.0.0.1/tcp/0".into()),
             bootstrap: how.bootstrap,
             remembered: Vec::new(),
             mdns: false,
@@ -93,7 +95,7 @@ impl Fixture {
         let share = Arc::new(Share::new(vec![place], self.clock.clone()));
         let cache = Cache::new(api, how.partition, stack, upstream, TtlTable::default(), self.clock.clone());
         let member = Member { cache: cache.with_share(Some(share)), peers };
-        until("it listens", || !member.peers.standing().listening.is_empty()).await;
+        until("it listens", || !how.listens || !member.peers.standing().listening.is_empty()).await;
         member
     }
 }
@@ -275,6 +277,31 @@ async fn five_that_ask_at_once_ask_github_once() {
     futures_util::future::join_all(all).await;
     let (sent, charged) = fx.sim.take_counts();
     assert_eq!(charged, 20, "{sent} were sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_leaves_what_it_has_with_those_who_stay_but_not_what_must_be_gone() {
+    let fx = Fixture::new();
+    world::organisation(&fx.sim, 4);
+    let secret = Group::generate().unwrap();
+    let stays = fx.member("stays", How::of(&secret)).await;
+    let guest = fx.member("guest", How { listens: false, ..How::of(&secret) }.by(&stays)).await;
+    stays.meets(1).await;
+    let other = "/repos/acme/repo-0002";
+    for path in [PATH, other] {
+        guest.get(&fx, path).await;
+    }
+    guest.cache.shared().await;
+    drop(guest);
+    until("it is missed", || stays.peers.standing().peers.is_empty()).await;
+    fx.clock.advance(10);
+    let gone = Cutoff { scope: "repo:acme/repo-0002".parse().unwrap(), at: fx.clock.now(), mode: CutoffMode::Gone };
+    stays.peers.outdate(&[gone]);
+    let late = fx.member("late", How::of(&secret).by(&stays)).await;
+    late.knows(1).await;
+    assert_eq!(late.get(&fx, PATH).await.outcome, Outcome::Confirmed);
+    assert!(matches!(late.get(&fx, other).await.outcome, Outcome::Fetched(_)));
+    late.knows(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

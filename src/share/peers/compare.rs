@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::index::Learned;
 use super::message::{Blob, MAX_SAID, Question, Reply, names};
 use super::node::{Node, Waiting, named};
+use super::shared::count;
 
 /// With those that come, it is compared one by one in this distance.
 pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(2);
@@ -97,6 +98,11 @@ impl Node {
             Reply::Said(said) => {
                 let from = named(&peer);
                 if !self.shared.is_writer(&from) {
+                    return;
+                }
+                // Whoever always has more could keep this going for ever.
+                if !self.allows(peer, said.len()) {
+                    count(&self.shared.tally.refused, said.len() as u64);
                     return;
                 }
                 let mut news = Vec::new();

@@ -162,12 +162,13 @@ impl Index {
         }
     }
 
-    /// Drops everything that `doomed` says.
-    pub(super) fn forget(&mut self, doomed: impl Fn(&Known) -> bool) {
+    /// Drops everything that `doomed` says; its names.
+    pub(super) fn forget(&mut self, doomed: impl Fn(&Known) -> bool) -> Vec<Name> {
         let names: Vec<Name> = self.known.iter().filter(|(_, known)| doomed(known)).map(|(name, _)| *name).collect();
-        for name in names {
-            self.remove(&name);
+        for name in &names {
+            self.remove(name);
         }
+        names
     }
 
     /// What another index compares with its own.

@@ -445,7 +445,7 @@ impl Node {
     }
 
     /// A bucket of tokens for each who speaks.
-    fn allows(&mut self, source: PeerId, much: usize) -> bool {
+    pub(super) fn allows(&mut self, source: PeerId, much: usize) -> bool {
         if self.allowances.len() > 4 * MAX_ESTABLISHED as usize {
             self.allowances.clear();
         }

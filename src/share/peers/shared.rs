@@ -215,12 +215,16 @@ impl Shared {
     }
 
     pub(super) fn forget(&self, cutoff: &Cutoff) {
-        self.index().forget(|known| {
+        let gone = self.index().forget(|known| {
             let Ok(head) = Entry::peek_half(&known.head) else { return true };
             let key = head.parts.key();
             let subject = Subject { key: &key, parts: &head.parts, listing: head.listing.as_deref() };
             cutoff.scope.covers(subject) && head.fetched_at <= cutoff.at
         });
+        // Nor is it kept for others.
+        for name in gone {
+            self.kept.remove(&name);
+        }
     }
 
     /// Answers another peer; may wait for the disk.
