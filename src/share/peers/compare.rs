@@ -137,7 +137,7 @@ impl Node {
         for name in news.iter().take(MAX_PASSED_ON - self.comparing.passed_on.min(MAX_PASSED_ON)) {
             self.comparing.passed_on += 1;
             let shared = self.shared.clone();
-            let said = shared.index().get(name).map(|known| shared.said(name, known));
+            let said = shared.index().get(name).and_then(|known| shared.said(name, known));
             if let Some(said) = said {
                 self.say(said);
             }

@@ -145,7 +145,7 @@ impl Node {
             && block.len() <= MAX_BLOCK_BYTES
         {
             let (shared, cid) = (self.shared.clone(), Cid::of(&block));
-            let said = shared.index().get(&name).filter(|known| known.cid == cid).map(|known| {
+            let said = shared.index().get(&name).filter(|known| known.cid == cid).and_then(|known| {
                 shared.kept.insert(name, (cid, block.into()));
                 shared.said(&name, known)
             });

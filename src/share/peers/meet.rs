@@ -129,6 +129,11 @@ impl Meeting {
         self.book.contains_key(peer)
     }
 
+    /// Whether it is worth dialling a peer for a question.
+    pub(super) fn reaches(&self, peer: &PeerId) -> bool {
+        self.book.get(peer).is_some_and(|reach| reach.failures < GONE)
+    }
+
     /// Notes where a peer can be reached; whether that is news.
     fn note(&mut self, peer: PeerId, address: Multiaddr) -> bool {
         if self.book.len() >= MAX_BOOK && !self.book.contains_key(&peer) {

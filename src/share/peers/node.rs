@@ -16,7 +16,7 @@ use libp2p::pnet::{PnetConfig, PreSharedKey};
 use libp2p::request_response::{self as asking, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Swarm, Transport, noise, tcp, yamux};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::behaviour::{Behaviour, BehaviourEvent, MAX_ESTABLISHED, MAX_STREAMS, behaviour};
@@ -37,6 +37,9 @@ const DIAL_EVERY: Duration = Duration::from_secs(5);
 
 /// Setting a connection up takes no longer: whoever only opens one must not keep others out.
 const SET_UP: Duration = Duration::from_secs(5);
+
+/// Questions of others that are answered at once.
+const MAX_ANSWERED: usize = 16;
 
 /// Messages that wait for somebody who listens.
 const MAX_UNHEARD: usize = 64;
@@ -131,6 +134,7 @@ pub(super) struct Node {
     pub(super) met: Option<PathBuf>,
     orders: mpsc::Receiver<Order>,
     answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
+    turns: Arc<Semaphore>,
     pub(super) unsaid: Vec<Said>,
     flush_at: Option<Instant>,
     /// Sealed, and nobody was there.
@@ -193,6 +197,7 @@ impl Node {
             met,
             orders,
             answers: mpsc::channel(MAX_STREAMS),
+            turns: Arc::new(Semaphore::new(MAX_ANSWERED)),
             unsaid: Vec::new(),
             flush_at: None,
             unheard: Vec::new(),
@@ -293,7 +298,7 @@ impl Node {
             Order::Meet(addresses) => self.meet(&addresses),
             Order::Ask(peer, question, answer) => match peer.parse::<PeerId>() {
                 // One that is not connected is dialled, if its address is known.
-                Ok(peer) if self.swarm.is_connected(&peer) || self.meeting.knows(&peer) => {
+                Ok(peer) if self.swarm.is_connected(&peer) || self.meeting.reaches(&peer) => {
                     self.ask(&peer, question, Waiting::Asked(answer));
                 }
                 _ => drop(answer.send(None)),
@@ -471,10 +476,15 @@ impl Node {
             }
             asking::Event::Message { peer, message: asking::Message::Request { request, channel, .. }, .. } => {
                 let (shared, answers, peer) = (self.shared.clone(), self.answers.0.clone(), named(&peer));
-                // On another thread: it may wait for the disk.
-                tokio::task::spawn_blocking(move || {
-                    let reply = shared.answer(&peer, request);
-                    let _too_much = answers.try_send((channel, reply));
+                // On another thread: it may wait for the disk. Some at a time, since sealing takes a while and
+                // whoever asks a lot must not keep everything else waiting.
+                let turns = self.turns.clone();
+                tokio::spawn(async move {
+                    let Ok(turn) = turns.acquire_owned().await else { return };
+                    let answered = tokio::task::spawn_blocking(move || (shared.answer(&peer, request), turn)).await;
+                    if let Ok((reply, _turn)) = answered {
+                        let _ended = answers.send((channel, reply)).await;
+                    }
                 });
             }
             asking::Event::Message { message: asking::Message::Response { request_id, response }, .. } => {

@@ -26,9 +26,9 @@ use crate::tier::TierName;
 enum Ended {
     /// It answered as it should.
     Well,
-    /// It does not have what it was asked for, or is gone.
+    /// It does not have what it was asked for.
     Empty,
-    /// What it sent is not what it announced.
+    /// It could not be asked, or sent something else than it announced.
     Badly,
 }
 
@@ -112,7 +112,6 @@ impl Peers {
             None => {
                 count(&self.shared.tally.failed, 1);
                 gate.failed();
-                known.holders.iter().for_each(|holder| self.shared.index().has_not(&name, holder));
                 None
             }
         }
@@ -155,10 +154,18 @@ impl Peers {
         let question = Question::Block { name: Blob(name.to_vec()), cid: Blob(known.cid.sha256().to_vec()) };
         let waiting = Waiting::for_peer(&self.shared, holder);
         let reply = self.ask(holder, question).await;
-        let Some(Reply::Block(Blob(block))) = reply else {
-            waiting.ended(Ended::Empty);
-            self.shared.index().has_not(name, holder);
-            return None;
+        let block = match reply {
+            Some(Reply::Block(Blob(block))) => block,
+            Some(_) => {
+                waiting.ended(Ended::Empty);
+                self.shared.index().has_not(name, holder);
+                return None;
+            }
+            // It may have it still, and is left alone for a while.
+            None => {
+                waiting.ended(Ended::Badly);
+                return None;
+            }
         };
         count(&self.shared.tally.bytes_received, block.len() as u64);
         self.shared.exchanged(holder, |one| {
@@ -217,9 +224,9 @@ impl Peers {
                 let waiting = Waiting::for_peer(&self.shared, &owner);
                 match gate.in_time(self.ask(&owner, question)).await {
                     // It is gone, or knows too little: somebody else does.
-                    (Some(None | Some(Reply::No)), _) => {
+                    (Some(reply @ (None | Some(Reply::No))), _) => {
                         tracing::debug!(%owner, key = %wanted.key, "a peer does not settle who asks GitHub");
-                        waiting.ended(Ended::Empty);
+                        waiting.ended(if reply.is_none() { Ended::Badly } else { Ended::Empty });
                         not.push(owner);
                         if not.len() == MAX_ASKED {
                             return Some(Claim::Ours(None));

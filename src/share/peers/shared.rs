@@ -247,7 +247,7 @@ impl Shared {
             Question::Said(names) => {
                 let index = self.index();
                 let names = names.iter().take(MAX_SAID).filter_map(message::name);
-                let said = names.filter_map(|name| Some(self.said(&name, index.get(&name)?)));
+                let said = names.filter_map(|name| self.said(&name, index.get(&name)?));
                 Reply::Said(said.collect())
             }
             Question::Claim { name, known } => {
@@ -257,8 +257,10 @@ impl Shared {
                 // First the claim: whoever gives one up has announced before.
                 let claimed = self.claim(name, peer);
                 let index = self.index();
-                match index.get(&name).filter(|later| known.is_none_or(|known| later.validated_at.secs() > known)) {
-                    Some(later) => Reply::Said(vec![self.said(&name, later)]),
+                let later =
+                    index.get(&name).filter(|later| known.is_none_or(|known| later.validated_at.secs() > known));
+                match later.and_then(|later| self.said(&name, later)) {
+                    Some(said) => Reply::Said(vec![said]),
                     None => Reply::Claimed(claimed),
                 }
             }
@@ -267,12 +269,12 @@ impl Shared {
         }
     }
 
-    /// What is said of a copy to somebody who asks: we have it, or who does.
-    pub(super) fn said(&self, name: &Name, known: &Known) -> Said {
+    /// What is said of a copy to somebody who asks: we have it, or who does, if anybody.
+    pub(super) fn said(&self, name: &Name, known: &Known) -> Option<Said> {
         let is_here =
             lock(&self.own).contains_key(name) || self.kept.get(name).is_some_and(|(cid, _)| cid == known.cid);
-        let holder = known.holders.first().filter(|_| !is_here).unwrap_or(&self.me);
-        Said::of(name, known).held_by(holder)
+        let holder = if is_here { Some(&self.me) } else { known.holders.first() };
+        Some(Said::of(name, known).held_by(holder?))
     }
 
     /// Takes an entry of our own into the index; what is to be said of it, or `None` if it is too large.
