@@ -27,10 +27,13 @@ const ENOUGH_PEERS: usize = 8;
 /// Peers whose addresses are remembered, addresses of each, and those that are said at once.
 const MAX_BOOK: usize = 1_024;
 const MAX_ADDRESSES: usize = 4;
-const MAX_ADDRESSES_SAID: usize = 128;
+const MAX_ADDRESSES_SAID: usize = 256;
 
 /// Whoever was not reached so often in a row is not named to others any more.
 const GONE: u32 = 4;
+
+/// How often somebody is asked where others are, when one of them is looked for.
+const ASK_AROUND: Duration = Duration::from_millis(200);
 
 /// Addresses that names stand for.
 const MAX_NAMED: usize = 64;
@@ -65,11 +68,21 @@ pub(super) struct Meeting {
     named: HashMap<Multiaddr, Named>,
     book: HashMap<PeerId, Reach>,
     resolving: (mpsc::Sender<Resolved>, mpsc::Receiver<Resolved>),
+    asked_at: Option<Instant>,
 }
 
 /// An address without the name of who is there.
 fn bare(address: &Multiaddr) -> Multiaddr {
     address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
+}
+
+/// How an address is dialled: from a port of its own. From the one where this node listens, who was connected
+/// a moment ago could not be reached again for a minute, since to the system that would be the same connection.
+fn dialling(address: &Multiaddr) -> DialOpts {
+    match address.iter().last() {
+        Some(Protocol::P2p(peer)) => DialOpts::peer_id(peer).addresses(vec![bare(address)]).allocate_new_port().build(),
+        _ => DialOpts::unknown_peer_id().address(address.clone()).allocate_new_port().build(),
+    }
 }
 
 fn is_loopback(address: &Multiaddr) -> bool {
@@ -111,7 +124,13 @@ fn addresses(text: &Multiaddr, found: impl Iterator<Item = SocketAddr>) -> Vec<M
 
 impl Meeting {
     pub(super) fn new(bootstrap: Vec<Multiaddr>, remembered: Vec<Multiaddr>) -> Self {
-        let mut meeting = Self { bootstrap, named: HashMap::new(), book: HashMap::new(), resolving: mpsc::channel(16) };
+        let mut meeting = Self {
+            bootstrap,
+            named: HashMap::new(),
+            book: HashMap::new(),
+            resolving: mpsc::channel(16),
+            asked_at: None,
+        };
         for address in remembered {
             if let Some(Protocol::P2p(peer)) = address.iter().last() {
                 meeting.note(peer, bare(&address));
@@ -198,7 +217,7 @@ impl Node {
                 Named::Met(peer) => !self.swarm.is_connected(&peer),
                 Named::Myself => false,
             };
-            if dials && let Err(error) = self.swarm.dial(address) {
+            if dials && let Err(error) = self.swarm.dial(dialling(&address)) {
                 tracing::trace!(%error, %text, "not dialled");
             }
         }
@@ -218,11 +237,22 @@ impl Node {
         self.meeting.bootstrap.is_empty() && self.meeting.book.is_empty() && self.around.borrow().peers.is_empty()
     }
 
-    fn dial_peer(&mut self, peer: PeerId) {
+    pub(super) fn dial_peer(&mut self, peer: PeerId) {
         let addresses = self.meeting.book.get(&peer).map(|reach| reach.addresses.clone()).unwrap_or_default();
         let options = DialOpts::peer_id(peer).addresses(addresses).condition(PeerCondition::DisconnectedAndNotDialing);
-        if let Err(error) = self.swarm.dial(options.build()) {
+        if let Err(error) = self.swarm.dial(options.allocate_new_port().build()) {
             tracing::trace!(%error, %peer, "not dialled");
+        }
+    }
+
+    /// Somebody is looked for whose address is not known: somebody may know it.
+    pub(super) fn ask_around(&mut self) {
+        if self.meeting.asked_at.is_none_or(|at| at.elapsed() > ASK_AROUND) {
+            self.meeting.asked_at = Some(Instant::now());
+            let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+            if let Some(peer) = peers.get(crate::share::random(peers.len())) {
+                self.ask_who(*peer);
+            }
         }
     }
 
@@ -234,10 +264,12 @@ impl Node {
     pub(super) fn who(&self) -> Reply {
         let around = self.around.borrow();
         let own = around.listening.iter().map(|at| (self.shared.me.to_string(), at.clone()));
-        // Those that are gone for good are not to be told on and on.
-        let others = self.meeting.book.iter().filter(|(_, reach)| reach.failures < GONE);
-        let others =
-            others.flat_map(|(peer, reach)| reach.addresses.iter().map(|at| (peer.to_base58(), at.to_string())));
+        // First those that are there for certain; those that are gone are not to be told on and on.
+        let mut others: Vec<_> = self.meeting.book.iter().filter(|(_, reach)| reach.failures < GONE).collect();
+        others.sort_by_cached_key(|(peer, reach)| (!self.swarm.is_connected(peer), reach.failures));
+        let others = others
+            .into_iter()
+            .flat_map(|(peer, reach)| reach.addresses.iter().map(|at| (peer.to_base58(), at.to_string())));
         Reply::Who(own.chain(others).take(MAX_ADDRESSES_SAID).collect())
     }
 

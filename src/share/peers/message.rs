@@ -171,6 +171,15 @@ pub(super) enum Reply {
     No,
 }
 
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unanswered {
+    /// It is not known where the peer is, or it was not there for a while.
+    Unreached,
+    /// It could not be dialled, does not answer, or the connection is gone.
+    Failed,
+}
+
 fn prints<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Print>, D::Error> {
     let prints = Vec::<Print>::deserialize(deserializer)?;
     if prints.len() == BUCKETS { Ok(prints) } else { Err(D::Error::custom("another number of parts")) }

@@ -25,7 +25,7 @@ use super::copy::Name;
 use super::handing::Handing;
 use super::index::{Learned, Peer};
 use super::meet::Meeting;
-use super::message::{Gossip, MAX_SAID, Question, Reply, Said};
+use super::message::{Gossip, MAX_SAID, Question, Reply, Said, Unanswered};
 use super::shared::{Shared, count};
 use crate::error::{Error, Kind, Result};
 
@@ -57,8 +57,8 @@ pub(super) enum Order {
     Tell(Gossip),
     /// Somebody may be at these addresses.
     Meet(Vec<String>),
-    /// Asks a peer; `None` comes back where it fails.
-    Ask(Peer, Question, oneshot::Sender<Option<Reply>>),
+    /// Asks a peer.
+    Ask(Peer, Question, oneshot::Sender<Result<Reply, Unanswered>>),
     /// Everything is said.
     Drained(oneshot::Sender<()>),
 }
@@ -108,7 +108,7 @@ pub(super) struct Around {
 
 /// What is done with an answer.
 pub(super) enum Waiting {
-    Asked(oneshot::Sender<Option<Reply>>),
+    Asked(oneshot::Sender<Result<Reply, Unanswered>>),
     Sync(PeerId),
     Adopt(Name),
     /// Whether peers are of use again, since then.
@@ -299,9 +299,15 @@ impl Node {
             Order::Ask(peer, question, answer) => match peer.parse::<PeerId>() {
                 // One that is not connected is dialled, if its address is known.
                 Ok(peer) if self.swarm.is_connected(&peer) || self.meeting.reaches(&peer) => {
+                    if !self.swarm.is_connected(&peer) {
+                        self.dial_peer(peer);
+                    }
                     self.ask(&peer, question, Waiting::Asked(answer));
                 }
-                _ => drop(answer.send(None)),
+                _ => {
+                    self.ask_around();
+                    let _gone = answer.send(Err(Unanswered::Unreached));
+                }
             },
             Order::Drained(done) => {
                 self.flush();
@@ -489,7 +495,7 @@ impl Node {
             }
             asking::Event::Message { message: asking::Message::Response { request_id, response }, .. } => {
                 match self.waiting.remove(&request_id) {
-                    Some(Waiting::Asked(answer)) => drop(answer.send(Some(response))),
+                    Some(Waiting::Asked(answer)) => drop(answer.send(Ok(response))),
                     Some(Waiting::Sync(peer)) => self.go_on_comparing(peer, response),
                     Some(Waiting::Adopt(name)) => self.adopted(name, response),
                     Some(Waiting::Try(since)) => self.shared.gate.tried(Some(since.elapsed())),
@@ -497,7 +503,7 @@ impl Node {
                 }
             }
             asking::Event::OutboundFailure { request_id, .. } => match self.waiting.remove(&request_id) {
-                Some(Waiting::Asked(answer)) => drop(answer.send(None)),
+                Some(Waiting::Asked(answer)) => drop(answer.send(Err(Unanswered::Failed))),
                 Some(Waiting::Adopt(name)) => self.adopted(name, Reply::No),
                 Some(Waiting::Try(_)) => self.shared.gate.tried(None),
                 Some(Waiting::Sync(_)) | None => {}

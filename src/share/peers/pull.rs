@@ -6,12 +6,13 @@
 use std::sync::atomic::Ordering;
 
 use futures_util::future::{Either, select};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::copy::{self, Name};
 use super::index::{Known, Peer};
-use super::message::{Blob, Question, Reply};
+use super::message::{Blob, Question, Reply, Unanswered};
 use super::node::Order;
 use super::shared::{Shared, count};
 use super::{HEDGE, LOOK_AGAIN, MAX_ASKED, Peers, lock};
@@ -30,6 +31,16 @@ enum Ended {
     Empty,
     /// It could not be asked, or sent something else than it announced.
     Badly,
+}
+
+impl From<Unanswered> for Ended {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            // That is no fault of its.
+            Unanswered::Unreached => Ended::Empty,
+            Unanswered::Failed => Ended::Badly,
+        }
+    }
 }
 
 /// A peer is waited for; one that is not waited for any longer was too slow.
@@ -79,10 +90,11 @@ impl Peers {
         *lock(&self.first_until) = None;
     }
 
-    async fn ask(&self, peer: &Peer, question: Question) -> Option<Reply> {
+    async fn ask(&self, peer: &Peer, question: Question) -> Result<Reply, Unanswered> {
         let (answer, answered) = oneshot::channel();
-        self.orders.try_send(Order::Ask(peer.clone(), question, answer)).ok()?;
-        answered.await.ok()?
+        let sent = self.orders.try_send(Order::Ask(peer.clone(), question, answer));
+        sent.map_err(|_| Unanswered::Unreached)?;
+        answered.await.unwrap_or(Err(Unanswered::Unreached))
     }
 
     pub(super) async fn look_up_one(&self, wanted: &Wanted) -> Option<(Entry, Faith)> {
@@ -131,22 +143,18 @@ impl Peers {
         all.take(MAX_ASKED).cloned().collect()
     }
 
-    /// The body from one holder, and from a second one if the first takes long.
+    /// The body from one holder, and from others if that one takes long or does not have it.
     async fn pull(&self, name: &Name, known: &Known, wanted: &Wanted) -> Option<Entry> {
         let holders = self.holders(known);
-        let mut holders = holders.iter();
-        let first = Box::pin(self.pull_from(holders.next()?, name, known, wanted));
-        let first = match select(first, Box::pin(tokio::time::sleep(HEDGE))).await {
-            Either::Left((Some(entry), _)) => return Some(entry),
-            Either::Left((None, _)) => None,
-            Either::Right(((), first)) => Some(first),
-        };
-        let Some(second) = holders.next() else { return first?.await };
-        let second = Box::pin(self.pull_from(second, name, known, wanted));
-        let Some(first) = first else { return second.await };
-        match select(first, second).await {
-            Either::Left((Some(entry), _)) | Either::Right((Some(entry), _)) => Some(entry),
-            Either::Left((None, rest)) | Either::Right((None, rest)) => rest.await,
+        let mut holders = holders.iter().map(|holder| self.pull_from(holder, name, known, wanted));
+        let mut asked = FuturesUnordered::new();
+        loop {
+            asked.extend(holders.next());
+            match select(asked.next(), Box::pin(tokio::time::sleep(HEDGE))).await {
+                Either::Left((Some(Some(entry)), _)) => return Some(entry),
+                Either::Left((None, _)) => return None,
+                Either::Left((Some(None), _)) | Either::Right(_) => {}
+            }
         }
     }
 
@@ -155,15 +163,15 @@ impl Peers {
         let waiting = Waiting::for_peer(&self.shared, holder);
         let reply = self.ask(holder, question).await;
         let block = match reply {
-            Some(Reply::Block(Blob(block))) => block,
-            Some(_) => {
+            Ok(Reply::Block(Blob(block))) => block,
+            Ok(_) => {
                 waiting.ended(Ended::Empty);
                 self.shared.index().has_not(name, holder);
                 return None;
             }
             // It may have it still, and is left alone for a while.
-            None => {
-                waiting.ended(Ended::Badly);
+            Err(why) => {
+                waiting.ended(why.into());
                 return None;
             }
         };
@@ -224,16 +232,16 @@ impl Peers {
                 let waiting = Waiting::for_peer(&self.shared, &owner);
                 match gate.in_time(self.ask(&owner, question)).await {
                     // It is gone, or knows too little: somebody else does.
-                    (Some(reply @ (None | Some(Reply::No))), _) => {
+                    (Some(reply @ (Err(_) | Ok(Reply::No))), _) => {
                         tracing::debug!(%owner, key = %wanted.key, "a peer does not settle who asks GitHub");
-                        waiting.ended(if reply.is_none() { Ended::Badly } else { Ended::Empty });
+                        waiting.ended(reply.err().map_or(Ended::Empty, Ended::from));
                         not.push(owner);
                         if not.len() == MAX_ASKED {
                             return Some(Claim::Ours(None));
                         }
                         continue;
                     }
-                    (Some(Some(settled)), took) => {
+                    (Some(Ok(settled)), took) => {
                         waiting.ended(Ended::Well);
                         gate.answered(took, matches!(settled, Reply::Said(_)));
                         settled
