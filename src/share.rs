@@ -159,6 +159,7 @@ pub trait Place: Send + Sync + std::fmt::Debug {
 }
 
 /// A number below `below`, for choosing one of many; 0 where there is none.
+#[cfg(feature = "p2p")]
 fn random(below: usize) -> usize {
     use ring::rand::SecureRandom;
     let mut bytes = [0; 8];
