@@ -17,6 +17,7 @@ mod message;
 mod node;
 mod pull;
 mod shared;
+mod transport;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,16 +28,17 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, OptionFuture, join};
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 pub use self::board::Board;
 pub(crate) use self::board::read_met;
 use self::index::Peer;
 use self::message::{Gossip, MAX_SAID};
-use self::node::{Around, Node, Order, Start, named};
+use self::node::{Node, Start, named};
 pub use self::shared::Exchange;
 use self::shared::{Shared, Tally, count};
+use self::transport::{Around, Line, Transport};
 use super::gate::Gate;
 use super::patience::Limits;
 use super::seal::Group;
@@ -70,9 +72,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Somebody who wants to know whether there are peers waits so long for the first one.
 const MEETS: Duration = Duration::from_secs(5);
-
-/// Orders that may wait.
-const MAX_ORDERS: usize = 8_192;
 
 /// Entries of our own that can be asked for.
 const MAX_OWN: usize = 50_000;
@@ -117,7 +116,7 @@ pub struct Settings {
 pub struct Peers {
     shared: Arc<Shared>,
     around: watch::Receiver<Around>,
-    orders: mpsc::Sender<Order>,
+    net: Arc<dyn Transport>,
     /// Entries that are on their way to be announced.
     sealing: watch::Sender<usize>,
     start: Mutex<Option<(Start, watch::Sender<Around>)>>,
@@ -191,8 +190,7 @@ impl Peers {
         let bootstrap = settings.bootstrap.iter().map(address).collect::<Result<Vec<_>>>()?;
         let remembered: Vec<Multiaddr> = settings.remembered.iter().filter_map(|text| text.parse().ok()).collect();
         let key = key(settings.key_file.as_deref())?;
-        let (orders, waiting) = mpsc::channel(MAX_ORDERS);
-        let (around, seen) = watch::channel(Around::default());
+        let (line, orders, around) = Line::new();
         let shared = Shared {
             group: settings.group,
             clock,
@@ -217,12 +215,12 @@ impl Peers {
         let is_alone = bootstrap.is_empty() && remembered.is_empty() && settings.board.is_none();
         let says = !settings.read_only;
         let mdns = settings.mdns;
-        let (orders_in, standing, met) = (waiting, settings.standing_file, settings.met_file);
-        let start = Start { key, listen, bootstrap, remembered, mdns, says, orders: orders_in, standing, met };
+        let (standing, met) = (settings.standing_file, settings.met_file);
+        let start = Start { key, listen, bootstrap, remembered, mdns, orders, says, standing, met };
         Ok(Self {
             shared: Arc::new(shared),
-            around: seen,
-            orders,
+            around: line.around(),
+            net: Arc::new(line),
             sealing: watch::Sender::new(0),
             start: Mutex::new(Some((start, around))),
             task: OnceLock::new(),
@@ -245,16 +243,16 @@ impl Peers {
             }
             let shared = self.shared.clone();
             let announcing = (!self.read_only && start.as_ref().is_some_and(|(start, _)| start.standing.is_some()))
-                .then(|| self.orders.clone());
+                .then(|| self.net.clone());
             let notes = self.board.clone().map(|board| {
                 let me = self.shared.stays.then(|| self.shared.me.to_string());
-                board::keep(board, self.orders.clone(), self.around.clone(), me)
+                board::keep(board, self.net.clone(), me)
             });
             let task = async move {
                 let Some((start, around)) = start else { return };
-                if let Some(orders) = announcing {
+                if let Some(net) = announcing {
                     let shared = shared.clone();
-                    tokio::task::spawn_blocking(move || announce_all(&shared, &orders));
+                    tokio::task::spawn_blocking(move || announce_all(&shared, &*net));
                 }
                 match Node::new(start, shared, around) {
                     Ok(node) => drop(join(node.run(), OptionFuture::from(notes)).await),
@@ -278,12 +276,12 @@ impl Peers {
 }
 
 /// Announces what was here before: a server that starts has its store.
-fn announce_all(shared: &Shared, orders: &mpsc::Sender<Order>) {
+fn announce_all(shared: &Shared, net: &dyn Transport) {
     let read = shared.stack.for_each(|entry, _| {
         if shared.is_shared(entry)
             && let Some(said) = shared.take_own(entry)
         {
-            let _ended = orders.blocking_send(Order::Say(said));
+            net.say_in_turn(said);
         }
     });
     if let Err(error) = read {
@@ -345,12 +343,12 @@ impl Place for Peers {
             return;
         }
         self.start();
-        let (shared, orders, entry, sealing) =
-            (self.shared.clone(), self.orders.clone(), entry.clone(), self.sealing.clone());
+        let (shared, net, entry, sealing) =
+            (self.shared.clone(), self.net.clone(), entry.clone(), self.sealing.clone());
         sealing.send_modify(|sealing| *sealing += 1);
         // On another thread: sealing takes a while.
         tokio::task::spawn_blocking(move || {
-            let said = shared.take_own(&entry).is_some_and(|said| orders.try_send(Order::Say(said)).is_ok());
+            let said = shared.take_own(&entry).is_some_and(|said| net.say(said));
             count(if said { &shared.tally.written } else { &shared.tally.dropped }, 1);
             sealing.send_modify(|sealing| *sealing -= 1);
         });
@@ -364,7 +362,7 @@ impl Place for Peers {
             return;
         }
         for some in cutoffs.chunks(MAX_SAID) {
-            let _too_much = self.orders.try_send(Order::Tell(Gossip::Outdated(some.to_vec())));
+            self.net.tell(Gossip::Outdated(some.to_vec()));
         }
     }
 
@@ -380,10 +378,7 @@ impl Place for Peers {
             let mut sealing = self.sealing.subscribe();
             let sealed = async { drop(sealing.wait_for(|sealing| *sealing == 0).await) };
             let _or_not = tokio::time::timeout(self.longest_wait(), sealed).await;
-            let (done, all) = oneshot::channel();
-            if self.orders.send(Order::Drained(done)).await.is_ok() {
-                let _the_end = all.await;
-            }
+            self.net.drained().await;
         }
         .boxed()
     }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, watch};
 
 use serde::Serialize;
 
-use super::node::{Around, Node, Order, failed};
+use super::node::{Node, failed};
+use super::transport::Transport;
 use crate::error::Result;
 use crate::files::{self, Durability};
 
@@ -48,18 +48,12 @@ fn fits(address: &str) -> bool {
 }
 
 /// Reads notes and, where others can reach this peer, leaves its own; for as long as it takes part.
-pub(super) async fn keep(
-    board: Arc<dyn Board>,
-    orders: mpsc::Sender<Order>,
-    mut around: watch::Receiver<Around>,
-    stays: Option<String>,
-) {
+pub(super) async fn keep(board: Arc<dyn Board>, net: Arc<dyn Transport>, stays: Option<String>) {
     loop {
         let found = board.read().await.into_iter().filter(|address| fits(address)).take(MAX_TAKEN).collect();
-        if orders.send(Order::Meet(found)).await.is_err() {
-            return;
-        }
+        net.meet(found);
         let Some(me) = &stays else { return };
+        let mut around = net.around();
         let listening = around.wait_for(|around| !around.listening.is_empty()).await.map(|now| now.listening.clone());
         let Ok(listening) = listening else { return };
         board.leave(worth_leaving(me, &listening)).await;

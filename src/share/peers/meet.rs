@@ -19,7 +19,8 @@ use tokio::time::Instant;
 
 use super::behaviour::BehaviourEvent;
 use super::message::{Question, Reply};
-use super::node::{Neighbour, Node, Waiting, named};
+use super::node::{Node, Waiting, named};
+use super::transport::Neighbour;
 
 /// While fewer are connected, others that are known are dialled.
 const ENOUGH_PEERS: usize = 8;

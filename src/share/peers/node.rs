@@ -27,6 +27,7 @@ use super::index::{Learned, Peer};
 use super::meet::Meeting;
 use super::message::{Gossip, MAX_SAID, Question, Reply, Said, Unanswered};
 use super::shared::{Shared, count};
+use super::transport::{Around, Order};
 use crate::error::{Error, Kind, Result};
 
 /// What is to be said waits so long for more.
@@ -47,21 +48,6 @@ const MAX_UNHEARD: usize = 64;
 /// Announcements of one peer that are taken in a second, and at once.
 const SAID_PER_SEC: f64 = 2_000.0;
 const SAID_AT_ONCE: f64 = 20_000.0;
-
-/// What the node is told to do.
-#[derive(Debug)]
-pub(super) enum Order {
-    /// Announces something, with others that come at the same time.
-    Say(Said),
-    /// Tells all.
-    Tell(Gossip),
-    /// Somebody may be at these addresses.
-    Meet(Vec<String>),
-    /// Asks a peer.
-    Ask(Peer, Question, oneshot::Sender<Result<Reply, Unanswered>>),
-    /// Everything is said.
-    Drained(oneshot::Sender<()>),
-}
 
 /// How a node begins.
 pub(super) struct Start {
@@ -84,26 +70,6 @@ impl std::fmt::Debug for Start {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Start").field("listen", &self.listen).finish_non_exhaustive()
     }
-}
-
-/// A peer that is connected.
-#[derive(Debug, Clone)]
-pub(super) struct Neighbour {
-    pub(super) peer: Peer,
-    pub(super) address: String,
-    /// Whether others can dial it, once that is known.
-    pub(super) is_reachable: Option<bool>,
-}
-
-/// Who is connected, and where this node listens.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Around {
-    pub(super) peers: Vec<Neighbour>,
-    pub(super) listening: Vec<String>,
-    /// Addresses of peers that were heard of.
-    pub(super) book: Vec<String>,
-    /// Whether an index was compared with somebody's, as far as one question goes.
-    pub(super) is_synced: bool,
 }
 
 /// What is done with an answer.

@@ -1,19 +1,17 @@
 //! Asking peers: for a copy, with a deadline and a second holder, and for who asks GitHub.
 //!
-//! Knows: whom to ask, how long. Does not know: connections; a question goes to the node and comes back
-//! answered or not.
+//! Knows: whom to ask, how long. Does not know: connections; a question goes to the transport and comes
+//! back answered or not.
 
 use std::sync::atomic::Ordering;
 
 use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::copy::{self, Name};
 use super::index::{Known, Peer};
 use super::message::{Blob, Question, Reply, Unanswered};
-use super::node::Order;
 use super::shared::{Shared, count};
 use super::{HEDGE, LOOK_AGAIN, MAX_ASKED, Peers, lock};
 use crate::clock::Timestamp;
@@ -91,10 +89,7 @@ impl Peers {
     }
 
     async fn ask(&self, peer: &Peer, question: Question) -> Result<Reply, Unanswered> {
-        let (answer, answered) = oneshot::channel();
-        let sent = self.orders.try_send(Order::Ask(peer.clone(), question, answer));
-        sent.map_err(|_| Unanswered::Unreached)?;
-        answered.await.unwrap_or(Err(Unanswered::Unreached))
+        self.net.ask(peer, question).await
     }
 
     pub(super) async fn look_up_one(&self, wanted: &Wanted) -> Option<(Entry, Faith)> {

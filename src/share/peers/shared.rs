@@ -13,7 +13,7 @@ use super::copy::{Name, part};
 use super::handing::Kept;
 use super::index::{BUCKETS, Index, Known, Learned, Peer};
 use super::message::{self, Blob, MAX_NAMES, MAX_SAID, Question, Reply, Said};
-use super::node::Around;
+use super::transport::Around;
 use super::{CLAIM, GIVE_UP, MAX_OWN, Other, Standing, lock};
 use crate::clock::{Clock, Timestamp};
 use crate::cutoff::{Cutoff, CutoffMode, Cutoffs, SUSPECT_SECS};
