@@ -182,7 +182,7 @@ fn inside() {
     for host in [&one, &two, &three] {
         until("it is one net again", HEALED.saturating_sub(healed.elapsed()), || host.known() == 3);
     }
-    println!("healed after {:.1} s", healed.elapsed().as_secs_f64());
+    eprintln!("healed after {:.1} s", healed.elapsed().as_secs_f64());
     shares(&three, 2, 3);
     shares(&two, 3, 3);
 
