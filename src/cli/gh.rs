@@ -26,6 +26,9 @@ pub(super) const SHIM_MARK: &str = "octocache gh";
 /// The process behind the socket is waited for so long; then gh runs without it.
 const START_WAIT: Duration = Duration::from_secs(5);
 
+/// One that ends at once is started again after this.
+const START_AGAIN: Duration = Duration::from_millis(300);
+
 /// One that does not answer within this time is none.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
@@ -137,13 +140,18 @@ fn start(places: &Places, socket: &Path, hosts: &[String], api: Option<&str>) ->
     let mut child = command.spawn().map_err(|cause| Error::new(Kind::Io, "cannot start the cache").because(cause))?;
     let comes = async {
         let started = Instant::now();
+        let mut ended = started;
         while started.elapsed() < START_WAIT {
             if is_served(socket) {
                 return true;
             }
-            // One that another has overtaken ends; the other's socket is as good.
-            if matches!(child.try_wait(), Ok(Some(_))) && started.elapsed() > START_WAIT / 2 {
-                break;
+            // One that another has overtaken ends; the other's socket is as good. But the other may be one that was
+            // killed and is not quite gone.
+            if matches!(child.try_wait(), Ok(Some(_))) && ended.elapsed() > START_AGAIN {
+                ended = Instant::now();
+                if let Ok(another) = command.spawn() {
+                    child = another;
+                }
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
