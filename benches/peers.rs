@@ -7,6 +7,8 @@
 mod corpus;
 #[path = "peers/halves.rs"]
 mod halves;
+#[path = "../tests/harness/namespaces.rs"]
+mod namespaces;
 #[path = "table.rs"]
 mod table;
 

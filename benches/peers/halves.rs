@@ -10,6 +10,7 @@ use octocache::share::Place;
 use octocache::share::peers::Peers;
 use octocache::share::seal::Group;
 
+use crate::namespaces::{ip, settle, unshared};
 use crate::table::Table;
 use crate::{entries, listening, member_at, until};
 
@@ -117,23 +118,12 @@ impl Drop for Half {
     }
 }
 
-fn ip(line: &str) {
-    let done = Command::new("ip").args(line.split_whitespace()).status().unwrap();
-    assert!(done.success(), "ip {line}");
-}
-
 /// Runs itself in namespaces, where they are permitted.
 pub(crate) fn apart(table: &mut Table) {
-    let ways: [&[&str]; 2] = [&["--net", "--mount"], &["--user", "--map-root-user", "--net", "--mount"]];
-    let works = |way: &&&[&str]| {
-        let mut unshare = Command::new("unshare");
-        let tried = unshare.args(**way).args(["sh", "-c", "mount -t tmpfs tmpfs /run && ip link add br0 type bridge"]);
-        tried.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
-    let Some(way) = ways.iter().find(works) else {
+    let Some(mut inside) = unshared() else {
         return Table::note("no network namespaces are permitted here: a cut is not measured");
     };
-    let inside = Command::new("unshare").args(*way).arg(std::env::current_exe().unwrap()).env(INSIDE, "1").status();
+    let inside = inside.env(INSIDE, "1").status();
     table.missed += usize::from(!inside.unwrap().success());
 }
 
@@ -143,8 +133,7 @@ pub(crate) fn inside(table: &mut Table) -> bool {
         return false;
     }
     Table::section("50 nodes here and 50 there, the link between them cut for 30 s");
-    assert!(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]).status().unwrap().success());
-    std::fs::create_dir_all("/run/netns").unwrap();
+    settle();
     for line in ["netns add a", "netns add b", "link add eth0 netns a type veth peer name eth0 netns b"] {
         ip(line);
     }

@@ -2,12 +2,13 @@
 //!
 //! Where namespaces are not permitted this says so; what does not need them is in `peers`.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use octocache::clock::Clock;
 use octocache::share::seal::Group;
 
+use crate::harness::namespaces::{ip, settle, unshared};
 use crate::harness::sim::Sim;
 use crate::harness::{relay, world};
 use crate::peers::PATH;
@@ -21,11 +22,6 @@ const GITHUB: &str = "10.77.0.1";
 
 /// A net that was in two is one again within so long.
 const HEALED: Duration = Duration::from_secs(35);
-
-fn ip(line: &str) {
-    let output = Command::new("ip").args(line.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "ip {line}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// A host on the bridge, with a server that takes part and finds others by itself.
 struct Host {
@@ -111,18 +107,10 @@ fn hosts_find_each_other_and_what_falls_apart_comes_together_again() {
     if !has("unshare") || !has("ip") {
         return;
     }
-    let ways: [&[&str]; 2] = [&["--net", "--mount"], &["--user", "--map-root-user", "--net", "--mount"]];
-    let works = |way: &&&[&str]| {
-        let mut unshare = Command::new("unshare");
-        let tried = unshare.args(**way).args(["sh", "-c", "mount -t tmpfs tmpfs /run && ip link add br0 type bridge"]);
-        tried.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
-    let Some(way) = ways.iter().find(works) else {
+    let Some(mut inside) = unshared() else {
         eprintln!("SKIPPED: no network namespaces are permitted here");
         return;
     };
-    let mut inside = Command::new("unshare");
-    inside.args(*way).arg(std::env::current_exe().unwrap());
     let own = "hosts::hosts_find_each_other_and_what_falls_apart_comes_together_again";
     let inside = inside.args([own, "--exact", "--nocapture"]).env(INSIDE, "1");
     assert!(inside.status().unwrap().success());
@@ -130,8 +118,7 @@ fn hosts_find_each_other_and_what_falls_apart_comes_together_again() {
 
 /// The test, where it has namespaces of its own.
 fn inside() {
-    assert!(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]).status().unwrap().success());
-    std::fs::create_dir_all("/run/netns").unwrap();
+    settle();
     ip("link set lo up");
     ip("link add br0 type bridge mcast_snooping 0");
     ip(&format!("addr add {GITHUB}/24 dev br0"));

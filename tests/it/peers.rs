@@ -561,10 +561,26 @@ fn peers_find_each_other_by_notes_in_redis_and_a_run_knows_whom_an_earlier_one_m
         let standing: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
         standing["peers"].as_array().map_or(0, Vec::len)
     };
+    // Somebody has left nonsense where notes are.
+    let hour = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() / 3_600;
+    let id = Group::read(&Secret::new(secret.as_str())).unwrap().id();
+    for (hour, what) in [(hour, "/ip4/10.0.0.5\n\u{7f}\nnobody/p2p/12D3\n"), (hour + 1, "/dns4/x/tcp/1/p2p/nobody\n")] {
+        let name = format!("octocache:v1:{{peers:{id}}}:{hour}");
+        let mut cli = Command::new("redis-cli");
+        assert!(cli.args(["-p", &redis.port.to_string(), "SET", &name, what]).status().unwrap().success());
+    }
+    let mut cli = Command::new("redis-cli");
+    let wrong = format!("octocache:v1:{{peers:{id}}}:{}", hour - 1);
+    assert!(cli.args(["-p", &redis.port.to_string(), "SADD", &wrong, "x"]).status().unwrap().success());
     let one = start();
     let noted = || {
-        let found = Command::new("redis-cli").args(["-p", &redis.port.to_string(), "--scan"]).output().unwrap();
-        String::from_utf8(found.stdout).unwrap().contains("{peers:")
+        let mut all = String::new();
+        for hour in [hour, hour + 1] {
+            let name = format!("octocache:v1:{{peers:{id}}}:{hour}");
+            let found = Command::new("redis-cli").args(["-p", &redis.port.to_string(), "GET", &name]).output().unwrap();
+            all += &String::from_utf8_lossy(&found.stdout);
+        }
+        all.contains("/ip4/127.0.0.1/tcp/")
     };
     let started = Instant::now();
     while !noted() {

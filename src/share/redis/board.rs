@@ -1,4 +1,4 @@
-//! Where peers leave a note of where they are, in Redis: sets that end by themselves.
+//! Where peers leave a note of where they are, in Redis: lines that are added to, and end by themselves.
 //!
 //! Knows: names and commands. Does not know: what an address is.
 
@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use redis::RedisResult;
 
 use super::Redis;
 use super::link::Reply;
@@ -16,8 +17,8 @@ use crate::share::peers::Board;
 /// A note is found for an hour or two.
 const NOTE_SECS: i64 = 3_600;
 
-/// Addresses that are read at once.
-const MAX_READ: usize = 64;
+/// Of what was left, the last bytes are read: whoever can write there can write without end.
+const MAX_READ: isize = 16 << 10;
 
 /// The notes of one group.
 #[derive(Debug)]
@@ -33,11 +34,17 @@ impl Notes {
         Self { redis, group, clock }
     }
 
-    /// The set of this hour, and of the one before.
-    fn sets(&self) -> [String; 2] {
+    /// The lines of this hour, and of the one before.
+    fn names(&self) -> [String; 2] {
         let hour = self.clock.now().secs() / NOTE_SECS;
         [hour, hour - 1].map(|hour| names::peers(&self.group, hour))
     }
+}
+
+/// Lines, the last one first. What is no text is no address.
+fn lines(read: &[u8]) -> impl Iterator<Item = String> {
+    let lines = read.rsplit(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.filter_map(|line| std::str::from_utf8(line).ok()).map(str::to_owned)
 }
 
 impl Board for Notes {
@@ -45,11 +52,11 @@ impl Board for Notes {
         self.redis.start();
         async move {
             let mut pipe = redis::pipe();
-            for set in self.sets() {
-                pipe.cmd("SRANDMEMBER").arg(set).arg(MAX_READ);
+            for name in self.names() {
+                pipe.cmd("GETRANGE").arg(name).arg(-MAX_READ).arg(-1);
             }
-            match self.redis.link.send::<Vec<Vec<String>>>(&pipe).await {
-                Reply::Some(found) => found.into_iter().flatten().collect(),
+            match self.redis.link.send::<Vec<RedisResult<Vec<u8>>>>(pipe.ignore_errors()).await {
+                Reply::Some(found) => found.iter().flatten().flat_map(|read| lines(read)).collect(),
                 Reply::Down | Reply::Refused(_) | Reply::Failed => Vec::new(),
             }
         }
@@ -62,14 +69,24 @@ impl Board for Notes {
             if self.redis.read_only || addresses.is_empty() {
                 return;
             }
-            let [set, _] = self.sets();
+            let [name, _] = self.names();
             let mut pipe = redis::pipe();
-            pipe.cmd("SADD").arg(&set).arg(addresses).ignore();
-            pipe.cmd("EXPIRE").arg(&set).arg(2 * NOTE_SECS).ignore();
+            pipe.cmd("APPEND").arg(&name).arg(addresses.join("\n") + "\n").ignore();
+            pipe.cmd("EXPIRE").arg(&name).arg(2 * NOTE_SECS).ignore();
             if let Reply::Refused(error) = self.redis.link.send::<()>(&pipe).await {
                 tracing::debug!(%error, "Redis takes no note of where this peer is");
             }
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_last_lines_come_first_and_nonsense_is_left_out() {
+        let read: Vec<String> = super::lines(b"5/tcp/9\n/ip4/1\n\n\xff\xfe\n/ip4/2\n").collect();
+        assert_eq!(read, ["/ip4/2", "/ip4/1", "5/tcp/9"]);
+        assert_eq!(super::lines(b"").count(), 0);
     }
 }

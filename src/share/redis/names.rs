@@ -34,7 +34,7 @@ pub(super) const CUTOFFS: &str = "octocache:v1:cutoffs";
 /// Of entries that are about no repository and no owner.
 pub(super) const OTHER: &str = "other";
 
-/// The set of addresses that peers of a group left in one hour.
+/// The addresses that peers of a group left in one hour, a line each.
 #[cfg(feature = "p2p")]
 pub(super) fn peers(group: &str, hour: i64) -> String {
     format!("{PREFIX}:{{peers:{group}}}:{hour}")
