@@ -72,6 +72,7 @@ pub mod token;
 // Machinery: each ignorant of the others' purpose.
 pub mod bundle;
 pub mod collapse;
+mod connect;
 pub mod cutoff;
 pub mod event;
 pub mod github;

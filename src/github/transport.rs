@@ -1,6 +1,6 @@
 //! Bytes to GitHub and back: our own HTTP service under octocrab's raw level.
 //!
-//! Knows: TLS, HTTP/1.1 and HTTP/2, proxies, time-outs, content coding, the bound of a body. Does
+//! Knows: which way leads to the API, how long its silence may last, content coding, the bound of a body. Does
 //! not know: tokens, retries, redirects; nothing is resent or followed here.
 
 use std::fmt;
@@ -15,10 +15,7 @@ use flate2::read::MultiGzDecoder;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, Uri};
 use http_body_util::BodyExt;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioExecutor;
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
@@ -26,6 +23,7 @@ use tower::Service;
 
 use super::wire::{Stream, Wire};
 use super::{Identity, Options};
+use crate::connect::{self, BoxError, Connector};
 use crate::error::{Error, Kind, Result};
 use crate::reply::Reply;
 use crate::upstream::BoxFuture;
@@ -89,12 +87,8 @@ impl Wire for Http {
 
 /// Builds the client. No connection is made yet.
 fn connect(options: &Options) -> Result<Octocrab> {
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    http.set_connect_timeout(Some(options.connect_timeout));
     if options.api.is_plaintext() {
-        return Ok(raw_client(Bounded { inner: http, within: options.connect_timeout }));
+        return Ok(over(connect::plain(options.connect_timeout)));
     }
     let uri: Uri = options
         .api
@@ -105,78 +99,37 @@ fn connect(options: &Options) -> Result<Octocrab> {
         .https(options.proxy.https.clone().unwrap_or_default())
         .no(options.proxy.no_proxy.clone().unwrap_or_default())
         .build();
-    match matcher.intercept(&uri) {
-        None => Ok(raw_client(Bounded { inner: tls(http)?, within: options.connect_timeout })),
-        Some(proxy) => {
-            if proxy.uri().scheme_str() != Some("http") {
-                return Err(Error::usage("HTTPS_PROXY has another scheme than http")
-                    .hint("use a proxy at http://HOST:PORT; what goes through it to GitHub is TLS all the same"));
-            }
-            let mut tunnel = Tunnel::new(proxy.uri().clone(), http);
-            if let Some(credentials) = proxy.basic_auth() {
-                tunnel = tunnel.with_auth(credentials.clone());
-            }
-            Ok(raw_client(Bounded { inner: tls(tunnel)?, within: options.connect_timeout }))
-        }
+    let proxy = matcher.intercept(&uri);
+    if proxy.as_ref().is_some_and(|proxy| proxy.uri().scheme_str() != Some("http")) {
+        return Err(Error::usage("HTTPS_PROXY has another scheme than http")
+            .hint("use a proxy at http://HOST:PORT; what goes through it to GitHub is TLS all the same"));
+    }
+    Ok(over(connect::tls(proxy.as_ref(), options.connect_timeout)?))
+}
+
+/// Our client, as octocrab calls it.
+struct Below(Client<Connector, connect::Body>);
+
+impl Service<http::Request<OctoBody>> for Below {
+    type Response = http::Response<hyper::body::Incoming>;
+    type Error = hyper_util::client::legacy::Error;
+    type Future = hyper_util::client::legacy::ResponseFuture;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<OctoBody>) -> Self::Future {
+        self.0.request(request.map(connect::body))
     }
 }
 
-fn tls<C>(inner: C) -> Result<HttpsConnector<C>> {
-    Ok(HttpsConnectorBuilder::new()
-        .with_native_roots()
-        .map_err(|cause| {
-            Error::new(Kind::Transport, "there are no certificates of authorities on this machine")
-                .because(cause)
-                .hint("install ca-certificates, or name a file in SSL_CERT_FILE")
-        })?
-        .https_only()
-        .enable_all_versions()
-        .wrap_connector(inner))
-}
-
-/// A connector whose connections stand within a time, the proxy's answer and TLS included.
-#[derive(Debug, Clone)]
-struct Bounded<C> {
-    inner: C,
-    within: Duration,
-}
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-impl<C> Service<Uri> for Bounded<C>
-where
-    C: Service<Uri>,
-    C::Future: Send + 'static,
-    C::Error: Into<BoxError>,
-{
-    type Response = C::Response;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<C::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connecting, within) = (self.inner.call(uri), self.within);
-        Box::pin(async move {
-            match tokio::time::timeout(within, connecting).await {
-                Ok(connected) => connected.map_err(Into::into),
-                Err(_) => Err(format!("no connection within {within:?}").into()),
-            }
-        })
-    }
-}
-
-fn raw_client<C>(connector: Bounded<C>) -> Octocrab
-where
-    Bounded<C>: Connect + Clone + Send + Sync + 'static,
-{
+fn over(connector: Connector) -> Octocrab {
     let client = Client::builder(TokioExecutor::new())
         .pool_idle_timeout(Duration::from_mins(1))
         .retry_canceled_requests(false)
-        .build::<_, OctoBody>(connector);
-    let Ok(octocrab) = OctocrabBuilder::new_empty().with_service(client).with_auth(AuthState::None).build();
+        .build(connector);
+    let Ok(octocrab) = OctocrabBuilder::new_empty().with_service(Below(client)).with_auth(AuthState::None).build();
     octocrab
 }
 

@@ -23,7 +23,7 @@ const FLOORS: &[&[&str]] = &[
         "schedule",
         "metrics",
     ],
-    &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats", "collapse", "event", "share"],
+    &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats", "collapse", "event", "share", "connect"],
     &["cache"],
     &["plan", "actions", "warm", "serve", "api"],
     &["config", "cli", "main", "lib"],
@@ -55,10 +55,12 @@ const EDGES: &[(&str, &str)] = &[
     ("stack", "cutoff"),
     ("event", "cutoff"),
     ("github", "upstream"),
+    ("github", "connect"),
     ("stats", "tier"),
     ("share", "tier"),
     ("share", "cutoff"),
     ("share", "stack"),
+    ("share", "connect"),
     // The Action's summary renders the report of a run; it knows nothing else of plans.
     ("actions", "plan"),
     // A tick runs the plan first.

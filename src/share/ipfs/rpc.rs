@@ -10,13 +10,13 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
+use super::BEHIND;
 use crate::cid::Cid;
+use crate::connect::{self, Connector};
 use crate::error::{Error, Kind, Result};
 use crate::token::Secret;
 
@@ -33,7 +33,8 @@ const BOUNDARY: &str = "octocache-4f2a9c8e7b1d6035";
 #[derive(Debug)]
 pub(super) struct Rpc {
     /// Made by the first call: certificates take a while to read.
-    client: OnceLock<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+    client: OnceLock<Client<Connector, connect::Body>>,
+    is_plaintext: bool,
     base: String,
     authorization: Option<HeaderValue>,
 }
@@ -76,18 +77,16 @@ impl Rpc {
             Ok::<_, Error>(value)
         });
         let base = api.trim_end_matches('/').to_owned();
-        Ok(Self { client: OnceLock::new(), base, authorization: authorization.transpose()? })
+        let is_plaintext = uri.scheme_str() == Some("http");
+        Ok(Self { client: OnceLock::new(), is_plaintext, base, authorization: authorization.transpose()? })
     }
 
-    fn client(&self) -> Result<&Client<HttpsConnector<HttpConnector>, Full<Bytes>>> {
+    fn client(&self) -> Result<&Client<Connector, connect::Body>> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let tls = HttpsConnectorBuilder::new()
-            .with_native_roots()
-            .map_err(|cause| Error::new(Kind::Io, "cannot read the system's certificates").because(cause))?;
-        let made = Client::builder(TokioExecutor::new()).build(tls.https_or_http().enable_http1().build());
-        Ok(self.client.get_or_init(|| made))
+        let connector = if self.is_plaintext { connect::plain(BEHIND) } else { connect::tls(None, BEHIND)? };
+        Ok(self.client.get_or_init(|| Client::builder(TokioExecutor::new()).build(connector)))
     }
 
     /// Calls, and gives the answer's body. Only `POST` is answered.
@@ -100,8 +99,9 @@ impl Rpc {
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
-        let request =
-            request.body(Full::new(content.unwrap_or_default())).map_err(|error| failed(error.to_string()))?;
+        let request = request
+            .body(connect::body(Full::new(content.unwrap_or_default())))
+            .map_err(|error| failed(error.to_string()))?;
         let response = self.client()?.request(request).await.map_err(|error| failed(error.to_string()))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), most).collect().await;
