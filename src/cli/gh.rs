@@ -146,8 +146,11 @@ fn start(places: &Places, socket: &Path, hosts: &[String], api: Option<&str>) ->
                 return true;
             }
             // One that another has overtaken ends; the other's socket is as good. But the other may be one that was
-            // killed and is not quite gone.
+            // killed and is not quite gone. Where each ends, gh is not kept waiting for the rest of the time.
             if matches!(child.try_wait(), Ok(Some(_))) && ended.elapsed() > START_AGAIN {
+                if started.elapsed() > START_WAIT / 2 {
+                    break;
+                }
                 ended = Instant::now();
                 if let Ok(another) = command.spawn() {
                     child = another;

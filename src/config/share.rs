@@ -69,12 +69,13 @@ impl Config {
         shared.p2p.map(|_| bundle.with_file_name(MET))
     }
 
-    /// What a plan says that nobody has read yet.
+    /// What a plan says that nobody has read yet. One without such a key, however it is written, is not parsed.
     fn planned_share(&self) -> Result<Shared> {
+        let has_key = |text: String| {
+            text.split("share").skip(1).any(|rest| rest.trim_start_matches(['"', '\'', ' ']).starts_with(':'))
+        };
         match &self.plan_path {
-            Some(path) if std::fs::read_to_string(path).is_ok_and(|text| text.contains("\nshare:")) => {
-                Ok(Plan::load(path)?.share)
-            }
+            Some(path) if std::fs::read_to_string(path).is_ok_and(has_key) => Ok(Plan::load(path)?.share),
             _ => Ok(Shared::default()),
         }
     }

@@ -80,7 +80,16 @@ fn tls(protocols: &[&[u8]]) -> Tls {
 }
 
 fn api(server: &Tls, environment: &[(&str, &str)]) -> std::process::Output {
+    api_with("", server, environment)
+}
+
+/// The same where there is a plan.
+fn api_with(plan: &str, server: &Tls, environment: &[(&str, &str)]) -> std::process::Output {
     let home = tempfile::tempdir().unwrap();
+    if !plan.is_empty() {
+        std::fs::create_dir(home.path().join(".github")).unwrap();
+        std::fs::write(home.path().join(".github/octocache.yml"), plan).unwrap();
+    }
     let mut command = Command::new(BINARY);
     command.args(["api", "/x"]).env_clear().env("HOME", home.path()).current_dir(home.path());
     command.env("SSL_CERT_FILE", server.authority.path());
@@ -106,6 +115,25 @@ fn a_certificate_of_nobody_we_know_is_refused() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("certificate") && error.lines().count() == 1, "{error}");
     assert!(server.versions.try_recv().is_err(), "nothing was asked");
+}
+
+#[test]
+fn an_ipfs_node_is_asked_over_tls_and_only_where_its_certificate_is_known() {
+    let secret = octocache::share::seal::Group::generate().unwrap();
+    for is_known in [true, false] {
+        let (github, unknown) = (tls(&[b"http/1.1"]), tls(&[b"http/1.1"]));
+        let node = if is_known { &github } else { &unknown };
+        let port = node.address.port();
+        let plan = format!(
+            "{{\"share\": {{ \"ipfs\": {{ \"api\": \"https://localhost:{port}\" }} }}, \"version\": 1, \
+             \"queries\": {{ \"x\": {{ \"get\": \"/x\" }} }}}}"
+        );
+        let output = api_with(&plan, &github, &[("OCTOCACHE_SHARE_SECRET", &secret)]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let asked: Vec<String> = node.versions.try_iter().collect();
+        let is_asked = asked.iter().any(|one| one.contains("/api/v0/"));
+        assert_eq!(is_asked, is_known, "{asked:?}");
+    }
 }
 
 #[test]
