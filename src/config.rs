@@ -113,7 +113,7 @@ impl Config {
         let token = token::find(flags.token_file.as_deref(), &environment, &api)?;
         let app = if flags.token_file.is_some() { None } else { token::app(&environment)? };
         let partition = match (&flags.partition, &token) {
-            (Some(name), _) => Partition::named(name)?,
+            (Some(name), _) => named_partition(name, token.is_some() || app.is_some())?,
             (None, _) if app.is_some() => {
                 app.as_ref().map_or_else(Partition::public, |app| Partition::installation(app.installation))
             }
@@ -294,6 +294,16 @@ impl Config {
             ("https-proxy", if self.options.proxy.https.is_some() { "set" } else { "none" }.to_owned()),
         ]
     }
+}
+
+/// The partition that the user names. `public` answers everybody, so no token may fill it.
+fn named_partition(name: &str, signs: bool) -> Result<Partition> {
+    let partition = Partition::named(name)?;
+    if signs && partition == Partition::public() {
+        return Err(Error::usage("the partition `public` is for requests without a token, and there is one")
+            .hint("name another partition, or unset the token (GH_TOKEN, GITHUB_TOKEN, OCTOCACHE_TOKEN)"));
+    }
+    Ok(partition)
 }
 
 fn cache_dir(flags: &Flags, environment: &Environment, plan: Option<&Path>) -> Result<PathBuf> {

@@ -341,15 +341,20 @@ impl GitHub {
         if request.method != Method::Get {
             return;
         }
-        let Some(predicted) = validators.predicted_body() else {
+        let Some((vary, predicted)) = validators.prediction() else {
             if reply.status == http::StatusCode::OK {
                 reply.rule_held = validator::rule_holds(&reply.headers, &request.accept, token, &reply.body);
             }
             return;
         };
         if reply.is_not_modified() {
-            self.broken_predictions.store(0, Ordering::Relaxed);
-            reply.rule_held = Some(true);
+            let confirmed = validator::confirms(&reply.headers, &request.accept, token, vary, predicted);
+            if confirmed {
+                self.broken_predictions.store(0, Ordering::Relaxed);
+            } else {
+                tracing::warn!(host = %request.host, target = %request.target(), "304 without the predicted tag ignored");
+            }
+            reply.rule_held = Some(confirmed);
         } else if reply.status == http::StatusCode::OK {
             reply.rule_held = validator::rule_holds(&reply.headers, &request.accept, token, &reply.body);
             let broken = reply.body == *predicted;

@@ -17,7 +17,7 @@ use crate::request::{Api, Method, Request};
 pub struct KeyParts {
     /// `GET`, `HEAD`, `POST` (GraphQL), `GRAPHQL` (from a batch), or `NAME` for a library caller's own key.
     pub method: String,
-    /// Host and port of the API; empty for own keys.
+    /// What stands for the API ([`Api::key_base`]); empty for own keys.
     pub host: String,
     /// Path below the API's prefix, or the caller's own name.
     pub path: String,

@@ -17,6 +17,7 @@ use crate::clock::Timestamp;
 use crate::entry::{Entry, EtagRule, StoredHeaders};
 use crate::key::KeyParts;
 use crate::outcome::{Because, NoStore, Proof, StaleReason};
+use crate::partition::Partition;
 use crate::reply::Reply;
 use crate::request::{Method, Request};
 
@@ -235,7 +236,9 @@ pub fn after_reply(
     let token_digest = signer.token_digest.as_deref();
     let headers = StoredHeaders::of(&reply.headers);
     if reply.is_not_modified() {
-        let Some(mut entry) = stored else { return After::AskAgain };
+        let Some(mut entry) = stored.filter(|entry| is_confirmed(entry, parts, &reply)) else {
+            return After::AskAgain;
+        };
         entry.headers.freshen(&headers);
         entry.validated_at = now;
         entry.fields_cid = fields.or(entry.fields_cid);
@@ -272,21 +275,33 @@ pub fn after_reply(
         body: reply.body.clone(),
     });
     entry.ttl_secs = fresh_secs(&entry, lifetime);
-    match no_store(request, &reply) {
+    match no_store(request, &parts.partition, signer, &reply) {
         Some(reason) => After::DoNotStore(entry, reason),
         None if !entry.fits() => After::DoNotStore(entry, NoStore::TooLarge),
         None => After::Replaced(entry),
     }
 }
 
+/// Whether a 304 is about `entry`. Bytes of another partition are released only by the tag that was predicted
+/// for this requester; a prediction for the requester's own bytes must not be contradicted.
+fn is_confirmed(entry: &Entry, parts: &KeyParts, reply: &Reply) -> bool {
+    match reply.rule_held {
+        Some(confirmed) => confirmed,
+        None => entry.parts == *parts,
+    }
+}
+
 /// Why a reply is not stored, if so; the statuses are those of reference table "answers other
 /// than 200" in docs: errors and refusals describe the moment or the asker, not the resource.
-fn no_store(request: &Request, reply: &Reply) -> Option<NoStore> {
+fn no_store(request: &Request, partition: &Partition, signer: &Signer, reply: &Reply) -> Option<NoStore> {
     if class::is_never_stored(&request.path) {
         return Some(NoStore::Endpoint);
     }
     if directive(reply.header("cache-control"), "no-store") {
         return Some(NoStore::Directive);
+    }
+    if *partition == Partition::public() && signer.token_digest.is_some() {
+        return Some(NoStore::Identity);
     }
     if reply.header("x-github-sso").is_some_and(|value| value.contains("partial-results")) {
         return Some(NoStore::PartialResults);
@@ -303,7 +318,9 @@ fn no_store(request: &Request, reply: &Reply) -> Option<NoStore> {
     }
 }
 
-fn stays_on(location: &str, host: &str) -> bool {
+/// Whether a redirect stays on the host of an API, given by what stands for it in keys.
+fn stays_on(location: &str, base: &str) -> bool {
+    let host = base.split_once("://").map_or(base, |(_, rest)| rest.split('/').next().unwrap_or_default());
     let Some((_, rest)) = location.split_once("://") else {
         return location.starts_with('/') && !location.starts_with("//");
     };

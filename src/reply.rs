@@ -16,8 +16,8 @@ pub struct Reply {
     pub body: Bytes,
     /// Requests that it took, retries included.
     pub attempts: u32,
-    /// Whether the rule of [`validator`](crate::policy::validator) explains its entity tag; `None`
-    /// where there was nothing to compare.
+    /// Whether the rule of [`validator`](crate::policy::validator) explains its entity tag; for a 304, whether
+    /// it carries the tag that was predicted. `None` where there was nothing to compare.
     pub rule_held: Option<bool>,
 }
 

@@ -21,8 +21,10 @@ pub const PLAIN_JSON: &str = "application/vnd.github+json";
 pub struct Api {
     /// Scheme and authority, no trailing slash.
     origin: String,
-    /// `host` or `host:port`, lower case; part of every key.
+    /// `host` or `host:port`, lower case.
     host: Arc<str>,
+    /// What stands for this API in keys.
+    key_base: Arc<str>,
     /// `""` or the prefix of every REST path, such as `/api/v3`.
     prefix: String,
 }
@@ -30,7 +32,8 @@ pub struct Api {
 impl Api {
     /// The API of github.com.
     pub fn github() -> Self {
-        Self { origin: "https://api.github.com".into(), host: "api.github.com".into(), prefix: String::new() }
+        let host: Arc<str> = "api.github.com".into();
+        Self { origin: "https://api.github.com".into(), key_base: host.clone(), host, prefix: String::new() }
     }
 
     /// Reads a base address such as `$GITHUB_API_URL`.
@@ -51,16 +54,22 @@ impl Api {
         if authority.contains('@') || uri.query().is_some() {
             return Err(bad("it carries more than a host and a path"));
         }
-        Ok(Self {
-            origin: format!("{scheme}://{authority}"),
-            host: authority.into(),
-            prefix: uri.path().trim_end_matches('/').into(),
-        })
+        let origin = format!("{scheme}://{authority}");
+        let prefix = uri.path().trim_end_matches('/');
+        let is_usual = scheme == "https" && prefix == usual_prefix(&authority);
+        let key_base = if is_usual { authority.clone() } else { format!("{origin}{prefix}") };
+        Ok(Self { origin, host: authority.into(), key_base: key_base.into(), prefix: prefix.into() })
     }
 
     /// Host and, where it is not the scheme's own, port.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// What stands for this API in keys: its host where scheme and prefix are the usual ones, so that keys of
+    /// github.com are short and stable, else the whole base address. Two APIs never share it.
+    pub fn key_base(&self) -> &str {
+        &self.key_base
     }
 
     /// Scheme and authority.
@@ -139,7 +148,7 @@ impl Method {
 pub struct Request {
     /// How it is asked.
     pub method: Method,
-    /// [`Api::host`].
+    /// [`Api::key_base`].
     pub host: Arc<str>,
     /// Path below the API's prefix, as given: a trailing slash is another resource to GitHub.
     pub path: String,
@@ -181,7 +190,7 @@ impl Request {
         }
         Ok(Self {
             method: Method::Get,
-            host: api.host.clone(),
+            host: api.key_base.clone(),
             path,
             query: normal_query(query),
             accept: PLAIN_JSON.into(),
@@ -195,7 +204,7 @@ impl Request {
     pub fn graphql(api: &Api, body: impl Into<Bytes>) -> Self {
         Self {
             method: Method::Graphql(body.into()),
-            host: api.host.clone(),
+            host: api.key_base.clone(),
             path: "/graphql".into(),
             query: String::new(),
             accept: PLAIN_JSON.into(),
@@ -279,6 +288,13 @@ impl Request {
         let mark = if self.query.is_empty() { "" } else { "?" };
         format!("{}{mark}{}", self.path, self.query)
     }
+}
+
+/// Where the REST API lives below a host: GitHub, "Getting started with the REST API", and the same page for
+/// GitHub Enterprise Server and for enterprises with data residency (`api.SUBDOMAIN.ghe.com`).
+fn usual_prefix(host: &str) -> &'static str {
+    let is_cloud = host == "api.github.com" || (host.starts_with("api.") && host.ends_with(".ghe.com"));
+    if is_cloud { "" } else { "/api/v3" }
 }
 
 /// Parameters in order of name; a stable sort, so repeated ones keep theirs.
@@ -401,6 +417,29 @@ mod tests {
         {
             assert_eq!(request.follow(&ghes, elsewhere), None, "{elsewhere}");
         }
+    }
+
+    #[test]
+    fn the_key_tells_api_bases_apart() {
+        let base = |url: &str| Api::parse(url).unwrap().key_base().to_owned();
+        assert_eq!(base("https://api.github.com"), Api::github().key_base());
+        assert_eq!(base("https://GHE.example/api/v3/"), "ghe.example");
+        assert_eq!(base("https://api.acme.ghe.com"), "api.acme.ghe.com");
+        let odd = [
+            "http://api.github.com",
+            "http://ghe.example/api/v3",
+            "https://ghe.example",
+            "https://gw.example/tenant-a",
+            "https://gw.example/tenant-b",
+            "https://gw.example:8443/api/v3x",
+        ];
+        let mut bases: Vec<String> = odd.iter().map(|url| base(url)).collect();
+        assert_eq!(bases[3], "https://gw.example/tenant-a");
+        bases.push("ghe.example".into());
+        bases.push("api.github.com".into());
+        bases.sort();
+        bases.dedup();
+        assert_eq!(bases.len(), odd.len() + 2);
     }
 
     #[test]

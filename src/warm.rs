@@ -122,7 +122,7 @@ fn decide(
     let now = cache.now();
     let ours = held.into_iter().filter(|held| {
         held.parts.partition == *cache.partition()
-            && held.parts.host == cache.api().host()
+            && held.parts.host == cache.api().key_base()
             && !done.contains(&held.parts.key())
     });
     let mut ours: Vec<Held> = ours.collect();

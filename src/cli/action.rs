@@ -112,7 +112,7 @@ impl Step<'_> {
                 .write_mask_command(&mut std::io::stdout())
                 .map_err(|cause| Error::new(crate::error::Kind::Io, "cannot speak to the runner").because(cause))?;
         }
-        let prefix = key_prefix(config.api.host(), config.partition.as_str(), &self.inputs.cache_key);
+        let prefix = key_prefix(config.api.key_base(), config.partition.as_str(), &self.inputs.cache_key);
         let event = self.environment.get("GITHUB_EVENT_NAME").unwrap_or_default();
         let save = self.inputs.save.allows(event, self.environment.is_true("OCTOCACHE_ON_DEFAULT_BRANCH"), own_token);
         self.commands.set_outputs(&[
@@ -154,7 +154,7 @@ impl Step<'_> {
             println!("{}", annotation("warning", "octocache", &format!("the bundle is not saved: {error}")));
             Saved::Unchanged
         });
-        let prefix = key_prefix(config.api.host(), config.partition.as_str(), &self.inputs.cache_key);
+        let prefix = key_prefix(config.api.key_base(), config.partition.as_str(), &self.inputs.cache_key);
         let key = self.save_key(&prefix, &saved, cache.stack())?;
         if self.inputs.summary {
             let next_warm = plan.warm.schedule.as_ref().and_then(|schedule| schedule.next_after(clock.now()));

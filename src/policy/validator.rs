@@ -96,6 +96,13 @@ pub fn rule_holds(headers: &HeaderMap, accept: &str, token: Option<&Token>, body
     Some(Vary::of(&vary.join(",")).tag(accept, token, body) == tag)
 }
 
+/// Whether a 304 carries the tag that was predicted for `body`. RFC 9110 section 15.4.5 requires the tag of
+/// the 200 in a 304, so one without it comes from an intermediary and confirms nothing.
+pub fn confirms(headers: &HeaderMap, accept: &str, token: Option<&Token>, vary: Vary, body: &[u8]) -> bool {
+    let tag = headers.get(ETAG).and_then(|value| value.to_str().ok()).and_then(digits);
+    tag.is_some_and(|tag| vary.tag(accept, token, body) == tag)
+}
+
 impl Validators {
     /// What `entry` offers to `signer`.
     ///
@@ -136,10 +143,10 @@ impl Validators {
         self.etag.is_none() && self.last_modified.is_none()
     }
 
-    /// The body that a 304 would be about, where the tag is a prediction.
-    pub fn predicted_body(&self) -> Option<&Bytes> {
+    /// What the tag is predicted from, where it is a prediction: the body that a 304 would be about.
+    pub fn prediction(&self) -> Option<(Vary, &Bytes)> {
         match &self.etag {
-            Some(Etag::Predicted { body, .. }) => Some(body),
+            Some(Etag::Predicted { vary, body }) => Some((*vary, body)),
             _ => None,
         }
     }
@@ -221,7 +228,7 @@ mod tests {
         let explained = stored(&hex, true, Some(EtagRule::Github));
         assert_eq!(Validators::of(&explained, &signer("one", true)).etag, Some(Etag::Stored(hex.clone())));
         let predicted = Validators::of(&explained, &signer("two", true));
-        assert_eq!(predicted.predicted_body(), Some(&explained.body));
+        assert_eq!(predicted.prediction().map(|(_, body)| body), Some(&explained.body));
         let mut sent = HeaderMap::new();
         predicted.apply(&mut sent, "a/b", Some(&token("ghs_two")));
         assert_eq!(sent[IF_NONE_MATCH], format!("\"{}\"", sha256("a/b:Bearer ghs_two:{}")));

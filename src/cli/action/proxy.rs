@@ -121,7 +121,7 @@ impl Step<'_> {
             before: Stats::read(&store),
             store,
             bundle: self.inputs.bundle.display().to_string(),
-            prefix: key_prefix(config.api.host(), config.partition.as_str(), &self.inputs.cache_key),
+            prefix: key_prefix(config.api.key_base(), config.partition.as_str(), &self.inputs.cache_key),
             partition: config.partition.clone(),
             save: self.environment.is_true("OCTOCACHE_MAY_SAVE"),
             summary: self.inputs.summary,
