@@ -100,7 +100,7 @@ fn main() {
             files.display(),
             dir("plain.tar.zst").display()
         ));
-        let bytes = packed(&loose(&store, entries).pack(&Narrow::default(), true).unwrap());
+        let bytes = packed(&loose(&store, entries).pack(&Narrow::everything(), true).unwrap());
         table.at_most(name, bytes / size(&dir("plain.tar.zst")), goal, "x");
     }
     // Both stay as they are from here on: 10,000 loose files, and the bundle of the same.
@@ -117,7 +117,7 @@ fn main() {
     for _ in 0..3 {
         copy(&files, &dir("packing"));
         let stack = stack(&dir("packing"));
-        from_files = from_files.min(best(1, || assert!(stack.pack(&Narrow::default(), true).is_ok())));
+        from_files = from_files.min(best(1, || assert!(stack.pack(&Narrow::everything(), true).is_ok())));
     }
     table.at_most("from memory, against zstd -3 -T2 on one tar", from_memory / zstd, 2.0, "x");
     if drop_all_caches() {
@@ -126,7 +126,7 @@ fn main() {
         copy(&files, &dir("packing"));
         let stack = stack(&dir("packing"));
         drop_all_caches();
-        let ours = best(1, || assert!(stack.pack(&Narrow::default(), true).is_ok()));
+        let ours = best(1, || assert!(stack.pack(&Narrow::everything(), true).is_ok()));
         Table::note(&format!("from files on disk, and deleting them: {:.2} x of that tar | zstd", ours / cold));
     }
     Table::note(&format!(
@@ -138,7 +138,7 @@ fn main() {
     for _ in 0..3 {
         copy(&store, &dir("again"));
         let again = stack(&dir("again"));
-        repack = repack.min(best(1, || assert!(again.pack(&Narrow::default(), true).is_ok())));
+        repack = repack.min(best(1, || assert!(again.pack(&Narrow::everything(), true).is_ok())));
     }
     let before = size(&store.join("bundle.tar.zst"));
     let (mut one_percent, mut only_304s) = (f64::MAX, f64::MAX);
@@ -157,7 +157,7 @@ fn main() {
         }
         let mut after = 0.0;
         one_percent =
-            one_percent.min(best(1, || after = packed(&stack(&dir("again")).pack(&Narrow::default(), false).unwrap())));
+            one_percent.min(best(1, || after = packed(&stack(&dir("again")).pack(&Narrow::everything(), false).unwrap())));
         grown = after / before - 1.0;
         copy(&store, &dir("again"));
         let again = stack(&dir("again"));
@@ -167,7 +167,7 @@ fn main() {
             assert!(again.freshen(&found.entry, found.tier));
         }
         only_304s =
-            only_304s.min(best(1, || after = packed(&stack(&dir("again")).pack(&Narrow::default(), false).unwrap())));
+            only_304s.min(best(1, || after = packed(&stack(&dir("again")).pack(&Narrow::everything(), false).unwrap())));
         grown_304 = after / before - 1.0;
     }
     table.at_most("after 1 % changed, against a full repack", one_percent / repack, 0.2, "x");

@@ -78,7 +78,7 @@ impl Demo {
             batching: Batching::default(),
         };
         let finished = run(&self.plan, &cache, &options, &Silent).await.unwrap();
-        cache.stack().pack(&Narrow::default(), false).unwrap();
+        cache.stack().pack(&Narrow::everything(), false).unwrap();
         let totals = &finished.index.totals;
         let (sent, charged) = self.sim.take_counts();
         println!(

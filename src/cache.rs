@@ -38,12 +38,13 @@ pub use holder::Said;
 use crate::cid::Cid;
 use crate::clock::{Clock, Timestamp};
 use crate::collapse::{Collapse, Role};
-use crate::entry::Entry;
+use crate::entry::{Entry, is_redirect};
 use crate::error::{Error, Kind, Result};
 use crate::key::{CacheKey, KeyParts};
 use crate::outcome::{NoStore, Outcome, Proof, StaleReason};
 use crate::partition::Partition;
 use crate::policy::class::{self, Place};
+use crate::policy::permissions;
 use crate::policy::{self, After, Ahead, Before, CutoffTimes, Lifetime, Mode, Signer, Terms, Ttls, Validators};
 use crate::request::{Api, Request};
 use crate::share::Share;
@@ -188,7 +189,7 @@ impl Cache {
     async fn follow(&self, request: &Request, ask: &Ask, mut answer: Answer) -> Result<Answer> {
         let mut followed = None;
         let mut redirects = 0;
-        while !ask.unfollowed && is_redirect(&answer.entry) {
+        while !ask.unfollowed && is_redirect(answer.entry.status) {
             let from = followed.as_ref().unwrap_or(request);
             let Some(next) = answer.entry.headers.get("location").and_then(|to| from.follow(&self.api, to)) else {
                 // To another host, for which our token is not meant: the redirect is the answer.
@@ -281,6 +282,11 @@ impl Cache {
     /// What this process has in memory, if it is fresh: no key, no file, no lock but the table's.
     fn at_hand(&self, request: &Request, ask: &Ask) -> Option<(Answer, Place)> {
         let (resident, cutoff) = self.stack.at_hand(request, &self.partition)?;
+        if permissions::depend_on_permissions(&resident.entry, request, resident.class)
+            && resident.entry.token_digest != self.upstream.signer().token_digest
+        {
+            return None;
+        }
         let lifetime = self.ttls.load().lifetime_of(resident.class, ask.ttl_secs, ask.stale_secs);
         let now = self.clock.now();
         // Who asks matters only for what is sent.
@@ -478,10 +484,6 @@ impl Cache {
 
 fn is_outdated(entry: &Entry, cutoff: CutoffTimes) -> bool {
     cutoff.revalidate.is_some_and(|at| entry.validated_at <= at)
-}
-
-fn is_redirect(entry: &Entry) -> bool {
-    matches!(entry.status, 301 | 302 | 307 | 308)
 }
 
 fn not_cached(request: &Request) -> Error {

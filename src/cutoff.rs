@@ -59,6 +59,17 @@ pub struct Cutoff {
 }
 
 impl Cutoff {
+    /// Whether its time is later than any clock that is right could have written by `now`.
+    pub fn is_from_the_future(&self, now: Timestamp) -> bool {
+        self.at > now.plus(SUSPECT_SECS)
+    }
+
+    /// The same, no later than that.
+    #[must_use]
+    pub fn believed_at(self, now: Timestamp) -> Self {
+        if self.is_from_the_future(now) { Self { at: now, ..self } } else { self }
+    }
+
     /// The time before which an entry is outdated as of `now`: its own, or the last look before it.
     pub fn effective(&self, now: Timestamp) -> Timestamp {
         if self.at <= now {
@@ -71,8 +82,8 @@ impl Cutoff {
     }
 }
 
-/// All invalidations of a store or bundle: those about one repository by its name in lower case, since
-/// a look-up is about one, and the others.
+/// All invalidations of a store or bundle: those about one repository by its name in lower case or its number,
+/// since a look-up is about one, and the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cutoffs {
     by_repo: BTreeMap<String, Vec<Cutoff>>,
@@ -121,6 +132,12 @@ impl Cutoffs {
     }
 
     fn add_one(&mut self, cutoff: Cutoff) {
+        if cutoff.scope == Scope::All && cutoff.mode == CutoffMode::Gone {
+            // What is absent need not be revalidated.
+            self.others.retain(|old| old.at > cutoff.at);
+            self.by_repo.values_mut().for_each(|list| list.retain(|old| old.at > cutoff.at));
+            self.by_repo.retain(|_, list| !list.is_empty());
+        }
         let list = match repo_of(&cutoff.scope) {
             Some(repo) => self.by_repo.entry(repo).or_default(),
             None => &mut self.others,
@@ -136,8 +153,11 @@ impl Cutoffs {
     /// long as there is room.
     fn widen(&mut self) {
         let wider: [fn(&Cutoff) -> Option<Scope>; 3] = [
-            |cutoff| repo_of(&cutoff.scope).map(|repo| Scope::Tags(vec![Tag::Repo(repo)])),
-            |cutoff| repo_of(&cutoff.scope)?.split('/').next().map(|owner| Scope::Tags(vec![Tag::Org(owner.into())])),
+            |cutoff| repo_of(&cutoff.scope).map(|repo| Scope::Tags(vec![tag_of(repo)])),
+            |cutoff| match repo_of(&cutoff.scope)?.split_once('/') {
+                Some((owner, _)) => Some(Scope::Tags(vec![Tag::Org(owner.into())])),
+                None => Some(Scope::All),
+            },
             |_| Some(Scope::All),
         ];
         for wider in wider {
@@ -195,10 +215,10 @@ impl Cutoffs {
         serde_json::to_vec(&File { v: VERSION, cutoffs: sorted }).unwrap_or_default()
     }
 
-    /// Reads the file form.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
+    /// Reads the file form. What it says counts only as of a time: see [`Unchecked`].
+    pub fn decode(bytes: &[u8]) -> Result<Unchecked> {
         if bytes.is_empty() {
-            return Ok(Self::default());
+            return Ok(Unchecked(Self::default()));
         }
         if bytes.len() > MAX_BYTES {
             return Err(Error::new(crate::error::Kind::TooLarge, "the list of invalidations is too large"));
@@ -208,7 +228,7 @@ impl Cutoffs {
         if file.v != VERSION || file.cutoffs.len() > MAX_CUTOFFS {
             return Err(Error::corrupt("the list of invalidations has another version or is too long"));
         }
-        Ok(Self::of(file.cutoffs))
+        Ok(Unchecked(Self::of(file.cutoffs)))
     }
 
     /// The safe reading of a list that cannot be read: revalidate everything until now.
@@ -216,7 +236,7 @@ impl Cutoffs {
         Self::of(vec![Cutoff { scope: Scope::All, at, mode: CutoffMode::Revalidate }])
     }
 
-    fn of(cutoffs: Vec<Cutoff>) -> Self {
+    pub(crate) fn of(cutoffs: Vec<Cutoff>) -> Self {
         let mut all = Self::default();
         for cutoff in cutoffs {
             all.add(cutoff);
@@ -225,23 +245,69 @@ impl Cutoffs {
     }
 }
 
-/// The one repository that a scope is about, in lower case.
+/// A list as it was written somewhere: by another machine, by this one under another clock, or by an attacker.
+/// Its times are believed only up to the end of the suspicion window ([`SUSPECT_SECS`] from now): one from the
+/// far future would outdate everything for good.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unchecked(Cutoffs);
+
+impl Unchecked {
+    /// The list at `now`. An invalidation from beyond the window happened by now at the latest.
+    pub fn as_of(self, now: Timestamp) -> Cutoffs {
+        self.corrected(now, Some(now))
+    }
+
+    /// The list of a bundle at `now`, whose newest entry is of the time `newest`. An invalidation from beyond
+    /// the window outdates the entries that came with it, and not those of later runs: a bundle is read again
+    /// and again.
+    pub fn of_bundle(self, now: Timestamp, newest: Timestamp) -> Cutoffs {
+        self.corrected(now, Some(newest).filter(|newest| *newest <= now))
+    }
+
+    /// How many of its invalidations are from beyond the window.
+    pub fn from_the_future(&self, now: Timestamp) -> usize {
+        self.0.iter().filter(|cutoff| cutoff.is_from_the_future(now)).count()
+    }
+
+    fn corrected(self, now: Timestamp, instead: Option<Timestamp>) -> Cutoffs {
+        if self.from_the_future(now) == 0 {
+            return self.0;
+        }
+        let correct = |cutoff: &Cutoff| match (cutoff.is_from_the_future(now), instead) {
+            (false, _) => Some(cutoff.clone()),
+            (true, at) => at.map(|at| Cutoff { at, ..cutoff.clone() }),
+        };
+        Cutoffs::of(self.0.iter().filter_map(correct).collect())
+    }
+}
+
+/// The tag of a repository as [`repo_of`] names it.
+fn tag_of(repo: String) -> Tag {
+    repo.parse().map_or(Tag::Repo(repo), Tag::RepoId)
+}
+
+/// The one repository that a scope is about: its name in lower case, or its number.
 fn repo_of(scope: &Scope) -> Option<String> {
     match scope {
         Scope::Tags(tags) => tags.iter().find_map(|tag| match tag {
             Tag::Repo(name) => Some(name.to_ascii_lowercase()),
+            Tag::RepoId(id) => Some(id.to_string()),
             Tag::Org(_) | Tag::User(_) | Tag::Family(_) => None,
         }),
         // Only with something behind it: `/repos/o/r` is the beginning of `/repos/o/r2`, too.
         Scope::Prefix(prefix) => {
-            repo_of_path(prefix).filter(|_| prefix.starts_with("/repos/") && prefix.matches('/').count() > 3)
+            let deep = if prefix.starts_with("/repos/") { 3 } else { 2 };
+            repo_of_path(prefix).filter(|_| !prefix.starts_with("/networks/") && prefix.matches('/').count() > deep)
         }
         Scope::All | Scope::Key(_) => None,
     }
 }
 
-/// The repository whose path it is, in lower case.
+/// The repository whose path it is: its name in lower case, or its number.
 fn repo_of_path(path: &str) -> Option<String> {
+    if let Some(rest) = path.strip_prefix("/repositories/") {
+        return rest.split('/').next()?.parse::<u64>().ok().map(|id| id.to_string());
+    }
     let rest = path.strip_prefix("/repos/").or_else(|| path.strip_prefix("/networks/"))?;
     let mut names = rest.splitn(3, '/');
     let (owner, name) = (names.next()?, names.next()?);
@@ -274,7 +340,38 @@ mod tests {
         let secs = |secs| Some(Timestamp::from_secs(secs));
         let want = CutoffTimes { revalidate: secs(20), gone: secs(15), suspect_until: None };
         assert_eq!(list.times(subject, now), want);
-        assert_eq!(Cutoffs::decode(&list.encode()).unwrap().encode(), list.encode());
+        assert_eq!(Cutoffs::decode(&list.encode()).unwrap().as_of(now).encode(), list.encode());
+    }
+
+    #[test]
+    fn times_from_the_future_are_not_believed() {
+        let now = Timestamp::from_secs(1_000_000);
+        let mut list = Cutoffs::default();
+        list.add(cutoff("all", 253_000_000_000, CutoffMode::Gone));
+        list.add(cutoff("repo:o/r", 1_000_060, CutoffMode::Revalidate));
+        let read = || Cutoffs::decode(&list.encode()).unwrap();
+        assert_eq!(read().from_the_future(now), 1);
+        let times = |list: &Cutoffs| {
+            let mut times: Vec<i64> = list.iter().map(|cutoff| cutoff.at.secs()).collect();
+            times.sort_unstable();
+            times
+        };
+        assert_eq!(times(&read().as_of(now)), [1_000_000, 1_000_060]);
+        assert_eq!(times(&read().of_bundle(now, Timestamp::from_secs(900_000))), [900_000, 1_000_060]);
+        assert_eq!(times(&read().of_bundle(now, Timestamp::from_secs(9_000_000))), [1_000_060]);
+        let honest = Cutoffs::of(vec![cutoff("repo:o/r", 5, CutoffMode::Gone)]);
+        assert_eq!(Unchecked(honest.clone()).as_of(now), honest);
+    }
+
+    #[test]
+    fn all_that_is_gone_makes_earlier_ones_superfluous() {
+        let mut list = Cutoffs::default();
+        for (scope, at) in [("repo:o/r", 5), ("family:issues", 10), ("repo:o/x", 11)] {
+            list.add(cutoff(scope, at, CutoffMode::Revalidate));
+        }
+        list.add(cutoff("all", 10, CutoffMode::Gone));
+        let left: Vec<String> = list.iter().map(|cutoff| cutoff.scope.to_string()).collect();
+        assert_eq!(left, ["all", "repo:o/x"]);
     }
 
     #[test]

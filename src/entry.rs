@@ -314,10 +314,17 @@ impl Entry {
         Ok(Head {
             parts: meta.key.into_owned(),
             listing: meta.listing.map(Into::into),
+            status: meta.status,
             fetched_at: meta.fetched_at,
             validated_at: meta.validated_at.max(meta.fetched_at),
         })
     }
+}
+
+/// Whether a response with this status names another address to ask. Such an entry answers only on the machine
+/// that got it from GitHub: one that was planted would make a token read for somebody else.
+pub fn is_redirect(status: u16) -> bool {
+    matches!(status, 301 | 302 | 303 | 307 | 308)
 }
 
 /// What [`Entry::peek`] tells.
@@ -327,6 +334,8 @@ pub struct Head {
     pub parts: KeyParts,
     /// For a later page: the path that began its listing.
     pub listing: Option<String>,
+    /// Status code.
+    pub status: u16,
     /// When its bytes came from GitHub.
     pub fetched_at: Timestamp,
     /// When GitHub last said that they are current.

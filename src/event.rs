@@ -260,13 +260,17 @@ fn touched(event: &str, payload: &Payload, at: Timestamp) -> Vec<Cutoff> {
     let rows: Vec<&Row> = ROWS.iter().filter(|row| row.event == event).collect();
     for row in &rows {
         if row.actions.is_empty() || payload.action.as_deref().is_some_and(|action| row.actions.contains(&action)) {
-            row.scopes.iter().for_each(|template| add(template, row.mode));
+            for template in row.scopes {
+                add(template, row.mode);
+                add(&by_number(template), row.mode);
+            }
         }
     }
     if rows.is_empty() {
         // Unknown: all of its repository, else of its organisation.
         let template = if payload.repository.is_some() { "repo:{repo}" } else { "org:{owner}" };
         add(template, CutoffMode::Revalidate);
+        add(&by_number(template), CutoffMode::Revalidate);
     }
     if !cutoffs.is_empty() {
         // A document may show anything.
@@ -277,6 +281,12 @@ fn touched(event: &str, payload: &Payload, at: Timestamp) -> Vec<Cutoff> {
         });
     }
     cutoffs
+}
+
+/// The same scope by the repository's number: later pages of its listings, and clients that keep numbers, ask for
+/// `/repositories/ID/…`. A template without a repository stays as it is.
+fn by_number(template: &str) -> String {
+    template.replace("repo:{repo}", "repo-id:{repo-id}").replace("/repos/{repo}/", "/repositories/{repo-id}/")
 }
 
 fn fill(template: &str, payload: &Payload) -> Option<String> {

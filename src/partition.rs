@@ -40,6 +40,12 @@ impl Partition {
         if name == "public" { Ok(Self::public()) } else { Self::checked("name", name) }
     }
 
+    /// The repository (`owner/name`, lower case) whose job tokens this stands for: many tokens, which differ in
+    /// what they may do.
+    pub fn job_repository(&self) -> Option<&str> {
+        self.0.strip_prefix("repo:")
+    }
+
     /// Reads a name that [`Partition::as_str`] gave; `None` when it cannot be one.
     pub fn read_back(name: &str) -> Option<Self> {
         let (scheme, rest) = name.split_once(':').unwrap_or(("", name));

@@ -30,7 +30,7 @@ use crate::github::Reserve;
 use crate::partition::Partition;
 use crate::policy::TtlTable;
 use crate::schedule::Schedule;
-use crate::stack::Narrow;
+use crate::stack::BundleRules;
 use filter::Filter;
 use lineage::Lineage;
 use recipe::Recipe;
@@ -68,7 +68,7 @@ pub struct Plan {
     /// What is removed from results, and whether credentials are masked.
     pub redaction: Rc<Redaction>,
     /// What may enter the bundle.
-    pub narrow: Narrow,
+    pub narrow: BundleRules,
     /// Where answers are shared.
     pub share: Shared,
     /// The queries, each after those whose results it needs.

@@ -5,6 +5,7 @@
 
 pub mod class;
 mod lifetime;
+pub mod permissions;
 pub mod validator;
 
 pub use lifetime::{Lifetime, TtlTable, Ttls};

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use crate::clock::{Clock, Timestamp};
 use crate::cutoff::{Cutoff, Cutoffs};
-use crate::entry::Entry;
+use crate::entry::{Entry, is_redirect};
 use crate::key::{CacheKey, KeyParts};
 use crate::tier::TierName;
 
@@ -216,9 +216,11 @@ impl Share {
         copies
     }
 
-    /// Whatever a place hands out, it must be what was asked for, of our time, and news.
+    /// Whatever a place hands out, it must be what was asked for, of our time, no redirect, and news.
     fn is_of_use(&self, entry: &Entry, wanted: &Wanted) -> bool {
-        let sound = entry.parts == wanted.parts && entry.validated_at <= self.clock.now().plus(FUTURE_SECS);
+        let sound = entry.parts == wanted.parts
+            && entry.validated_at <= self.clock.now().plus(FUTURE_SECS)
+            && !is_redirect(entry.status);
         self.refused.fetch_add(u64::from(!sound), Ordering::Relaxed);
         sound && wanted.known.is_none_or(|known| entry.validated_at > known)
     }
@@ -245,6 +247,10 @@ impl Share {
 
     /// Keeps a copy in all places for `keep_secs`, behind the answer.
     pub fn put(&self, entry: &Arc<Entry>, keep_secs: u64) {
+        // No other machine would follow it.
+        if is_redirect(entry.status) {
+            return;
+        }
         for place in &self.places {
             place.put(entry, keep_secs);
         }
@@ -260,7 +266,8 @@ impl Share {
     /// What others have outdated since this was asked last.
     pub async fn cutoffs(&self) -> Vec<Cutoff> {
         let all = futures_util::future::join_all(self.places.iter().map(|place| place.cutoffs())).await;
-        all.iter().flatten().flat_map(|cutoffs| cutoffs.iter().cloned()).collect()
+        let now = self.clock.now();
+        all.iter().flatten().flat_map(Cutoffs::iter).map(|cutoff| cutoff.clone().believed_at(now)).collect()
     }
 
     /// Waits until what was put anywhere is there, or will not be.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! <dir>/ .gitignore CACHEDIR.TAG lock cutoffs.lock cutoffs.json used.log fresh.log stats.log
-//!        partitions.log bundle.tar.zst   partial/ files being written   turns/ locks   v1/ loose entries
+//!        partitions.log bundle.tar.zst local.tar.zst local-fresh.log   partial/ files being written   turns/ locks   v1/ loose entries
 //! ```
 
 mod clean;
@@ -20,7 +20,7 @@ mod turns;
 
 pub use clean::Cleaned;
 pub use inventory::Held;
-pub use pack::{Narrow, Saved, order};
+pub use pack::{BundleRules, Narrow, Saved, order};
 pub use tally::{OnDisk, Tallied};
 
 use std::fs::{self, File};
@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::clock::{Clock, Timestamp};
-use crate::entry::Entry;
+use crate::entry::{Entry, is_redirect};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::key::{CacheKey, KeyParts};
@@ -41,6 +41,9 @@ use crate::tier::{Tier, TierName, WritableTier};
 
 /// The bundle's file name within a store.
 pub const BUNDLE_NAME: &str = "bundle.tar.zst";
+
+/// The file name of the bundle that does not leave the machine.
+const LOCAL_NAME: &str = "local.tar.zst";
 
 /// The log of last uses is not grown beyond this; losing some makes eviction a little worse.
 const MAX_USED_LOG_BYTES: u64 = 8 << 20;
@@ -55,6 +58,8 @@ pub struct Stack {
     clock: Clock,
     disk: DiskTier,
     bundle: BundleTier,
+    /// What a process that stays has folded: entries of all partitions, for this machine only.
+    local: BundleTier,
     /// Further tiers, nearest first.
     added: Vec<Box<dyn Tier>>,
     invalid: invalid::Invalid,
@@ -87,6 +92,7 @@ impl Stack {
         Self {
             disk: DiskTier::new(dir.join("v1"), dir.join("partial"), clock.clone()),
             bundle: BundleTier::new(dir.join(BUNDLE_NAME), dir.join("fresh.log")),
+            local: BundleTier::new(dir.join(LOCAL_NAME), dir.join("local-fresh.log")),
             added: Vec::new(),
             dir,
             clock,
@@ -157,18 +163,20 @@ impl Stack {
     pub fn look_up(&self, key: &CacheKey) -> Option<Found> {
         self.look_into_tiers(key).or_else(|| {
             // What was loose a moment ago may have been folded into a bundle that is not open yet.
-            if self.bundle.look_again() { self.look_into_tiers(key) } else { None }
+            if self.look_again_at_bundles() { self.look_into_tiers(key) } else { None }
         })
     }
 
     fn look_into_tiers(&self, key: &CacheKey) -> Option<Found> {
-        let own = [&self.disk as &dyn Tier, &self.bundle];
-        for tier in own.into_iter().chain(self.added.iter().map(|tier| &**tier)) {
+        let own = [&self.disk as &dyn Tier, &self.bundle, &self.local];
+        for (at, tier) in own.into_iter().chain(self.added.iter().map(|tier| &**tier)).enumerate() {
+            let is_of_this_machine = matches!(at, 0 | 2);
             match tier.look_up(key) {
                 // Whatever a tier hands out, it must be what was asked for.
                 Ok(Some(entry)) if matches!(tier.name(), TierName::Added(_)) && !is_sound(&entry, key) => {
                     tracing::warn!(tier = tier.name().as_str(), %key, "an entry is not what was asked for");
                 }
+                Ok(Some(entry)) if !is_of_this_machine && is_redirect(entry.status) => {}
                 Ok(Some(entry)) => {
                     match tier.name() {
                         TierName::Disk | TierName::Memory | TierName::Redis | TierName::Peer | TierName::Ipfs => {}
@@ -209,16 +217,17 @@ impl Stack {
             return Some(Found { entry: Arc::new(entry), tier: TierName::Disk });
         }
         let is_above = matches!(found.tier, TierName::Memory | TierName::Disk);
-        if !is_above || self.bundle.validated_after(key, known).is_none() {
-            return None;
-        }
-        let entry = self.bundle.look_up(key).ok().flatten().filter(newer)?;
-        Some(Found { entry: Arc::new(entry), tier: TierName::Bundle })
+        [&self.bundle, &self.local].into_iter().filter(|_| is_above).find_map(|tier| {
+            tier.validated_after(key, known)?;
+            let entry = tier.look_up(key).ok().flatten().filter(newer).filter(|entry| !is_redirect(entry.status))?;
+            Some(Found { entry: Arc::new(entry), tier: TierName::Bundle })
+        })
     }
 
     /// A number by which keys sort into the order in which the store reads them fastest.
     pub fn place(&self, key: &CacheKey) -> (u32, u32) {
-        self.bundle.bundle().and_then(|bundle| bundle.place(key)).unwrap_or((u32::MAX, u32::MAX))
+        let place = |tier: &BundleTier| tier.bundle().and_then(|bundle| bundle.place(key));
+        place(&self.bundle).or_else(|| place(&self.local)).unwrap_or((u32::MAX, u32::MAX))
     }
 
     /// Stores an entry, best effort: the first failure is said once, the answer stands anyway.
@@ -234,9 +243,13 @@ impl Stack {
     /// or the small file anew.
     pub fn freshen(&self, entry: &Entry, tier: TierName) -> bool {
         self.write(|| match tier {
-            TierName::Bundle if self.bundle.freshen(entry)? => Ok(()),
+            TierName::Bundle if self.bundle.freshen(entry)? || self.local.freshen(entry)? => Ok(()),
             // Whichever tier had it before memory did.
-            TierName::Memory if !self.disk.has(&entry.key()) && self.bundle.freshen(entry)? => Ok(()),
+            TierName::Memory
+                if !self.disk.has(&entry.key()) && (self.bundle.freshen(entry)? || self.local.freshen(entry)?) =>
+            {
+                Ok(())
+            }
             _ => self.disk.put(entry),
         })
     }
@@ -271,10 +284,6 @@ impl Stack {
             }
         }
         Ok(())
-    }
-
-    fn fresh_log(&self) -> PathBuf {
-        self.dir.join("fresh.log")
     }
 
     fn used_log(&self) -> PathBuf {
@@ -334,11 +343,11 @@ impl Stack {
                 Ok(None) | Err(_) => broken += 1,
             }
         }
-        let hidden: std::collections::HashSet<[u8; 16]> =
+        let mut hidden: std::collections::HashSet<[u8; 16]> =
             loose.iter().filter_map(|key| key.as_bytes().first_chunk().copied()).collect();
-        if let Some(bundle) = self.bundle.bundle() {
+        for bundle in [&self.bundle, &self.local].into_iter().filter_map(BundleTier::bundle) {
             broken += bundle.for_each(|record, entry| {
-                if !hidden.contains(&record.key) {
+                if hidden.insert(record.key) {
                     each(&entry, TierName::Bundle);
                 }
             })?;

@@ -29,6 +29,8 @@ pub enum Scope {
 pub enum Tag {
     /// `repo:owner/name`.
     Repo(String),
+    /// `repo-id:7`: the repository by its number, `/repositories/7`.
+    RepoId(u64),
     /// `org:name`: the organisation and all its repositories.
     Org(String),
     /// `user:name`: the user and all their repositories.
@@ -61,7 +63,7 @@ impl FromStr for Tag {
     fn from_str(text: &str) -> Result<Self> {
         let bad = || {
             Error::usage(format!("`{}` names nothing in the cache", text.escape_debug())).hint(
-                "use all, a key (4 to 64 hex digits), /a/path/prefix, prefix:NAME, repo:OWNER/NAME, org:NAME, user:NAME or family:CLASS",
+                "use all, a key (4 to 64 hex digits), /a/path/prefix, prefix:NAME, repo:OWNER/NAME, repo-id:NUMBER, org:NAME, user:NAME or family:CLASS",
             )
         };
         let (kind, name) = text.split_once(':').ok_or_else(bad)?;
@@ -71,6 +73,7 @@ impl FromStr for Tag {
         }
         match kind {
             "repo" if name.split('/').filter(|part| !part.is_empty()).count() == 2 => Ok(Tag::Repo(name)),
+            "repo-id" => name.parse().map(Tag::RepoId).map_err(|_| bad()),
             "org" => Ok(Tag::Org(name)),
             "user" => Ok(Tag::User(name)),
             "family" if class::by_name(&name).is_some() => Ok(Tag::Family(name)),
@@ -99,6 +102,7 @@ impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Tag::Repo(name) => write!(f, "repo:{name}"),
+            Tag::RepoId(id) => write!(f, "repo-id:{id}"),
             Tag::Org(name) => write!(f, "org:{name}"),
             Tag::User(name) => write!(f, "user:{name}"),
             Tag::Family(name) => write!(f, "family:{name}"),
@@ -158,6 +162,9 @@ impl Tag {
                     && owner_is(wanted_owner)
                     && name.is_some_and(|name| name.eq_ignore_ascii_case(wanted_name))
             }
+            Tag::RepoId(id) => {
+                kind == Some("repositories") && owner.is_some_and(|number| number.parse::<u64>() == Ok(*id))
+            }
             Tag::Org(wanted) => matches!(kind, Some("orgs" | "repos" | "networks")) && owner_is(wanted),
             Tag::User(wanted) => matches!(kind, Some("users" | "repos" | "networks")) && owner_is(wanted),
             Tag::Family(wanted) => class::of(path, query).name == wanted,
@@ -188,6 +195,9 @@ mod tests {
         assert!(covers("org:acme", "/repos/acme/app", None) && covers("org:acme", "/orgs/acme/repos", None));
         assert!(!covers("org:acme", "/users/acme", None));
         assert!(covers("repo:acme/app", "/repositories/1/issues?page=2", Some("/repos/acme/app/issues")));
+        assert!(covers("repo-id:7", "/repositories/7", None) && covers("repo-id:7", "/repositories/7/issues?page=2", None));
+        assert!(!covers("repo-id:7", "/repositories/77/issues", None) && !covers("repo-id:7", "/repos/7/x", None));
+        assert!(covers("repo-id:7+family:issues", "/repositories/7/issues?page=2", None));
         assert!(covers("repo:acme/app+family:issues", "/repos/acme/app/issues", None));
         assert!(!covers("repo:acme/app+family:releases", "/repos/acme/app/issues", None));
         assert!(covers("/repos/acme", "/repos/acme/app", None));
@@ -195,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_names_nothing_is_refused_with_advice() {
-        for text in ["", "repo:acme", "family:nope", "abc", "tag", "org:"] {
+        for text in ["", "repo:acme", "repo-id:x", "family:nope", "abc", "tag", "org:"] {
             assert!(text.parse::<Scope>().unwrap_err().to_string().contains("repo:OWNER/NAME"), "{text}");
         }
     }

@@ -12,11 +12,11 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::index::{
-    self, FOOTER_BYTES, FRAME_BYTES, FrameRecord, HEAD_BYTES, Head, RECORD_BYTES, SKIPPABLE_HEAD_BYTES,
+    self, FOOTER_BYTES, FRAME_BYTES, FrameRecord, HEAD_BYTES, Head as IndexHead, RECORD_BYTES, SKIPPABLE_HEAD_BYTES,
 };
 use super::{MAX_SHARED_RAW, MAX_SINGLE_RAW, MAX_TOTAL_RAW, Record, Totals, frame, ustar};
-use crate::cutoff::Cutoffs;
-use crate::entry::Entry;
+use crate::cutoff::{Cutoffs, Unchecked};
+use crate::entry::{Entry, Head};
 use crate::error::{Error, Result};
 use crate::key::CacheKey;
 
@@ -31,7 +31,7 @@ const HELD_FRAMES: usize = 8;
 #[derive(Debug)]
 pub struct Bundle {
     file: File,
-    head: Head,
+    head: IndexHead,
     /// Offset of the index within the file.
     index_at: u64,
     index_len: u64,
@@ -74,7 +74,7 @@ impl Bundle {
         let mut heads = [0; SKIPPABLE_HEAD_BYTES + HEAD_BYTES];
         read_at(&file, &mut heads, index_at - SKIPPABLE_HEAD_BYTES as u64)?;
         index::check_skippable(&heads, index_len)?;
-        let head = Head::decode(&heads[SKIPPABLE_HEAD_BYTES..], index_len)?;
+        let head = IndexHead::decode(&heads[SKIPPABLE_HEAD_BYTES..], index_len)?;
         Ok(Self { file, head, index_at, index_len, index_sha256, held: Mutex::default() })
     }
 
@@ -200,7 +200,7 @@ impl Bundle {
 
     /// Reads and checks the whole index: its digest, ascending keys, frames that tile the file up
     /// to the end-of-archive frame, and the sum of what they decode to.
-    pub fn check_index(&self) -> Result<(Vec<Record>, Cutoffs)> {
+    pub fn check_index(&self) -> Result<(Vec<Record>, Unchecked)> {
         let mut hash = Sha256::new();
         let mut chunk = vec![0; 64 << 10];
         let (mut at, end) = (self.index_at, self.index_at + self.index_len - FOOTER_BYTES as u64);
@@ -237,7 +237,7 @@ impl Bundle {
     }
 
     /// The invalidations that came with it.
-    pub fn cutoffs(&self) -> Result<Cutoffs> {
+    pub fn cutoffs(&self) -> Result<Unchecked> {
         let mut cutoffs = vec![0; self.head.cutoffs_len as usize];
         read_at(&self.file, &mut cutoffs, self.index_at + self.head.cutoffs_at())?;
         Cutoffs::decode(&cutoffs)
@@ -281,8 +281,24 @@ impl Bundle {
         Ok(broken)
     }
 
+    /// Calls `each` with the metadata of every entry that the index names, in the order of the file. Bodies are
+    /// not looked at; entries whose metadata do not have their checksum, or another key, are left out.
+    pub(crate) fn for_each_head(&self, mut each: impl FnMut(Record, Head)) -> Result<()> {
+        let (mut records, _) = self.check_index()?;
+        records.sort_by_key(|record| (record.frame, record.offset));
+        for record in records {
+            let head = self.member(&record).and_then(|member| Entry::peek(&member[ustar::BLOCK..]));
+            if let Ok(head) = head
+                && record.is_of(&head.parts.key())
+            {
+                each(record, head);
+            }
+        }
+        Ok(())
+    }
+
     /// The entry of a record whose full key is not known beforehand.
-    fn read_unasked(&self, record: &Record) -> Result<Entry> {
+    pub(crate) fn read_unasked(&self, record: &Record) -> Result<Entry> {
         let envelope = self.member(record)?.slice(ustar::BLOCK..);
         let key = Entry::decode(envelope, None)?.key();
         if !record.is_of(&key) {

@@ -124,7 +124,7 @@ impl Cache {
 }
 
 /// A copy that GitHub has to prove: it is asked whether this is it, under the token of whoever asks.
-fn try_out(ask: &Ask, explained: Explained, copy: Entry) -> Explained {
+pub(super) fn try_out(ask: &Ask, explained: Explained, copy: Entry) -> Explained {
     let terms = ask.terms(&explained.lifetime, explained.cutoff, &explained.signer, explained.now);
     let (Before::Fetch(because) | Before::Revalidate { because, .. }) = explained.decision else { return explained };
     match policy::may_try(&copy, &terms) {

@@ -16,16 +16,23 @@ use crate::policy::{self, Terms, Validators};
 use crate::request::{Method, Request};
 
 impl Cache {
-    /// The body to try for a request that has none of its own.
+    /// The body to try for a request that has none of its own; `set_aside` came to another token of the same
+    /// partition.
     pub(super) fn candidate(
         &self,
         request: &Request,
         parts: &KeyParts,
         ask: &Ask,
         terms: &Terms<'_>,
+        set_aside: Option<Entry>,
     ) -> Option<(Entry, Validators)> {
         if request.method != Method::Get {
             return None;
+        }
+        if let Some(entry) = set_aside
+            && let Some(validators) = policy::may_try(&entry, terms)
+        {
+            return Some((entry, validators));
         }
         let others = self.stack.others(&self.partition).into_iter().filter_map(|partition| {
             let key = KeyParts { partition, ..parts.clone() }.key();

@@ -2,12 +2,14 @@
 //!
 //! Knows: where to look, and in which order. Does not know: sending.
 
+use std::sync::Arc;
+
 use super::{Ask, Cache};
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::key::{CacheKey, KeyParts};
 use crate::outcome::Because;
-use crate::policy::{self, Before, CutoffTimes, Lifetime, Mode, Signer};
+use crate::policy::{self, Before, CutoffTimes, Lifetime, Mode, Signer, class, permissions};
 use crate::request::Request;
 use crate::stack::Found;
 
@@ -53,9 +55,13 @@ impl Cache {
             decision = decide(Some(&newer));
             found = Some(newer);
         }
+        let set_aside = take_unless_allowed(&mut found, request, &signer);
+        if set_aside.is_some() {
+            decision = decide(None);
+        }
         let mut candidate = None;
         if decision == Before::Fetch(Because::NotStored)
-            && let Some((entry, validators)) = self.candidate(request, &parts, ask, &terms)
+            && let Some((entry, validators)) = self.candidate(request, &parts, ask, &terms, set_aside)
         {
             decision = Before::Revalidate { validators, because: Because::NotStored };
             candidate = Some(entry);
@@ -65,10 +71,26 @@ impl Cache {
 
     /// What is to be done now that there is a later copy.
     pub(super) fn decide_again(&self, request: &Request, ask: &Ask, explained: Explained, found: Found) -> Explained {
+        let mut found = Some(found);
+        if let Some(other) = take_unless_allowed(&mut found, request, &explained.signer) {
+            return super::beyond::try_out(ask, explained, other);
+        }
         let Explained { key, parts, lifetime, signer, .. } = explained;
         let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
         let now = self.clock.now();
-        let decision = policy::before_request(Some(&found.entry), &ask.terms(&lifetime, cutoff, &signer, now));
-        Explained { key, parts, lifetime, found: Some(found), candidate: None, cutoff, decision, signer, now }
+        let terms = ask.terms(&lifetime, cutoff, &signer, now);
+        let decision = policy::before_request(found.as_ref().map(|found| &*found.entry), &terms);
+        Explained { key, parts, lifetime, found, candidate: None, cutoff, decision, signer, now }
     }
+}
+
+/// Takes out an entry that came to another token of the same partition, where what a token may do selects the
+/// response. Like another partition's, it may be tried; only GitHub's 304 releases it.
+fn take_unless_allowed(found: &mut Option<Found>, request: &Request, requester: &Signer) -> Option<Entry> {
+    let entry = &found.as_ref()?.entry;
+    let class = class::of(&request.path, &request.query);
+    if permissions::may_answer(entry, request, class, requester) {
+        return None;
+    }
+    found.take().map(|found| Arc::unwrap_or_clone(found.entry))
 }

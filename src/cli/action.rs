@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::plan::report::Index;
 use crate::plan::run::{self, Options};
 use crate::plan::{Plan, redact};
-use crate::stack::{BUNDLE_NAME, Saved, Stack};
+use crate::stack::{BUNDLE_NAME, Narrow, Saved, Stack};
 use crate::warm;
 
 /// Annotations beyond this many would bury the rest; GitHub shows ten per step.
@@ -150,7 +150,8 @@ impl Step<'_> {
             block_on(run::run(&plan, &cache, &options, &shown))??.index
         };
         let index = &index;
-        let saved = cache.stack().pack(&plan.narrow, false).unwrap_or_else(|error| {
+        let narrow = Narrow::of(config.partition.clone()).with(plan.narrow.clone());
+        let saved = cache.stack().pack(&narrow, false).unwrap_or_else(|error| {
             println!("{}", annotation("warning", "octocache", &format!("the bundle is not saved: {error}")));
             Saved::Unchanged
         });

@@ -343,6 +343,9 @@ pub(crate) enum BundleCommand {
         /// Write it anew, without dead bytes
         #[arg(long)]
         full: bool,
+        /// Entries of all partitions and of private TTL classes, too
+        #[arg(long)]
+        everything: bool,
         /// Only entries in this scope (repo:O/R, org:O, family:CLASS, /a/path …)
         #[arg(long, value_name = "SCOPE")]
         only: Vec<Scope>,

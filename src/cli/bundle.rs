@@ -7,17 +7,19 @@ use serde_json::json;
 use super::args::{BundleCommand, BundleFile};
 use super::{Context, Exit, plan_config, print};
 use crate::bundle::{Bundle, Totals};
+use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::stack::{Narrow, Saved, Stack};
+use crate::stack::{BundleRules, Narrow, Saved, Stack};
+use crate::tag::Scope;
 use crate::units::Size;
 
 pub(super) fn main(context: &Context, command: &BundleCommand) -> Result<Exit> {
     let config = plan_config(&context.flags)?;
     let stack = Stack::new(&config.cache_dir, context.clock.clone());
     match command {
-        BundleCommand::Pack { full, only, never, output, json } => {
-            let saved = stack.pack(&narrow(&config, only, never)?, *full)?;
+        BundleCommand::Pack { full, everything, only, never, output, json } => {
+            let saved = stack.pack(&narrow(&config, *everything, only, never)?, *full)?;
             if let Some(output) = output {
                 std::fs::copy(stack.bundle_path(), output).map_err(|cause| Error::io("write", output, cause))?;
             }
@@ -43,17 +45,20 @@ pub(super) fn main(context: &Context, command: &BundleCommand) -> Result<Exit> {
                 return Ok(Exit::Failed);
             }
         }
-        BundleCommand::Info(file) => info(&stack, file)?,
+        BundleCommand::Info(file) => info(&stack, file, context.clock.now())?,
     }
     Ok(Exit::Done)
 }
 
-/// What may enter the bundle: flags, else the plan.
-pub(crate) fn narrow(config: &Config, only: &[crate::tag::Scope], never: &[crate::tag::Scope]) -> Result<Narrow> {
-    if only.is_empty() && never.is_empty() && config.plan_path.is_some() {
-        return Ok(config.load_plan()?.narrow);
-    }
-    Ok(Narrow { only: only.to_vec(), never: never.to_vec(), partition: None })
+/// What may enter the bundle: what this identity may see, as flags or else the plan say.
+fn narrow(config: &Config, everything: bool, only: &[Scope], never: &[Scope]) -> Result<Narrow> {
+    let rules = if only.is_empty() && never.is_empty() && config.plan_path.is_some() {
+        config.load_plan()?.narrow
+    } else {
+        BundleRules { only: only.to_vec(), never: never.to_vec(), private: Vec::new() }
+    };
+    let narrow = if everything { Narrow::everything() } else { Narrow::of(config.partition.clone()) };
+    Ok(narrow.with(rules))
 }
 
 fn saved_line(saved: &Saved) -> String {
@@ -100,9 +105,10 @@ fn list(stack: &Stack, file: &BundleFile) -> Result<()> {
     print::out(lines.concat().as_bytes())
 }
 
-fn info(stack: &Stack, file: &BundleFile) -> Result<()> {
+fn info(stack: &Stack, file: &BundleFile, now: Timestamp) -> Result<()> {
     let (path, bundle) = open(stack, file)?;
     let (_, cutoffs) = bundle.check_index()?;
+    let cutoffs = cutoffs.as_of(now);
     let bytes = std::fs::metadata(&path).map_or(0, |meta| meta.len());
     let Totals { entries, frames, generation, raw_live, raw_dead } = bundle.totals();
     if file.json {

@@ -51,6 +51,7 @@ pub(super) fn main(context: &Context, args: &DoctorArgs) -> Result<Exit> {
     findings.push(store(&stack));
     findings.push(bundle(&stack));
     findings.push(rule(&stack));
+    findings.push(invalidations(&stack));
     findings.push(gh(&config));
     if args.json {
         print::json(&findings)?;
@@ -195,6 +196,21 @@ fn bundle(stack: &Stack) -> Finding {
             ok("bundle", format!("{} entries, {}, index sound", bundle.totals().entries, Size(bytes)))
         }
         Err(error) => bad("bundle", format!("{error}; it counts as absent, and the next save writes it anew")),
+    }
+}
+
+/// Whether invalidations have times that no clock can have written by now.
+fn invalidations(stack: &Stack) -> Finding {
+    let count = stack.all_cutoffs().iter().count();
+    match stack.cutoffs_from_the_future() {
+        0 => ok("invalidations", format!("{count} in force")),
+        future => bad(
+            "invalidations",
+            format!(
+                "{future} of {count} are from the future, as after a wrong clock; they count as of now \
+                 (`octocache cache clear all` resets the list)"
+            ),
+        ),
     }
 }
 

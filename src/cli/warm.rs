@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::plan::{Plan, run};
 use crate::schedule::Schedule;
-use crate::stack::Saved;
+use crate::stack::{Narrow, Saved};
 use crate::units::Span;
 use crate::warm::{self, IDLE_SECS, Options, Resident, Tick, Verdict};
 
@@ -99,8 +99,13 @@ impl Worker<'_> {
         let shown = Shown::new(quiet);
         let tick = warm::tick(self.plan, &cache, options, &shown).await?;
         shown.end();
-        let saved = cache.stack().pack(&self.plan.narrow, false)?;
+        let saved = cache.stack().pack(&self.narrow(), false)?;
         Ok(Some((tick, saved)))
+    }
+
+    /// The bundle carries what this worker's identity may see.
+    fn narrow(&self) -> Narrow {
+        Narrow::of(self.config.partition.clone()).with(self.plan.narrow.clone())
     }
 }
 
@@ -121,7 +126,7 @@ impl Command<'_> {
     /// Ends cleanly: what was answered is stored already, and is saved with the bundle.
     fn leave(&self) -> Exit {
         let cache = self.worker.config.warming_cache(self.worker.plan, &self.worker.context.clock);
-        match cache.and_then(|cache| cache.stack().pack(&self.worker.plan.narrow, false)) {
+        match cache.and_then(|cache| cache.stack().pack(&self.worker.narrow(), false)) {
             Ok(_) => self.note("told to end; the bundle is saved"),
             Err(error) => print::error(&error),
         }

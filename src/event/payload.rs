@@ -47,6 +47,8 @@ pub struct Payload {
 #[serde(default)]
 pub struct Repository {
     #[serde(deserialize_with = "lenient")]
+    id: Option<u64>,
+    #[serde(deserialize_with = "lenient")]
     full_name: Option<String>,
     #[serde(deserialize_with = "lenient")]
     owner: Option<Account>,
@@ -189,6 +191,7 @@ impl Payload {
         };
         match name {
             "repo" => full(),
+            "repo-id" => repository?.id.map(|id| id.to_string()),
             "owner" => {
                 let of_name = || full()?.split_once('/').map(|(owner, _)| owner.to_owned());
                 login(&repository.and_then(|repository| repository.owner.clone()))

@@ -22,7 +22,7 @@ use crate::github::Reserve;
 use crate::partition::Partition;
 use crate::policy::{TtlTable, class};
 use crate::schedule::Schedule;
-use crate::stack::Narrow;
+use crate::stack::BundleRules;
 
 /// Checks `spec`. `name` is for messages; GraphQL documents are found beside `dir`.
 pub(super) fn check(spec: &PlanSpec, name: &str, dir: &Path) -> Result<Plan> {
@@ -74,8 +74,12 @@ impl Checker<'_> {
                 .collect::<Result<Vec<_>>>()
         };
         let narrow = match &spec.bundle {
-            Some(bundle) => Narrow { only: scopes(&bundle.only)?, never: scopes(&bundle.never)?, partition: None },
-            None => Narrow::default(),
+            Some(bundle) => BundleRules {
+                only: scopes(&bundle.only)?,
+                never: scopes(&bundle.never)?,
+                private: bundle.private.iter().map(|site| self.private_class(site)).collect::<Result<_>>()?,
+            },
+            None => BundleRules::default(),
         };
         Ok(Plan {
             name: self.name.to_owned(),
@@ -91,6 +95,14 @@ impl Checker<'_> {
             redaction: Rc::new(redaction),
             narrow,
             queries,
+        })
+    }
+
+    fn private_class(&self, site: &Site<String>) -> Result<&'static str> {
+        let mut private = class::CLASSES.iter().filter(|class| class.private).map(|class| class.name);
+        private.clone().find(|name| *name == site.value).ok_or_else(|| {
+            self.fault(site, format!("`{}` is no private TTL class", site.value.escape_debug()))
+                .hint(format!("private are {}", private.by_ref().collect::<Vec<_>>().join(", ")))
         })
     }
 

@@ -17,8 +17,11 @@ pub struct Class {
     /// Usable for so many seconds after that when GitHub cannot answer.
     pub stale_secs: u64,
     /// Whether a body is never tried for another partition: what it holds is meant for few, and
-    /// seldom the same for two.
+    /// seldom the same for two. It stays out of bundles unless a plan names the class.
     pub private: bool,
+    /// Whether the response depends on what a token may do, not only on who it is; see
+    /// [`permissions`](crate::policy::permissions).
+    pub by_permission: bool,
     /// What it is for, in the words of the docs table.
     pub about: &'static str,
 }
@@ -28,11 +31,15 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
 const fn class(name: &'static str, fresh_secs: u64, stale_secs: u64, about: &'static str) -> Class {
-    Class { name, fresh_secs, stale_secs, private: false, about }
+    Class { name, fresh_secs, stale_secs, private: false, by_permission: false, about }
+}
+
+const fn by_permission(class: Class) -> Class {
+    Class { by_permission: true, ..class }
 }
 
 const fn private(class: Class) -> Class {
-    Class { private: true, ..class }
+    Class { private: true, ..by_permission(class) }
 }
 
 /// All classes; the last is for anything that no pattern knows.
@@ -43,23 +50,24 @@ pub static CLASSES: &[Class] = &[
     class("workflow-runs", 2 * MINUTE, HOUR, "workflow runs and jobs"),
     private(class("runners", 5 * MINUTE, HOUR, "self-hosted runners and runner groups")),
     class("artifacts", 10 * MINUTE, DAY, "artifacts and Actions caches"),
-    class("workflows", HOUR, DAY, "workflows, environments, variables"),
+    by_permission(class("workflows", HOUR, DAY, "workflows, environments, variables")),
     class("issues", 5 * MINUTE, DAY, "issue and pull request lists"),
     class("issue", 10 * MINUTE, DAY, "one issue or pull request, its comments, reviews and files"),
-    class("search", 5 * MINUTE, HOUR, "search"),
-    class("org-repos", 15 * MINUTE, DAY, "repositories of an organisation"),
-    class("repos", 10 * MINUTE, DAY, "repositories of a user, an installation or the token"),
+    by_permission(class("search", 5 * MINUTE, HOUR, "search")),
+    by_permission(class("org-repos", 15 * MINUTE, DAY, "repositories of an organisation")),
+    by_permission(class("repos", 10 * MINUTE, DAY, "repositories of a user, an installation or the token")),
     class("languages", DAY, 30 * DAY, "languages of a repository"),
     class("community", DAY, 30 * DAY, "topics, licence, readme, contributors, community profile, statistics"),
-    class("releases", DAY, 30 * DAY, "releases, the latest one, one by tag, and their assets' metadata"),
+    by_permission(class("releases", DAY, 30 * DAY, "releases, the latest one, one by tag, and their assets' metadata")),
     class("tags", 30 * MINUTE, 30 * DAY, "tags"),
     class("refs", 5 * MINUTE, 7 * DAY, "git references"),
     class("commits", 30 * MINUTE, 7 * DAY, "commits of a ref, compares of moving refs, branches, contents"),
-    class("repo", HOUR, 7 * DAY, "repository information"),
+    by_permission(class("repo", HOUR, 7 * DAY, "repository information")),
     class("user", DAY, 30 * DAY, "users and organisations"),
-    class("members", HOUR, 30 * DAY, "teams, members, labels, milestones"),
+    by_permission(class("members", HOUR, 30 * DAY, "teams, members, labels, milestones")),
     class("catalog", DAY, 30 * DAY, "licences, gitignore templates, emojis, meta"),
     private(class("alerts", 5 * MINUTE, HOUR, "security alerts and audit log")),
+    private(class("settings", HOUR, DAY, "webhooks, keys, secrets, branch protection, traffic, billing, invitations")),
     private(class("events", MINUTE, HOUR, "events and notifications")),
     class("graphql", 5 * MINUTE, DAY, "GraphQL queries"),
     class("other", DAY, DAY, "anything else"),
@@ -96,6 +104,34 @@ static ROUTES: &[(&str, &str)] = &[
     ("artifacts", "/repos/*/*/actions/artifacts/**"),
     ("artifacts", "/repos/*/*/actions/caches/**"),
     ("artifacts", "/repos/*/*/actions/cache/**"),
+    ("settings", "/repos/*/*/actions/secrets/**"),
+    ("settings", "/repos/*/*/environments/*/secrets/**"),
+    ("settings", "/repos/*/*/codespaces/secrets/**"),
+    ("settings", "/repos/*/*/hooks/**"),
+    ("settings", "/repos/*/*/keys/**"),
+    ("settings", "/repos/*/*/invitations/**"),
+    ("settings", "/repos/*/*/traffic/**"),
+    ("settings", "/repos/*/*/branches/*/protection/**"),
+    ("settings", "/orgs/*/actions/secrets/**"),
+    ("settings", "/orgs/*/codespaces/secrets/**"),
+    ("settings", "/orgs/*/hooks/**"),
+    ("settings", "/orgs/*/settings/**"),
+    ("settings", "/orgs/*/invitations/**"),
+    ("settings", "/orgs/*/failed_invitations"),
+    ("settings", "/orgs/*/outside_collaborators/**"),
+    ("settings", "/orgs/*/blocks/**"),
+    ("settings", "/orgs/*/credential-authorizations/**"),
+    ("settings", "/orgs/*/personal-access-tokens/**"),
+    ("settings", "/orgs/*/personal-access-token-requests/**"),
+    ("settings", "/enterprises/*/settings/**"),
+    ("settings", "/users/*/settings/**"),
+    ("settings", "/user/emails"),
+    ("settings", "/user/keys/**"),
+    ("settings", "/user/gpg_keys/**"),
+    ("settings", "/user/ssh_signing_keys/**"),
+    ("settings", "/user/blocks/**"),
+    ("settings", "/user/repository_invitations"),
+    ("settings", "/user/codespaces/secrets/**"),
     ("workflows", "/repos/*/*/actions/**"),
     ("workflows", "/repos/*/*/environments/**"),
     ("workflows", "/orgs/*/actions/**"),
@@ -121,7 +157,6 @@ static ROUTES: &[(&str, &str)] = &[
     ("community", "/repos/*/*/contributors"),
     ("community", "/repos/*/*/community/**"),
     ("community", "/repos/*/*/stats/**"),
-    ("community", "/repos/*/*/traffic/**"),
     ("releases", "/repos/*/*/releases/**"),
     ("tags", "/repos/*/*/tags"),
     ("refs", "/repos/*/*/git/**"),
@@ -129,6 +164,13 @@ static ROUTES: &[(&str, &str)] = &[
     ("commits", "/repos/*/*/compare/**"),
     ("commits", "/repos/*/*/branches/**"),
     ("commits", "/repos/*/*/contents/**"),
+    ("alerts", "/repos/*/*/security-advisories/**"),
+    ("alerts", "/repos/*/*/vulnerability-alerts"),
+    ("alerts", "/orgs/*/security-advisories"),
+    ("alerts", "/enterprises/*/dependabot/**"),
+    ("alerts", "/enterprises/*/code-scanning/**"),
+    ("alerts", "/enterprises/*/secret-scanning/**"),
+    ("alerts", "/enterprises/*/audit-log"),
     ("alerts", "/repos/*/*/dependabot/**"),
     ("alerts", "/repos/*/*/code-scanning/**"),
     ("alerts", "/repos/*/*/secret-scanning/**"),
@@ -194,8 +236,28 @@ pub fn by_name(name: &str) -> Option<&'static Class> {
     CLASSES.iter().find(|class| class.name == name)
 }
 
-/// The class of a path and its query (A4).
+/// The class of a path and its query (A4). An address by number has the class of the address by name.
 pub fn of(path: &str, query: &str) -> &'static Class {
+    match with_names(path) {
+        Some(named) => of_named(&named, query),
+        None => of_named(path, query),
+    }
+}
+
+/// A path by number as a path by name would be: `/repositories/7/issues` as `/repos/_/_/issues`.
+fn with_names(path: &str) -> Option<String> {
+    let (kind, rest) = path.strip_prefix('/')?.split_once('/')?;
+    let names = match kind {
+        "repositories" => "/repos/_/_",
+        "organizations" => "/orgs/_",
+        "user" => "/users/_",
+        _ => return None,
+    };
+    let (id, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    (!id.is_empty() && id.bytes().all(|b| b.is_ascii_digit())).then(|| format!("{names}{below}"))
+}
+
+fn of_named(path: &str, query: &str) -> &'static Class {
     let (first, fourth) = shelf(path);
     let found = |shelf: (&str, &str)| {
         let routes = SHELVES.get(&shelf).map_or(&[][..], Vec::as_slice);
@@ -288,6 +350,13 @@ mod tests {
             ("/users/u", "", "user"),
             ("/nobody/knows", "", "other"),
             ("/repos//r", "", "other"),
+            ("/repositories/7", "", "repo"),
+            ("/repositories/7/issues", "page=2", "issues"),
+            ("/repositories/7/dependabot/alerts", "", "alerts"),
+            ("/organizations/7/repos", "page=2", "org-repos"),
+            ("/user/7/repos", "page=2", "repos"),
+            ("/user/repos", "", "repos"),
+            ("/repos/o/r/branches/main/protection", "", "settings"),
         ] {
             assert_eq!(of(path, query).name, name, "{path}?{query}");
         }

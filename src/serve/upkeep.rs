@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::status::HISTORY_EVERY_SECS;
 use super::{Door, metrics};
 use crate::metrics::Statsd;
-use crate::stack::{Narrow, Saved};
+use crate::stack::Saved;
 
 /// Other processes' changes are seen within this time.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ const NICENESS: i32 = 15;
 /// How much the store may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
-    /// Loose files beyond this number are folded into the bundle.
+    /// Loose files beyond this number are folded into the local bundle.
     pub max_loose: usize,
     /// Bytes on disk, bundle and loose files together; what was not used for longest goes first.
     pub max_bytes: Option<u64>,
@@ -98,10 +98,10 @@ fn tidy(door: &Door, room: Room) {
     let stack = &door.identities.common().stack;
     let loose = stack.disk().keys().len();
     if loose > room.max_loose {
-        match stack.pack(&Narrow::default(), false) {
-            Ok(Saved::Written { absorbed, .. }) => tracing::info!(absorbed, "folded loose entries into the bundle"),
+        match stack.fold() {
+            Ok(Saved::Written { absorbed, .. }) => tracing::info!(absorbed, "folded loose entries into the local bundle"),
             Ok(Saved::Unchanged | Saved::Busy) => {}
-            Err(error) => tracing::warn!(%error, "loose entries cannot be folded into the bundle"),
+            Err(error) => tracing::warn!(%error, "loose entries not folded into the local bundle"),
         }
     }
     if let Some(max) = room.max_bytes {

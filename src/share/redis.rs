@@ -258,7 +258,7 @@ impl Place for Redis {
 
     fn cutoffs(&self) -> BoxFuture<'_, Option<Cutoffs>> {
         self.start();
-        self.writes.cutoffs().boxed()
+        self.writes.cutoffs(!self.read_only).boxed()
     }
 
     fn drained(&self) -> BoxFuture<'_, ()> {

@@ -2,13 +2,14 @@
 //!
 //! Knows: which loose files are oldest, how the bundle forgets. Does not know: when it is called.
 
+use std::collections::HashSet;
 use std::fs;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
 use super::tally::count;
-use super::{Narrow, Saved, Stack, Wait};
+use super::{Saved, Stack, Wait};
 use crate::cutoff::{Cutoff, CutoffMode};
 use crate::error::Result;
 use crate::tag::{Scope, Subject};
@@ -48,14 +49,20 @@ impl Stack {
             }
         }
         if *scope == Scope::All {
-            let path = self.bundle_path();
-            cleaned.bytes += fs::metadata(&path).map_or(0, |meta| meta.len());
-            for path in [path, self.fresh_log(), self.used_log()] {
+            for path in [self.bundle.path(), self.local.path()] {
+                cleaned.bytes += fs::metadata(path).map_or(0, |meta| meta.len());
                 let _absent_is_fine = fs::remove_file(path);
             }
-        } else if self.bundle.bundle().is_some() {
-            let nothing_new = Narrow { never: vec![Scope::All], ..Narrow::default() };
-            cleaned.bundle = Some(self.pack(&nothing_new, true)?);
+            let logs = [self.bundle.log().to_owned(), self.local.log().to_owned(), self.used_log()];
+            for path in logs.into_iter().chain([self.partitions_path()]) {
+                let _absent_is_fine = fs::remove_file(path);
+            }
+            return Ok(cleaned);
+        }
+        for tier in [&self.bundle, &self.local] {
+            if tier.bundle().is_some() {
+                cleaned.bundle = Some(self.repack_without(tier, &HashSet::new())?);
+            }
         }
         Ok(cleaned)
     }

@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::{Stack, lock};
-use crate::cutoff::{Cutoff, Cutoffs};
+use crate::bundle::Bundle;
+use crate::clock::Timestamp;
+use crate::cutoff::{Cutoff, Cutoffs, Unchecked};
 use crate::error::Result;
 use crate::files::{self, Durability, Stamp};
 use crate::policy::CutoffTimes;
 use crate::tag::Subject;
+use crate::tier::bundle::BundleTier;
 
 /// The list as far as it was read.
 #[derive(Debug, Default)]
@@ -34,9 +37,9 @@ impl Stack {
         self.prepare()?;
         let _lock = self.lock_cutoffs()?;
         // Another process may have added some since we looked.
-        let mut all = self.read_cutoffs();
+        let (mut all, now) = (self.read_cutoffs(), self.clock.now());
         for cutoff in new {
-            all.add(cutoff.clone());
+            all.add(cutoff.clone().believed_at(now));
         }
         files::write_atomic(&self.cutoffs_path(), &self.dir.join("partial"), &all.encode(), Durability::Synced)?;
         // Nobody else writes while we hold the lock.
@@ -67,17 +70,47 @@ impl Stack {
         let mut list = lock(&self.invalid.list);
         let now = Stamp::of(&self.cutoffs_path());
         if list.as_ref().is_some_and(|(stamp, _)| is_another_bundle || *stamp != now) {
-            let all = self.read_cutoffs();
-            self.know(&mut list, now, all);
+            let all = self.read_and_correct_cutoffs();
+            self.know(&mut list, Stamp::of(&self.cutoffs_path()), all);
         }
+    }
+
+    /// How many invalidations of the store's own list and of the bundle's are from beyond the suspicion window;
+    /// they are corrected when they are read.
+    pub fn cutoffs_from_the_future(&self) -> usize {
+        let now = self.clock.now();
+        let own = self.own_cutoffs().map_or(0, |list| list.from_the_future(now));
+        let bundle = self.bundle.bundle().and_then(|bundle| bundle.cutoffs().ok());
+        own + bundle.map_or(0, |list| list.from_the_future(now))
+    }
+
+    /// Reads the list. One with times from the future is written anew, so that each process to come does not
+    /// take them for the present again.
+    fn read_and_correct_cutoffs(&self) -> Cutoffs {
+        let now = self.clock.now();
+        if self.own_cutoffs().is_ok_and(|list| list.from_the_future(now) == 0) {
+            return self.read_cutoffs();
+        }
+        let _lock = self.lock_cutoffs();
+        let all = self.read_cutoffs();
+        let written =
+            files::write_atomic(&self.cutoffs_path(), &self.dir.join("partial"), &all.encode(), Durability::Synced);
+        if let Err(error) = written {
+            tracing::debug!(%error, "invalidations not corrected");
+        }
+        all
+    }
+
+    fn own_cutoffs(&self) -> Result<Unchecked> {
+        let bytes = files::read_bounded(&self.cutoffs_path(), crate::cutoff::MAX_BYTES as u64)?;
+        Cutoffs::decode(&bytes.unwrap_or_default())
     }
 
     fn with_cutoffs<T>(&self, with: impl FnOnce(&Cutoffs) -> T) -> T {
         let mut list = lock(&self.invalid.list);
         if list.is_none() {
-            let stamp = Stamp::of(&self.cutoffs_path());
-            let all = self.read_cutoffs();
-            self.know(&mut list, stamp, all);
+            let all = self.read_and_correct_cutoffs();
+            self.know(&mut list, Stamp::of(&self.cutoffs_path()), all);
         }
         with(list.as_ref().map_or(&Cutoffs::default(), |(_, cutoffs)| cutoffs))
     }
@@ -95,11 +128,10 @@ impl Stack {
     /// old bundle cannot roll one back.
     fn read_cutoffs(&self) -> Cutoffs {
         let read = || -> Result<Cutoffs> {
-            let mut all = Cutoffs::decode(
-                &files::read_bounded(&self.cutoffs_path(), crate::cutoff::MAX_BYTES as u64)?.unwrap_or_default(),
-            )?;
-            if let Some(bundle) = self.bundle.bundle() {
-                all.merge(&bundle.cutoffs()?);
+            let now = self.clock.now();
+            let mut all = self.own_cutoffs()?.as_of(now);
+            for bundle in [&self.bundle, &self.local].into_iter().filter_map(BundleTier::bundle) {
+                all.merge(&bundle.cutoffs()?.of_bundle(now, newest(&bundle)));
             }
             Ok(all)
         };
@@ -108,4 +140,9 @@ impl Stack {
             Cutoffs::everything(self.clock.now())
         })
     }
+}
+
+/// The time of a bundle's newest entry.
+pub(super) fn newest(bundle: &Bundle) -> Timestamp {
+    Timestamp::from_secs(i64::try_from(bundle.created()).unwrap_or(i64::MAX))
 }

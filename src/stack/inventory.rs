@@ -42,10 +42,11 @@ impl Stack {
             });
         }
         let used_days = self.used_days();
-        if let Some(bundle) = self.bundle.bundle() {
-            let freshened = crate::tier::bundle::Freshened::read(&self.fresh_log());
+        for tier in [&self.bundle, &self.local] {
+            let Some(bundle) = tier.bundle() else { continue };
+            let freshened = crate::tier::bundle::Freshened::read(tier.log());
             bundle.for_each(|record, entry| {
-                if hidden.contains(&record.key) {
+                if !hidden.insert(record.key) {
                     return;
                 }
                 let day = used_days.get(&record.key).copied().unwrap_or(0).max(record.used_day);

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -17,32 +18,71 @@ use super::{Stack, Wait};
 use crate::bundle::{Bundle, Envelope, MAX_DEAD_SHARE, MAX_GENERATIONS, Plan, Planned, Record, Totals, write};
 use crate::clock::Timestamp;
 use crate::cutoff::{CutoffMode, Cutoffs, IN_THE_END};
-use crate::entry::{Entry, Head};
+use crate::entry::{Entry, Head, is_redirect};
 use crate::error::{Error, Result};
 use crate::files::{self, Durability};
 use crate::key::{CacheKey, KeyParts};
 use crate::partition::Partition;
 use crate::policy::class;
 use crate::tag::{Scope, Subject};
-use crate::tier::bundle::Freshened;
+use crate::tier::WritableTier;
+use crate::tier::bundle::{BundleTier, Freshened};
 
-/// What may enter the bundle (C10).
+/// What a plan says of the entries that may enter its bundle.
 #[derive(Debug, Clone, Default)]
-pub struct Narrow {
+pub struct BundleRules {
     /// Only entries in one of these scopes; empty: all.
     pub only: Vec<Scope>,
     /// Never entries in one of these.
     pub never: Vec<Scope>,
-    /// Only what this partition saw, if it is named, and what everybody may see.
-    pub partition: Option<Partition>,
+    /// Private TTL classes that may enter all the same, by name; see [`Class::private`](class::Class::private).
+    pub private: Vec<&'static str>,
+}
+
+/// What may enter a bundle. There is no default: a bundle leaves the machine, so each save names the partition
+/// whose entries it may carry, or wishes for everything.
+#[derive(Debug, Clone)]
+pub struct Narrow {
+    rules: BundleRules,
+    /// `None`: entries of all partitions and classes.
+    partition: Option<Partition>,
 }
 
 impl Narrow {
+    /// Entries of `partition` and of requests without a token, but for private TTL classes.
+    pub fn of(partition: Partition) -> Self {
+        Self { rules: BundleRules::default(), partition: Some(partition) }
+    }
+
+    /// Entries of all partitions and classes: for a bundle that stays where all of them may be read.
+    pub fn everything() -> Self {
+        Self { rules: BundleRules::default(), partition: None }
+    }
+
+    /// The same with a plan's rules.
+    #[must_use]
+    pub fn with(self, rules: BundleRules) -> Self {
+        Self { rules, ..self }
+    }
+
     fn admits(&self, subject: Subject<'_>) -> bool {
+        let BundleRules { only, never, private } = &self.rules;
         let within = |scopes: &[Scope]| scopes.iter().any(|scope| scope.covers(subject));
         let theirs = &subject.parts.partition;
         let is_ours = self.partition.as_ref().is_none_or(|own| own == theirs || *theirs == Partition::public());
-        is_ours && (self.only.is_empty() || within(&self.only)) && !within(&self.never)
+        // A later page is about what its listing is about.
+        let is_private = |path: &str| {
+            let class = class::of(path, &subject.parts.query);
+            class.private && !private.contains(&class.name)
+        };
+        let is_open =
+            self.partition.is_none() || !(is_private(&subject.parts.path) || subject.listing.is_some_and(is_private));
+        is_ours && is_open && (only.is_empty() || within(only)) && !within(never)
+    }
+
+    /// Whether it admits every entry.
+    fn is_everything(&self) -> bool {
+        self.partition.is_none() && self.rules.only.is_empty() && self.rules.never.is_empty()
     }
 }
 
@@ -81,51 +121,99 @@ struct Decided<'a> {
     base: Option<&'a Bundle>,
     carried: Vec<Record>,
     loose: &'a [Loose],
+    imported: Imported,
     cutoffs: Cutoffs,
     repack: bool,
 }
 
+/// Entries that come from the local bundle.
+#[derive(Default)]
+struct Imported {
+    local: Option<Arc<Bundle>>,
+    /// Where each is, with its latest time, and where it is to stand.
+    records: HashMap<CacheKey, (Record, String)>,
+    /// When the oldest of them came from GitHub.
+    oldest: Option<Timestamp>,
+}
+
+impl Imported {
+    fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+}
+
+/// One save: where it goes, and what may go there.
+struct Save<'a> {
+    tier: &'a BundleTier,
+    narrow: &'a Narrow,
+    /// Whether loose entries are absorbed.
+    absorb: bool,
+    /// Repacks whatever the policy says.
+    full: bool,
+    /// Entries to leave out, by the first half of their keys.
+    doomed: &'a HashSet<[u8; 16]>,
+}
+
 impl Stack {
-    /// Folds everything into the bundle. `full` repacks whatever the policy says.
+    /// Folds what `narrow` admits into the bundle. Entries that the bundle holds and `narrow` does not admit go
+    /// back to loose files, so nothing stored is lost. `full` repacks whatever the policy says.
     pub fn pack(&self, narrow: &Narrow, full: bool) -> Result<Saved> {
-        self.pack_but(narrow, full, &HashSet::new())
+        self.save(&Save { tier: &self.bundle, narrow, absorb: true, full, doomed: &HashSet::new() })
     }
 
-    /// Packs anew without the bundled entries whose keys begin so.
-    pub(super) fn pack_without(&self, doomed: &HashSet<[u8; 16]>) -> Result<Saved> {
-        self.pack_but(&Narrow::default(), true, doomed)
+    /// Folds all loose entries, of every partition, into the local bundle, which stays on this machine.
+    pub fn fold(&self) -> Result<Saved> {
+        let narrow = Narrow::everything();
+        self.save(&Save { tier: &self.local, narrow: &narrow, absorb: true, full: false, doomed: &HashSet::new() })
     }
 
-    fn pack_but(&self, narrow: &Narrow, full: bool, doomed: &HashSet<[u8; 16]>) -> Result<Saved> {
+    /// Packs one of the bundles anew without the entries whose keys begin so, and without what is gone.
+    pub(super) fn repack_without(&self, tier: &BundleTier, doomed: &HashSet<[u8; 16]>) -> Result<Saved> {
+        self.save(&Save { tier, narrow: &Narrow::everything(), absorb: false, full: true, doomed })
+    }
+
+    fn save(&self, save: &Save<'_>) -> Result<Saved> {
+        let Save { tier, narrow, absorb, full, doomed } = *save;
         self.prepare()?;
         let Some(_lock) = self.lock(Wait::No)? else { return Ok(Saved::Busy) };
         self.drop_old_partials();
-        let (base, records, mut old_cutoffs) = match self.checked_bundle() {
+        let (base, records, mut old_cutoffs) = match self.checked_bundle(tier) {
             Some((base, records, cutoffs)) => (Some(base), records, cutoffs),
             None => (None, Vec::new(), Cutoffs::default()),
         };
         let mut cutoffs = self.all_cutoffs();
-        let freshened = Freshened::read(&self.fresh_log());
-        let mut loose = self.loose(narrow, &cutoffs);
+        let freshened = Freshened::read(tier.log());
+        let mut loose = if absorb { self.loose(narrow, &cutoffs) } else { Vec::new() };
         drop_outdated(&mut loose, &records);
+        let imported = if absorb { self.importable(tier, narrow, &records, &loose)? } else { Imported::default() };
+        let refused = match &base {
+            Some(base) if !narrow.is_everything() => inadmissible(base, narrow)?,
+            _ => HashSet::new(),
+        };
         // What is older than every entry can touch none of them, and is no news.
         let stored = records.iter().map(Record::stored_at).chain(loose.iter().map(|loose| loose.fetched_at));
-        let oldest = stored.min().unwrap_or_else(|| self.clock.now());
+        let oldest = stored.chain(imported.oldest).min().unwrap_or_else(|| self.clock.now());
         for list in [&mut cutoffs, &mut old_cutoffs] {
             list.forget_before(oldest);
         }
-        let mut unchanged = loose.is_empty() && freshened.is_empty() && !full;
+        let has_news = !(loose.is_empty() && imported.is_empty() && freshened.is_empty() && refused.is_empty()) || full;
+        let mut unchanged = !has_news;
         if unchanged && cutoffs != old_cutoffs {
             unchanged = !base.as_ref().is_some_and(|base| touches(base, &cutoffs, &old_cutoffs));
         }
-        if unchanged && base.is_some() || (base.is_none() && loose.is_empty()) {
+        if unchanged && base.is_some() || (base.is_none() && loose.is_empty() && imported.is_empty()) {
             return Ok(Saved::Unchanged);
         }
+        if let Some(base) = &base {
+            self.put_back(base, &records, &refused, &freshened)?;
+        }
         let used = self.used_days();
-        let superseded: HashSet<[u8; 16]> = loose.iter().filter_map(|loose| lead(&loose.planned.key)).collect();
+        let leads = loose.iter().map(|loose| &loose.planned.key).chain(imported.records.keys());
+        let superseded: HashSet<[u8; 16]> = leads.filter_map(lead).collect();
+        let stays = |key: &[u8; 16]| !superseded.contains(key) && !doomed.contains(key) && !refused.contains(key);
         let carried: Vec<Record> = records
             .into_iter()
-            .filter(|record| !superseded.contains(&record.key) && !doomed.contains(&record.key))
+            .filter(|record| stays(&record.key))
             .map(|record| Record {
                 validated_at: freshened.validated_at(&record).unwrap_or(0).max(record.validated_at),
                 used_day: used.get(&record.key).copied().unwrap_or(0).max(record.used_day),
@@ -136,27 +224,74 @@ impl Stack {
             cutoff.mode == CutoffMode::Gone && !old_cutoffs.iter().any(|old| old == cutoff)
         };
         let worn = base.as_ref().is_none_or(|base| is_worn(base.totals(), &carried));
-        let repack = full || worn || cutoffs.iter().any(is_new_gone);
-        let how = match (repack, loose.is_empty()) {
+        // Frames hold whole entries: those of what is not admitted must not be copied.
+        let repack = full || worn || !refused.is_empty() || cutoffs.iter().any(is_new_gone);
+        let how = match (repack, loose.is_empty() && imported.is_empty()) {
             (true, _) => "repack",
             (false, true) => "index",
             (false, false) => "append",
         };
-        let decided = Decided { base: base.as_ref(), carried, loose: &loose, cutoffs, repack };
-        let (totals, bytes) = self.write_bundle(decided)?;
+        let absorbed = loose.len() + imported.records.len();
+        let decided = Decided { base: base.as_ref(), carried, loose: &loose, imported, cutoffs, repack };
+        let (totals, bytes) = self.write_bundle(tier.path(), decided)?;
         super::tally::count(&self.tally.packed, 1);
         drop_absorbed(&loose);
-        for log in [self.fresh_log(), self.used_log()] {
-            let _best_effort = fs::remove_file(log);
+        let _best_effort = fs::remove_file(tier.log());
+        if std::ptr::eq(tier, &raw const self.local) || !self.local.path().exists() {
+            let _best_effort = fs::remove_file(self.used_log());
         }
-        Ok(Saved::Written { how, absorbed: loose.len(), totals, bytes })
+        Ok(Saved::Written { how, absorbed, totals, bytes })
+    }
+
+    /// What the local bundle holds, `narrow` admits and `tier` does not have yet.
+    fn importable(&self, tier: &BundleTier, narrow: &Narrow, records: &[Record], loose: &[Loose]) -> Result<Imported> {
+        let mut imported = Imported::default();
+        let Some(local) = self.local.bundle().filter(|_| !std::ptr::eq(tier, &raw const self.local)) else {
+            return Ok(imported);
+        };
+        let freshened = Freshened::read(self.local.log());
+        let known: HashMap<[u8; 16], u32> = records.iter().map(|record| (record.key, record.validated_at)).collect();
+        let hidden: HashSet<[u8; 16]> = loose.iter().filter_map(|loose| lead(&loose.planned.key)).collect();
+        local.for_each_head(|record, head| {
+            let key = head.parts.key();
+            let subject = Subject { key: &key, parts: &head.parts, listing: head.listing.as_deref() };
+            let validated_at = freshened.validated_at(&record).unwrap_or(0).max(record.validated_at);
+            let is_newer = known.get(&record.key).is_none_or(|at| *at < validated_at);
+            if is_newer && !hidden.contains(&record.key) && !is_redirect(head.status) && narrow.admits(subject) {
+                imported.oldest = imported.oldest.into_iter().chain([head.fetched_at]).min();
+                imported.records.insert(key, (Record { validated_at, ..record }, order(&head.parts)));
+            }
+        })?;
+        imported.local = (!imported.is_empty()).then_some(local);
+        Ok(imported)
+    }
+
+    /// Writes entries that leave the bundle to loose files, unless a loose one is there already.
+    fn put_back(
+        &self,
+        base: &Bundle,
+        records: &[Record],
+        refused: &HashSet<[u8; 16]>,
+        freshened: &Freshened,
+    ) -> Result<()> {
+        for record in records.iter().filter(|record| refused.contains(&record.key)) {
+            // What cannot be read is lost already.
+            let Ok(mut entry) = base.read_unasked(record) else { continue };
+            let noted = freshened.validated_at(record).map(|secs| Timestamp::from_secs(i64::from(secs)));
+            entry.validated_at = entry.validated_at.max(noted.unwrap_or_default());
+            if !self.disk.has(&entry.key()) {
+                self.disk.put(&entry)?;
+            }
+        }
+        Ok(())
     }
 
     /// The bundle with its whole index, checked; `None` when there is none or it is not usable.
-    fn checked_bundle(&self) -> Option<(Bundle, Vec<Record>, Cutoffs)> {
+    fn checked_bundle(&self, tier: &BundleTier) -> Option<(Bundle, Vec<Record>, Cutoffs)> {
         let open = || -> Result<Option<(Bundle, Vec<Record>, Cutoffs)>> {
-            let Some(bundle) = Bundle::open(&self.bundle_path())? else { return Ok(None) };
+            let Some(bundle) = Bundle::open(tier.path())? else { return Ok(None) };
             let (records, cutoffs) = bundle.check_index()?;
+            let cutoffs = cutoffs.of_bundle(self.clock.now(), super::invalid::newest(&bundle));
             Ok(Some((bundle, records, cutoffs)))
         };
         open().unwrap_or_else(|error| {
@@ -165,9 +300,15 @@ impl Stack {
         })
     }
 
-    fn write_bundle(&self, decided: Decided<'_>) -> Result<(Totals, u64)> {
-        let Decided { base, carried, loose, cutoffs, repack } = decided;
+    fn write_bundle(&self, target: &Path, decided: Decided<'_>) -> Result<(Totals, u64)> {
+        let Decided { base, carried, loose, imported, cutoffs, repack } = decided;
         let mut members: Vec<Planned> = loose.iter().map(|loose| loose.planned.clone()).collect();
+        members.extend(imported.records.iter().map(|(key, (record, order))| Planned {
+            key: *key,
+            order: order.clone(),
+            len: record.len as usize,
+            used_day: record.used_day,
+        }));
         // On a repack, bundled entries become members again: key and the record that stays true.
         let mut moved: HashMap<CacheKey, Record> = HashMap::new();
         let mut plan = Plan { base, carried, members: Vec::new(), cutoffs: Vec::new() };
@@ -195,7 +336,8 @@ impl Stack {
         plan.cutoffs = cutoffs.encode();
         plan.members = members;
         let read = |key: &CacheKey| -> Option<Envelope> {
-            let (Some(record), Some(base)) = (moved.get(key), base) else {
+            let local = imported.records.get(key).map(|(record, _)| record).zip(imported.local.as_deref());
+            let Some((record, base)) = local.or_else(|| moved.get(key).zip(base)) else {
                 let (entry, bytes) = self.disk.read(key).ok().flatten()?;
                 return Some(Envelope::of(bytes, &entry));
             };
@@ -203,12 +345,11 @@ impl Stack {
             entry.validated_at = entry.validated_at.max(record.validated_at());
             Some(Envelope::of(bytes, &entry))
         };
-        let target = self.bundle_path();
-        let failed = |cause| Error::io("write", &target, cause);
+        let failed = |cause| Error::io("write", target, cause);
         let (mut file, partial) = files::new_partial(&self.dir.join("partial")).map_err(failed)?;
         let written = write(&mut file, plan, &read).and_then(|totals| {
             let bytes = file.metadata().map_err(failed)?.len();
-            files::commit(file, &partial, &target, Durability::Synced).map_err(failed)?;
+            files::commit(file, &partial, target, Durability::Synced).map_err(failed)?;
             Ok((totals, bytes))
         });
         written.inspect_err(|_| {
@@ -226,7 +367,9 @@ impl Stack {
                 let _best_effort = fs::remove_file(&path);
                 continue;
             }
-            if !narrow.admits(Subject { key: &key, parts: &head.parts, listing: head.listing.as_deref() }) {
+            let subject = Subject { key: &key, parts: &head.parts, listing: head.listing.as_deref() };
+            // A redirect answers only on the machine that got it from GitHub.
+            if !narrow.admits(subject) || (is_redirect(head.status) && !narrow.is_everything()) {
                 continue;
             }
             let used = modified
@@ -277,10 +420,24 @@ impl Stack {
             let (mut file, partial) = files::new_partial(&self.dir.join("partial")).map_err(failed)?;
             bundle.copy_to(&mut file).map_err(failed)?;
             files::commit(file, &partial, &target, Durability::Synced).map_err(failed)?;
-            let _absent_is_fine = fs::remove_file(self.fresh_log());
+            let _absent_is_fine = fs::remove_file(self.bundle.log());
         }
         Ok(bundle.totals())
     }
+}
+
+/// Entries of `base` that `narrow` does not admit, by the first half of their keys. Those whose metadata cannot be
+/// read are among them.
+fn inadmissible(base: &Bundle, narrow: &Narrow) -> Result<HashSet<[u8; 16]>> {
+    let (records, _) = base.check_index()?;
+    let mut refused: HashSet<[u8; 16]> = records.iter().map(|record| record.key).collect();
+    base.for_each_head(|record, head| {
+        let key = head.parts.key();
+        if narrow.admits(Subject { key: &key, parts: &head.parts, listing: head.listing.as_deref() }) {
+            refused.remove(&record.key);
+        }
+    })?;
+    Ok(refused)
 }
 
 /// Deletes and forgets loose entries that are older than their bundled twins, as after a newer bundle

@@ -48,7 +48,7 @@ impl Stack {
         lines.filter_map(Partition::read_back).collect()
     }
 
-    fn partitions_path(&self) -> std::path::PathBuf {
+    pub(super) fn partitions_path(&self) -> std::path::PathBuf {
         self.dir.join("partitions.log")
     }
 }

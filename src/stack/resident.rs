@@ -136,8 +136,13 @@ impl Stack {
     /// Looks whether other processes have changed the store: another bundle, freshenings beside it,
     /// invalidations. Cheap enough for every second.
     pub fn look_again(&self) {
-        let is_another_bundle = self.bundle.look_again();
+        let is_another_bundle = self.look_again_at_bundles();
         self.look_again_at_cutoffs(is_another_bundle);
+    }
+
+    pub(super) fn look_again_at_bundles(&self) -> bool {
+        let (bundle, local) = (self.bundle.look_again(), self.local.look_again());
+        bundle || local
     }
 
     /// At most `most` of the entries in memory that `cutoffs` are about.

@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Stack;
+use crate::tier::bundle::BundleTier;
 
 /// Counters of this process.
 #[derive(Debug, Default)]
@@ -42,9 +43,9 @@ pub struct OnDisk {
     pub loose: u64,
     /// Bytes of loose files.
     pub loose_bytes: u64,
-    /// Entries in the bundle.
+    /// Entries in the bundles.
     pub bundled: u64,
-    /// Bytes of the bundle.
+    /// Bytes of the bundles.
     pub bundle_bytes: u64,
 }
 
@@ -75,8 +76,12 @@ impl Stack {
         OnDisk {
             loose: keys.len() as u64,
             loose_bytes: keys.iter().map(|key| len(self.disk.path(key))).sum(),
-            bundled: self.bundle.bundle().map_or(0, |bundle| u64::from(bundle.totals().entries)),
-            bundle_bytes: len(self.bundle_path()),
+            bundled: [&self.bundle, &self.local]
+                .into_iter()
+                .filter_map(BundleTier::bundle)
+                .map(|bundle| u64::from(bundle.totals().entries))
+                .sum(),
+            bundle_bytes: len(self.bundle_path()) + len(self.local.path().to_owned()),
         }
     }
 }

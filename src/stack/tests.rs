@@ -41,7 +41,7 @@ fn written(saved: Saved) -> (&'static str, usize, crate::bundle::Totals) {
 fn a_pack_absorbs_and_answers_in_place() {
     let (dir, stack) = store();
     fill(&stack, 0..500);
-    let (how, absorbed, totals) = written(stack.pack(&Narrow::default(), false).unwrap());
+    let (how, absorbed, totals) = written(stack.pack(&Narrow::everything(), false).unwrap());
     assert_eq!((how, absorbed, totals.entries, totals.generation), ("repack", 500, 500, 1));
     assert!(stack.disk().keys().is_empty());
     let reader = at(dir.path());
@@ -51,7 +51,7 @@ fn a_pack_absorbs_and_answers_in_place() {
         assert_eq!((&*found.entry, found.tier), (&wanted, TierName::Bundle));
     }
     assert!(reader.look_up(&entry("/repos/o/none", b"{}").key()).is_none());
-    assert_eq!(reader.pack(&Narrow::default(), false).unwrap(), Saved::Unchanged);
+    assert_eq!(reader.pack(&Narrow::everything(), false).unwrap(), Saved::Unchanged);
     let verified = Bundle::open(&reader.bundle_path()).unwrap().unwrap().verify().unwrap();
     assert_eq!((verified.entries, verified.broken), (500, 0));
 }
@@ -62,7 +62,7 @@ fn packing_is_no_use_and_leaves_no_loose_twin() {
     // Long after the files were written, so that a look-up would renew their last use.
     let later = Stack::new(dir.path(), Clock::manual(Timestamp::from_secs(4_000_000_000)));
     fill(&later, 0..20);
-    assert_eq!(written(later.pack(&Narrow::default(), false).unwrap()).1, 20);
+    assert_eq!(written(later.pack(&Narrow::everything(), false).unwrap()).1, 20);
     assert!(later.disk().keys().is_empty());
 }
 
@@ -71,9 +71,9 @@ fn the_same_entries_and_history_give_the_same_bytes() {
     let pack = || {
         let (_dir, stack) = store();
         fill(&stack, 0..300);
-        stack.pack(&Narrow::default(), false).unwrap();
+        stack.pack(&Narrow::everything(), false).unwrap();
         fill(&stack, 300..310);
-        stack.pack(&Narrow::default(), false).unwrap();
+        stack.pack(&Narrow::everything(), false).unwrap();
         fs::read(stack.bundle_path()).unwrap()
     };
     assert!(pack() == pack());
@@ -83,14 +83,14 @@ fn the_same_entries_and_history_give_the_same_bytes() {
 fn appends_keep_frames_and_supersede_members() {
     let (dir, stack) = store();
     fill(&stack, 0..200);
-    stack.pack(&Narrow::default(), false).unwrap();
+    stack.pack(&Narrow::everything(), false).unwrap();
     let before = fs::read(stack.bundle_path()).unwrap();
     let again = at(dir.path());
     let mut newer = entry("/repos/o/r7", b"{\"new\":true}");
     newer.fetched_at = newer.fetched_at.plus(90);
     newer.validated_at = newer.fetched_at;
     again.put(&newer);
-    let (how, absorbed, totals) = written(again.pack(&Narrow::default(), false).unwrap());
+    let (how, absorbed, totals) = written(again.pack(&Narrow::everything(), false).unwrap());
     assert_eq!((how, absorbed, totals.entries, totals.generation), ("append", 1, 200, 2));
     assert!(totals.raw_dead > 0);
     let after = fs::read(again.bundle_path()).unwrap();
@@ -104,7 +104,7 @@ fn appends_keep_frames_and_supersede_members() {
 fn a_304_changes_times_and_no_frame() {
     let (dir, stack) = store();
     fill(&stack, 0..100);
-    stack.pack(&Narrow::default(), false).unwrap();
+    stack.pack(&Narrow::everything(), false).unwrap();
     let size = fs::metadata(stack.bundle_path()).unwrap().len();
     let reader = at(dir.path());
     let mut found = reader.look_up(&entry("/repos/o/r3", b"").key()).unwrap();
@@ -113,7 +113,7 @@ fn a_304_changes_times_and_no_frame() {
     assert!(reader.freshen(&found.entry, found.tier));
     let other = at(dir.path());
     assert_eq!(other.look_up(&found.entry.key()).unwrap().entry, found.entry);
-    let (how, absorbed, _) = written(other.pack(&Narrow::default(), false).unwrap());
+    let (how, absorbed, _) = written(other.pack(&Narrow::everything(), false).unwrap());
     assert_eq!((how, absorbed), ("index", 0));
     assert_eq!(fs::metadata(other.bundle_path()).unwrap().len(), size);
     assert_eq!(at(dir.path()).look_up(&found.entry.key()).unwrap().entry, found.entry);
@@ -126,7 +126,7 @@ fn a_304_changes_times_and_no_frame() {
 fn a_freshened_body_that_the_bundle_does_not_hold_is_stored_loose() {
     let (dir, stack) = store();
     fill(&stack, 0..10);
-    stack.pack(&Narrow::default(), false).unwrap();
+    stack.pack(&Narrow::everything(), false).unwrap();
     let reader = at(dir.path());
     let other = entry("/repos/o/r3", b"{\"another\":\"body\"}");
     assert!(reader.freshen(&other, TierName::Bundle));
@@ -137,14 +137,14 @@ fn a_freshened_body_that_the_bundle_does_not_hold_is_stored_loose() {
 fn many_appends_end_in_a_repack() {
     let (dir, stack) = store();
     fill(&stack, 0..100);
-    stack.pack(&Narrow::default(), false).unwrap();
+    stack.pack(&Narrow::everything(), false).unwrap();
     let mut seen = std::collections::BTreeSet::new();
     for round in 0..70 {
         let stack = at(dir.path());
         let mut changed = entry("/repos/o/r1", format!("{{\"round\":{round}}}").as_bytes());
         changed.fetched_at = changed.fetched_at.plus(round);
         stack.put(&changed);
-        let (how, _, totals) = written(stack.pack(&Narrow::default(), false).unwrap());
+        let (how, _, totals) = written(stack.pack(&Narrow::everything(), false).unwrap());
         assert!(totals.generation <= crate::bundle::MAX_GENERATIONS && totals.entries == 100);
         seen.insert(how);
     }
@@ -156,7 +156,7 @@ fn cleared_bodies_leave_the_bundle_too() {
     let (dir, stack) = store();
     fill(&stack, 0..50);
     stack.put(&entry("/repos/secret/r", b"{\"body\":\"must go\"}"));
-    stack.pack(&Narrow::default(), false).unwrap();
+    stack.pack(&Narrow::everything(), false).unwrap();
     let stack = at(dir.path());
     stack.clear(&"repo:secret/r".parse().unwrap()).unwrap();
     let bundle = Bundle::open(&stack.bundle_path()).unwrap().unwrap();
@@ -199,17 +199,17 @@ fn an_added_tier_is_asked_last_checked_and_kept_near() {
 fn an_invalidation_that_touches_nothing_any_more_is_no_reason_to_save() {
     let (dir, stack) = store();
     fill(&stack, 0..5);
-    stack.pack(&Narrow::default(), false).unwrap();
+    stack.pack(&Narrow::everything(), false).unwrap();
     let stack = at(dir.path());
     // Everything stored was fetched after this.
     let old = Timestamp::from_secs(1_600_000_000);
     stack.invalidate(&[Cutoff { scope: Scope::All, at: old, mode: CutoffMode::Gone }]).unwrap();
     for _ in 0..2 {
-        assert_eq!(at(dir.path()).pack(&Narrow::default(), false).unwrap(), Saved::Unchanged);
+        assert_eq!(at(dir.path()).pack(&Narrow::everything(), false).unwrap(), Saved::Unchanged);
     }
     // One that does is written once.
     stack.clear(&"/repos/o/r1".parse().unwrap()).unwrap();
-    assert_eq!(at(dir.path()).pack(&Narrow::default(), false).unwrap(), Saved::Unchanged);
+    assert_eq!(at(dir.path()).pack(&Narrow::everything(), false).unwrap(), Saved::Unchanged);
 }
 
 #[test]
@@ -217,7 +217,8 @@ fn narrowed_entries_stay_out_of_the_bundle() {
     let (_dir, stack) = store();
     stack.put(&entry("/repos/o/r", b"{}"));
     stack.put(&entry("/orgs/o/audit-log", b"[]"));
-    let narrow = Narrow { never: vec!["family:alerts".parse().unwrap()], ..Narrow::default() };
+    let rules = BundleRules { never: vec!["family:alerts".parse().unwrap()], ..BundleRules::default() };
+    let narrow = Narrow::everything().with(rules);
     let (_, absorbed, _) = written(stack.pack(&narrow, false).unwrap());
     assert_eq!((absorbed, stack.disk().keys().len()), (1, 1));
 }
@@ -226,12 +227,12 @@ fn narrowed_entries_stay_out_of_the_bundle() {
 fn a_broken_bundle_or_cutoff_file_costs_requests_not_truth() {
     let (dir, stack) = store();
     fill(&stack, 0..10);
-    stack.pack(&Narrow::default(), false).unwrap();
+    stack.pack(&Narrow::everything(), false).unwrap();
     fs::write(stack.bundle_path(), b"not a bundle").unwrap();
     let reader = at(dir.path());
     assert!(reader.look_up(&entry("/repos/o/r1", b"").key()).is_none());
     fill(&reader, 0..5);
-    assert_eq!(written(reader.pack(&Narrow::default(), false).unwrap()).2.entries, 5);
+    assert_eq!(written(reader.pack(&Narrow::everything(), false).unwrap()).2.entries, 5);
     fs::write(dir.path().join("cutoffs.json"), b"{broken").unwrap();
     let reader = at(dir.path());
     let one = entry("/repos/o/r1", b"");
@@ -263,7 +264,7 @@ fn invalidations_survive_the_process_the_save_and_the_journey() {
     let at_time = Timestamp::from_secs(1_700_000_050);
     let cutoff = Cutoff { scope: "org:o".parse().unwrap(), at: at_time, mode: CutoffMode::Revalidate };
     stack.invalidate(&[cutoff]).unwrap();
-    stack.pack(&Narrow::default(), false).unwrap();
+    stack.pack(&Narrow::everything(), false).unwrap();
     assert_eq!(at(dir.path()).all_cutoffs().iter().count(), 1);
     let elsewhere = tempfile::tempdir().unwrap();
     at(elsewhere.path()).restore(&stack.bundle_path()).unwrap();
@@ -282,7 +283,7 @@ fn a_process_that_stays_sees_what_others_do() {
     // Folded by another, then found in its bundle, which was not open before.
     let two = entry("/repos/o/two", b"{\"n\":2}");
     other.put(&two);
-    other.pack(&Narrow::default(), false).unwrap();
+    other.pack(&Narrow::everything(), false).unwrap();
     assert_eq!(find(&two).unwrap().tier, TierName::Bundle);
     // A later copy of what is in memory is found once memory's is not fresh.
     let newer = Entry { validated_at: one.validated_at.plus(500), ..one.clone() };
@@ -311,7 +312,7 @@ fn freshenings_wait_in_memory_and_are_written_at_the_next_flush() {
     let (dir, other) = store();
     let (loose, bundled) = (entry("/repos/o/loose", b"{}"), entry("/repos/o/bundled", b"[]"));
     other.put(&bundled);
-    other.pack(&Narrow::default(), false).unwrap();
+    other.pack(&Narrow::everything(), false).unwrap();
     other.put(&loose);
     let resident = at(dir.path()).with_memory(1 << 20);
     for entry in [&loose, &bundled] {

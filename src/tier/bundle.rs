@@ -62,6 +62,16 @@ impl BundleTier {
         Self { path, log, open: RwLock::default(), freshened: Mutex::default() }
     }
 
+    /// Where the bundle is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where freshenings are noted.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
     /// The open bundle; `None` when there is none or it is not usable, which is said once.
     pub fn bundle(&self) -> Option<Arc<Bundle>> {
         if let Some((_, bundle)) = &*self.open.read().unwrap_or_else(PoisonError::into_inner) {

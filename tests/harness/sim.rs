@@ -68,6 +68,8 @@ pub enum Fault {
     Truncate,
     /// A secondary limit, with this `Retry-After`.
     Secondary(Option<u64>),
+    /// 304 without an entity tag, whatever the precondition: an intermediary's, not GitHub's.
+    BareNotModified,
 }
 
 /// One request, as it came.
@@ -95,6 +97,8 @@ pub struct State {
     pub tokens: HashMap<String, String>,
     /// Paths that only some accounts may see; others get 404.
     pub visible_to: HashMap<String, Vec<String>>,
+    /// Tokens that see other documents than the rest: by token and path.
+    pub seen_by: HashMap<(String, String), Doc>,
     /// Goes into entity tags: not empty, the rule by which they are made is another one.
     pub tag_salt: String,
     /// By how much GitHub's clock, as it shows in headers, is ahead of `clock`.
@@ -126,6 +130,7 @@ impl Sim {
             clock,
             tokens: HashMap::new(),
             visible_to: HashMap::new(),
+            seen_by: HashMap::new(),
             tag_salt: String::new(),
             clock_ahead_secs: 0,
             graphql_max_aliases: usize::MAX,
@@ -361,6 +366,7 @@ impl State {
         let (mut answer, cost) = match &fault {
             Some(Fault::Status(status)) => (plain(*status, &json!({ "message": "Server Error" })), 0),
             Some(Fault::Secondary(retry_after)) => (secondary(*retry_after), 0),
+            Some(Fault::BareNotModified) => (bare_not_modified(), 1),
             _ if graphql => self.graphql(&seen, request.body()),
             _ if request.uri().path().starts_with("/echo") => (echo(request), 1),
             _ if self.is_change(request) => (self.write(request), 1),
@@ -396,6 +402,12 @@ fn echo(request: &Request<Bytes>) -> Answer {
         .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
         .collect();
     plain(200, &json!({ "method": request.method().as_str(), "target": target, "body": text, "headers": seen }))
+}
+
+fn bare_not_modified() -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::NOT_MODIFIED;
+    answer
 }
 
 fn secondary(retry_after: Option<u64>) -> Answer {
@@ -532,7 +544,11 @@ impl State {
         if self.visible_to.get(path).is_some_and(|accounts| !accounts.contains(&account)) {
             return conditional(not_found(), headers, None, &salt);
         }
-        let Some(doc) = self.docs.get_mut(path) else { return conditional(not_found(), headers, None, &salt) };
+        let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        let own = token.and_then(|token| self.seen_by.get_mut(&(token.to_owned(), path.to_owned())));
+        let Some(doc) = own.or_else(|| self.docs.get_mut(path)) else {
+            return conditional(not_found(), headers, None, &salt);
+        };
         let mut modified = None;
         let answer = match doc {
             Doc::Json { body, last_modified } => {

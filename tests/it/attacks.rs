@@ -359,7 +359,7 @@ fn sound(dir: &Path) -> (PathBuf, Vec<(String, String)>) {
         assert!(stack.put(&entry));
         entries.push((path, body));
     }
-    stack.pack(&Narrow::default(), true).unwrap();
+    stack.pack(&Narrow::everything(), true).unwrap();
     (stack.bundle_path(), entries)
 }
 

@@ -141,7 +141,7 @@ async fn bodies_are_kept_byte_for_byte() {
         assert_eq!(cache.get(&request, &Ask::default()).await.unwrap().entry.body, body);
         let hit = cache.get(&request, &Ask::default()).await.unwrap();
         assert_eq!((hit.outcome, &hit.entry.body), (HIT, &body));
-        cache.stack().pack(&Narrow::default(), false).unwrap();
+        cache.stack().pack(&Narrow::everything(), false).unwrap();
         let bundled = fx.cache(None).get(&request, &Ask::default()).await.unwrap();
         assert_eq!((bundled.tier, &bundled.entry.body), (Some(TierName::Bundle), &body));
     }
@@ -387,7 +387,7 @@ async fn a_stale_loose_entry_gives_way_to_a_newer_bundle() {
     // A warmer's bundle, made a month later, is restored over what this machine still has.
     fx.clock.advance(30 * 86_400);
     cache.get(&request, &Ask::default()).await.unwrap();
-    cache.stack().pack(&Narrow::default(), false).unwrap();
+    cache.stack().pack(&Narrow::everything(), false).unwrap();
     std::fs::write(&loose, old).unwrap();
     fx.sim.take_counts();
     let reader = fx.cache(Some("ghp_one"));
@@ -395,7 +395,7 @@ async fn a_stale_loose_entry_gives_way_to_a_newer_bundle() {
     assert_eq!((answer.outcome, answer.tier), (HIT, Some(TierName::Bundle)));
     assert_eq!(fx.sim.take_counts().0, 0);
     // Nor does the next save let the old one win.
-    reader.stack().pack(&Narrow::default(), false).unwrap();
+    reader.stack().pack(&Narrow::everything(), false).unwrap();
     assert!(!loose.exists());
     assert_eq!(fx.cache(Some("ghp_one")).get(&request, &Ask::default()).await.unwrap().outcome, HIT);
 }

@@ -44,7 +44,7 @@ async fn a_new_token_each_time_and_every_revalidation_is_free() {
         sent.push(fx.sim.take_counts());
         if day == 1 {
             // What a bundle holds is validated as well as what is loose.
-            cache.stack().pack(&octocache::stack::Narrow::default(), false).unwrap();
+            cache.stack().pack(&octocache::stack::Narrow::everything(), false).unwrap();
         }
         cache.flush();
         fx.clock.advance(40 * 86_400);

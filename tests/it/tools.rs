@@ -57,7 +57,7 @@ fn usual_tools_read_a_bundle_also_after_ten_appends() {
     let stack = |dir: &Path| Stack::new(dir, Clock::manual(Timestamp::from_secs(1_700_001_000)));
     let first = stack(dir.path());
     (0..1_000).for_each(|n| put(&first, n, 0));
-    first.pack(&Narrow::default(), false).unwrap();
+    first.pack(&Narrow::everything(), false).unwrap();
     let bundle = first.bundle_path();
     let path = bundle.to_str().unwrap();
     if let Some(names) = names(&bundle) {
@@ -67,7 +67,7 @@ fn usual_tools_read_a_bundle_also_after_ten_appends() {
     for round in 1..=10 {
         let again = stack(dir.path());
         (0..10).for_each(|n| put(&again, round * 50 + n, round));
-        again.pack(&Narrow::default(), false).unwrap();
+        again.pack(&Narrow::everything(), false).unwrap();
     }
     if let Some(mut names) = names(&bundle) {
         assert_eq!(names.len(), 1_100);

@@ -28,7 +28,7 @@ async fn warm(plan: &Plan, cache: &Cache, horizon_secs: u64) -> Tick {
         run::Options { output_dir: None, vars: BTreeMap::new(), ask: Ask::default(), batching: Batching::default() };
     let options = Options { run, horizon_secs, idle_secs: 7 * 86_400 };
     let tick = tick(plan, cache, options, &Silent).await.unwrap();
-    cache.stack().pack(&Narrow::default(), false).unwrap();
+    cache.stack().pack(&Narrow::everything(), false).unwrap();
     tick
 }
 
@@ -88,7 +88,7 @@ async fn what_lasts_is_left_what_nobody_reads_is_left_out_and_the_rest_is_refres
         reader.get(&fx.request(path), &Ask::default()).await.unwrap();
     }
     reader.set("own-name", "{}", 9).unwrap();
-    reader.stack().pack(&Narrow::default(), false).unwrap();
+    reader.stack().pack(&Narrow::everything(), false).unwrap();
     fx.sim.take_counts();
     fx.clock.advance(3_000);
     let worker = |fx: &Fixture| fx.cache(Some("ghp_one"));

@@ -232,7 +232,7 @@ impl Step<'_> {
         }
         let _done_with = fs::remove_file(place.file("started.json"));
         let stack = Stack::new(&started.store, self.context.clock.clone());
-        let narrow = Narrow { partition: Some(started.partition), ..Narrow::default() };
+        let narrow = Narrow::of(started.partition);
         let saved = stack.pack(&narrow, false).unwrap_or_else(|error| {
             announce(&annotation("warning", "octocache", &format!("the bundle is not saved: {error}")));
             Saved::Unchanged

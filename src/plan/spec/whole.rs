@@ -86,6 +86,10 @@ pub struct BundleSpec {
     /// Never entries in one of these.
     #[serde(default)]
     pub never: Vec<Site<String>>,
+    /// Private TTL classes that may enter all the same: `alerts`, `runners`, `settings`, `events`. Anyone who can
+    /// open a pull request can read a bundle of the default branch.
+    #[serde(default)]
+    pub private: Vec<Site<String>>,
 }
 
 /// Where answers are shared with other machines.

@@ -4,7 +4,7 @@
 //! last. Does not know: who waits for an answer; nobody waits for this but the end of a process.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ struct Inner {
     /// What is to be said to all; the list merges, so it stays small, and nothing of it is dropped.
     unsaid: Mutex<Cutoffs>,
     wake: Notify,
+    /// The list holds times from the future, and is to be written anew.
+    to_correct: AtomicBool,
     clock: Clock,
     /// The revision of the list that was read last; -1 before.
     rev: AtomicI64,
@@ -99,6 +101,7 @@ impl Writes {
             known: Table::new(KNOWN),
             unsaid: Mutex::default(),
             wake: Notify::new(),
+            to_correct: AtomicBool::new(false),
             clock,
             rev: AtomicI64::new(-1),
         }))
@@ -172,7 +175,7 @@ impl Writes {
     }
 
     /// The list, if it changed since it was read last.
-    pub(super) async fn cutoffs(&self) -> Option<Cutoffs> {
+    pub(super) async fn cutoffs(&self, may_write: bool) -> Option<Cutoffs> {
         let mut pipe = redis::pipe();
         pipe.cmd("HGET").arg(names::CUTOFFS).arg("rev");
         let Reply::Some((rev,)) = self.0.link.ask::<(Option<i64>,)>(&pipe, |_| false).await else { return None };
@@ -180,31 +183,43 @@ impl Writes {
         if self.0.rev.load(Ordering::Relaxed) == rev {
             return None;
         }
-        let (rev, list) = self.read_list().await?;
+        let (rev, list, corrected) = self.read_list().await?;
         self.0.rev.store(rev, Ordering::Relaxed);
+        if corrected > 0 && may_write {
+            // Written back with times that can be believed, or each process to come would take the times from
+            // the future for the present again.
+            self.0.to_correct.store(true, Ordering::Relaxed);
+            self.0.wake.notify_one();
+        }
         Some(list)
     }
 
-    /// The list and its revision. What cannot be read means that everything is outdated.
-    async fn read_list(&self) -> Option<(i64, Cutoffs)> {
+    /// The list and its revision, and how many of its times were corrected. What cannot be read means that
+    /// everything is outdated.
+    async fn read_list(&self) -> Option<(i64, Cutoffs, usize)> {
         let mut pipe = redis::pipe();
         pipe.cmd("HMGET").arg(names::CUTOFFS).arg("rev").arg("list");
         type Both = ((Option<i64>, Option<Vec<u8>>),);
         let Reply::Some(((rev, list),)) = self.0.link.send::<Both>(&pipe).await else { return None };
         let list = list.unwrap_or_default();
-        let read = if list.len() > MAX_BYTES { None } else { Cutoffs::decode(&list).ok() };
-        let read = read.unwrap_or_else(|| {
+        let now = self.0.clock.now();
+        let Some(read) = (if list.len() > MAX_BYTES { None } else { Cutoffs::decode(&list).ok() }) else {
             count(&self.0.tally.refused, 1);
             tracing::warn!("the invalidations in Redis cannot be read; everything is revalidated");
-            Cutoffs::everything(self.0.clock.now())
-        });
-        Some((rev.unwrap_or(0), read))
+            return Some((rev.unwrap_or(0), Cutoffs::everything(now), 0));
+        };
+        let corrected = read.from_the_future(now);
+        if corrected > 0 {
+            count(&self.0.tally.refused, corrected as u64);
+            tracing::warn!(backend = "redis", invalidations = corrected, "invalidations from the future corrected");
+        }
+        Some((rev.unwrap_or(0), read.as_of(now), corrected))
     }
 
     /// Adds to the list; `false` when Redis cannot be reached.
     async fn add_to_list(&self, new: &Cutoffs) -> bool {
         for _ in 0..ATTEMPTS {
-            let Some((rev, mut list)) = self.read_list().await else { return false };
+            let Some((rev, mut list, _)) = self.read_list().await else { return false };
             list.merge(new);
             let mut pipe = redis::pipe();
             pipe.cmd("EVAL").arg(CHANGE).arg(1).arg(names::CUTOFFS).arg(rev).arg(list.encode()).arg(CUTOFF_SECS);
@@ -246,7 +261,7 @@ impl Writes {
             Scope::Tags(tags) => tags.iter().find_map(|tag| match tag {
                 Tag::Repo(name) => Some(format!("repo:{name}")),
                 Tag::Org(name) | Tag::User(name) => Some(format!("owner:{name}")),
-                Tag::Family(_) => None,
+                Tag::RepoId(_) | Tag::Family(_) => None,
             }),
             Scope::All | Scope::Key(_) => None,
         };
@@ -374,7 +389,7 @@ async fn run(writes: Writes, mut waiting: mpsc::Receiver<Write>) {
         }
         // What is outdated first: whoever finds an entry that was put now must find this, too.
         let unsaid = writes.take_unsaid();
-        if !unsaid.is_empty() {
+        if !unsaid.is_empty() || writes.0.to_correct.swap(false, Ordering::Relaxed) {
             let said = writes.add_to_list(&unsaid).await;
             pause = (!said).then_some(SAY_AGAIN);
             if said {
