@@ -9,7 +9,6 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -129,7 +128,7 @@ struct Decided<'a> {
 /// Entries that come from the local bundle.
 #[derive(Default)]
 struct Imported {
-    local: Option<Arc<Bundle>>,
+    local: Option<Bundle>,
     /// Where each is, with its latest time, and where it is to stand.
     records: HashMap<CacheKey, (Record, String)>,
     /// When the oldest of them came from GitHub.
@@ -246,9 +245,11 @@ impl Stack {
     /// What the local bundle holds, `narrow` admits and `tier` does not have yet.
     fn importable(&self, tier: &BundleTier, narrow: &Narrow, records: &[Record], loose: &[Loose]) -> Result<Imported> {
         let mut imported = Imported::default();
-        let Some(local) = self.local.bundle().filter(|_| !std::ptr::eq(tier, &raw const self.local)) else {
+        if std::ptr::eq(tier, &raw const self.local) {
             return Ok(imported);
-        };
+        }
+        // Not as the tier has it open: another process may have written it anew.
+        let Some(local) = Bundle::open(self.local.path()).unwrap_or_default() else { return Ok(imported) };
         let freshened = Freshened::read(self.local.log());
         let known: HashMap<[u8; 16], u32> = records.iter().map(|record| (record.key, record.validated_at)).collect();
         let hidden: HashSet<[u8; 16]> = loose.iter().filter_map(|loose| lead(&loose.planned.key)).collect();
@@ -336,7 +337,7 @@ impl Stack {
         plan.cutoffs = cutoffs.encode();
         plan.members = members;
         let read = |key: &CacheKey| -> Option<Envelope> {
-            let local = imported.records.get(key).map(|(record, _)| record).zip(imported.local.as_deref());
+            let local = imported.records.get(key).map(|(record, _)| record).zip(imported.local.as_ref());
             let Some((record, base)) = local.or_else(|| moved.get(key).zip(base)) else {
                 let (entry, bytes) = self.disk.read(key).ok().flatten()?;
                 return Some(Envelope::of(bytes, &entry));
