@@ -102,7 +102,7 @@ fn list(stack: &Stack, file: &BundleFile) -> Result<()> {
 
 fn info(stack: &Stack, file: &BundleFile) -> Result<()> {
     let (path, bundle) = open(stack, file)?;
-    let (_, cutoffs) = bundle.check_index()?;
+    let cutoffs = bundle.check()?;
     let bytes = std::fs::metadata(&path).map_or(0, |meta| meta.len());
     let Totals { entries, frames, generation, raw_live, raw_dead } = bundle.totals();
     if file.json {
