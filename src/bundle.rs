@@ -19,6 +19,8 @@ mod check;
 mod frame;
 mod index;
 mod read;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod repair;
 mod ustar;
 mod write;
 

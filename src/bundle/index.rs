@@ -274,7 +274,7 @@ pub(super) fn checked_cutoffs(bytes: &[u8]) -> Result<&[u8]> {
     if bytes.is_empty() { Ok(bytes) } else { checked(bytes, "the invalidations do not have their checksum") }
 }
 
-fn check_of(bytes: &[u8]) -> [u8; CHECK_BYTES] {
+pub(super) fn check_of(bytes: &[u8]) -> [u8; CHECK_BYTES] {
     let digest = Sha256::digest(bytes);
     std::array::from_fn(|at| digest[at])
 }
