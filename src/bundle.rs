@@ -9,19 +9,24 @@
 //!
 //! So `tar --zstd -tf` and `zstd -t` read it, and we find an entry with a handful of positioned
 //! reads, whatever their number. **The index is a hint, the envelope the truth**: what comes out
-//! is checked against the full key and the body's digest, so a wrong or hostile index can only
-//! cause a miss.
+//! is checked against the full key and the body's digest. Only two things of the index are believed,
+//! the time of the last validation and the invalidations, and each carries a checksum. So a wrong
+//! index can only cause a miss, and a hostile one costs a bounded number of reads.
 //!
 //! Knows: bytes of the format. Does not know: loose files, freshness, when to save (`stack`).
 
+mod check;
 mod frame;
 mod index;
 mod read;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod repair;
 mod ustar;
 mod write;
 
+pub use check::Verified;
 pub use index::{Record, Totals};
-pub use read::{Bundle, Verified};
+pub use read::Bundle;
 pub use write::{Envelope, Plan, Planned, ReadEnvelope, write};
 
 /// Uncompressed bytes of members that share a frame. Measured by `scripts/bench`: at 256 KiB a

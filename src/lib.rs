@@ -95,3 +95,7 @@ pub mod warm;
 // Assembly.
 pub mod cli;
 pub mod config;
+
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -59,6 +59,20 @@ impl CutoffTimes {
     }
 }
 
+/// How far a stored time may lie ahead of the clock, in seconds.
+pub const MAX_CLOCK_SKEW_SECS: u64 = 60;
+
+/// Returns a stored time as far as it tells anything at `now`: a little ahead of the clock, it counts as
+/// now; further ahead it cannot be true, and counts as 1970.
+fn plausible(at: Timestamp, now: Timestamp) -> Timestamp {
+    if at > now.plus(MAX_CLOCK_SKEW_SECS) { Timestamp::default() } else { at.min(now) }
+}
+
+/// Whether `entry` is one that `cutoff` purges.
+fn is_purged(entry: &Entry, cutoff: CutoffTimes, now: Timestamp) -> bool {
+    cutoff.gone.is_some_and(|at| plausible(entry.fetched_at, now) <= at)
+}
+
 /// The decision before anything is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Before {
@@ -125,14 +139,14 @@ pub fn before_request(entry: Option<&Entry>, terms: &Terms<'_>) -> Before {
     if matches!(mode, Mode::NoStore | Mode::Reload) {
         return Before::Fetch(Because::Mode);
     }
-    let Some(entry) = entry.filter(|entry| cutoff.gone.is_none_or(|at| entry.fetched_at > at)) else {
+    let Some(entry) = entry.filter(|entry| !is_purged(entry, cutoff, now)) else {
         return match mode {
             Mode::OnlyIfCached => Before::NotCached,
             _ => Before::Fetch(Because::NotStored),
         };
     };
     // A clock ahead of ours must not make an entry fresh for longer.
-    let validated_at = entry.validated_at.min(now);
+    let validated_at = plausible(entry.validated_at, now);
     let age_secs = now.since(validated_at);
     let because = if cutoff.revalidate.is_some_and(|at| validated_at <= at) {
         Because::Invalidated
@@ -179,7 +193,7 @@ pub fn may_try(candidate: &Entry, terms: &Terms<'_>) -> Option<Validators> {
         && candidate.status == 200
         && candidate.etag_rule == Some(EtagRule::Github)
         && !terms.lifetime.private
-        && terms.cutoff.gone.is_none_or(|at| candidate.fetched_at > at);
+        && !is_purged(candidate, terms.cutoff, terms.now);
     may.then(|| Validators::of_candidate(candidate, terms.signer))
 }
 
@@ -198,9 +212,8 @@ pub fn fresh_secs(entry: &Entry, lifetime: &Lifetime) -> u64 {
 
 /// Whether a stale `entry` may stand in for a failure at `now` (A9, RFC 5861 section 4).
 pub fn may_answer_stale(entry: &Entry, lifetime: &Lifetime, cutoff: CutoffTimes, now: Timestamp) -> bool {
-    let age = now.since(entry.validated_at.min(now));
-    cutoff.gone.is_none_or(|at| entry.fetched_at > at)
-        && age < fresh_secs(entry, lifetime).saturating_add(lifetime.stale_secs)
+    let age = now.since(plausible(entry.validated_at, now));
+    !is_purged(entry, cutoff, now) && age < fresh_secs(entry, lifetime).saturating_add(lifetime.stale_secs)
 }
 
 fn directive(entry_or_reply: Option<&str>, wanted: &str) -> bool {
@@ -242,6 +255,7 @@ pub fn after_reply(
         };
         entry.headers.freshen(&headers);
         entry.validated_at = now;
+        entry.fetched_at = entry.fetched_at.min(now);
         entry.fields_cid = fields.or(entry.fields_cid);
         if entry.parts != *parts {
             // Another partition's bytes, of which GitHub has just said that the asker may have them.

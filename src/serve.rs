@@ -47,6 +47,8 @@ use status::History;
 pub use upkeep::Room;
 pub use webhook::Keys;
 use webhook::Webhook;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use webhook::read as read_delivery;
 
 /// Invalidations of other machines are heard of within this time.
 const HEAR_EVERY: Duration = Duration::from_secs(1);

@@ -15,6 +15,9 @@ pub mod redis;
 pub mod seal;
 mod value;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use value::decode as read_value;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -34,6 +34,8 @@ mod flow;
 mod gh;
 #[path = "it/hostile_copies.rs"]
 mod hostile_copies;
+#[path = "it/hostile_bundle.rs"]
+mod hostile_bundle;
 #[cfg(all(target_os = "linux", feature = "p2p"))]
 #[path = "it/hosts.rs"]
 mod hosts;

@@ -1,14 +1,18 @@
 //! The index: fixed-width records, little-endian, sorted by key, and the footer that ends the file.
 //!
 //! ```text
-//! head    "OCTOIDX1" ‖ u32 entries ‖ u32 frames ‖ u32 generation ‖ u32 cutoffs length
+//! head    "OCTOIDX2" ‖ u32 entries ‖ u32 frames ‖ u32 generation ‖ u32 cutoffs length
 //!         ‖ u64 created ‖ u64 raw live ‖ u64 raw dead                                   48 bytes
 //! frames  u64 offset ‖ u32 compressed ‖ u32 raw ‖ sha256 of the compressed bytes        48 each
 //! entries key[0..16] ‖ u32 frame ‖ u32 offset ‖ u32 len ‖ u32 validated ‖ u32 stored
-//!         ‖ u16 used day ‖ u16 cid[0..2]                                                40 each
-//! cutoffs JSON
+//!         ‖ u16 used day ‖ u16 cid[0..2] ‖ sha256(record so far)[0..4]                  44 each
+//! cutoffs JSON ‖ sha256(JSON)[0..4], or nothing
 //! footer  sha256(index so far) ‖ u32 index length ‖ "OCT1"                              40 bytes
 //! ```
+//!
+//! A look-up reads a few records of many, so each record and the cutoffs carry a checksum of their
+//! own: what they say is believed at a cost that does not depend on the number of entries. Version 1
+//! ("OCTOIDX1") is read, too: it has neither checksum, so the digest of the whole index is needed.
 //!
 //! Knows: the layout and its arithmetic. Does not know: files or zstd.
 
@@ -21,12 +25,17 @@ use crate::key::CacheKey;
 
 pub(super) const HEAD_BYTES: usize = 48;
 pub(super) const FRAME_BYTES: usize = 48;
-pub(super) const RECORD_BYTES: usize = 40;
+/// A record of version 1, and the part of a record that its checksum covers.
+pub(super) const UNCHECKED_RECORD_BYTES: usize = 40;
+pub(super) const RECORD_BYTES: usize = UNCHECKED_RECORD_BYTES + CHECK_BYTES;
+/// Leading bytes of a SHA-256: against bit rot, not against forgery.
+const CHECK_BYTES: usize = 4;
 pub(super) const FOOTER_BYTES: usize = 40;
 /// Magic and length of a skippable frame.
 pub(super) const SKIPPABLE_HEAD_BYTES: usize = 8;
 
-const MAGIC: &[u8; 8] = b"OCTOIDX1";
+const MAGIC: &[u8; 8] = b"OCTOIDX2";
+const MAGIC_1: &[u8; 8] = b"OCTOIDX1";
 const FOOTER_MAGIC: &[u8; 4] = b"OCT1";
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A5A;
 
@@ -49,9 +58,28 @@ pub struct Totals {
     pub raw_dead: u64,
 }
 
+/// The layout of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    /// Only the digest of the whole index tells whether a record is intact.
+    One,
+    /// Records and cutoffs carry checksums.
+    Two,
+}
+
+impl Version {
+    pub(super) fn record_bytes(self) -> usize {
+        match self {
+            Self::One => UNCHECKED_RECORD_BYTES,
+            Self::Two => RECORD_BYTES,
+        }
+    }
+}
+
 /// The index's fixed head, checked against the index's length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
+    pub(super) version: Version,
     pub(super) totals: Totals,
     pub(super) created: u64,
     pub(super) cutoffs_len: u32,
@@ -90,6 +118,15 @@ impl Record {
         Timestamp::from_secs(i64::from(self.validated_at))
     }
 
+    /// The same without a time after `latest`, which cannot be true: as if not validated since it was
+    /// stored.
+    #[must_use]
+    pub fn without_times_after(self, latest: Timestamp) -> Self {
+        let known = |at: u32| if i64::from(at) > latest.secs() { 0 } else { at };
+        let validated_at = if known(self.validated_at) == 0 { known(self.stored_at) } else { self.validated_at };
+        Self { validated_at, ..self }
+    }
+
     /// Uncompressed bytes of its member.
     pub fn member_len(&self) -> u64 {
         super::ustar::member_len(self.len as usize) as u64
@@ -117,8 +154,19 @@ impl Record {
         }
         out.extend_from_slice(&self.used_day.to_le_bytes());
         out.extend_from_slice(&self.cid);
+        let check = check_of(&out[out.len() - UNCHECKED_RECORD_BYTES..]);
+        out.extend_from_slice(&check);
     }
 
+    /// Returns the record in `bytes`; of version 2 only if it has its checksum.
+    pub(super) fn decode_checked(bytes: &[u8], version: Version) -> Result<Self> {
+        match version {
+            Version::One => Self::decode(bytes),
+            Version::Two => Self::decode(checked(bytes, "a record of the index does not have its checksum")?),
+        }
+    }
+
+    /// Returns the record in `bytes`, whose digest is checked elsewhere.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
         let mut rest = Reader(bytes);
         Ok(Self {
@@ -151,14 +199,16 @@ impl FrameRecord {
 impl Head {
     pub(super) fn decode(bytes: &[u8], index_len: u64) -> Result<Self> {
         let mut rest = Reader(bytes);
-        if rest.take::<8>()? != *MAGIC {
-            return Err(Error::corrupt("the index has another version than this program knows"));
-        }
+        let version = match &rest.take::<8>()? {
+            MAGIC => Version::Two,
+            MAGIC_1 => Version::One,
+            _ => return Err(Error::corrupt("the index has another version than this program knows")),
+        };
         let (entries, frames, generation) = (rest.u32()?, rest.u32()?, rest.u32()?);
         let cutoffs_len = rest.u32()?;
         let created = rest.u64()?;
         let totals = Totals { entries, frames, generation, raw_live: rest.u64()?, raw_dead: rest.u64()? };
-        let head = Self { totals, created, cutoffs_len };
+        let head = Self { version, totals, created, cutoffs_len };
         // Counts are bounded, so nothing here overflows; and they must fill the index exactly.
         let counts_fit = entries <= MAX_ENTRIES && frames <= MAX_ENTRIES && cutoffs_len <= MAX_CUTOFF_BYTES;
         let want = head.cutoffs_at() + u64::from(cutoffs_len) + FOOTER_BYTES as u64;
@@ -175,7 +225,64 @@ impl Head {
 
     /// Offset of the cutoffs within the index.
     pub(super) fn cutoffs_at(&self) -> u64 {
-        self.entries_at() + u64::from(self.totals.entries) * RECORD_BYTES as u64
+        self.entries_at() + u64::from(self.totals.entries) * self.version.record_bytes() as u64
+    }
+}
+
+/// What a run of records tells about a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Search<'a> {
+    /// The encoded record of the key.
+    Found(&'a [u8]),
+    /// The key lies between two records of the run, or beyond the first or last of all.
+    Absent,
+    /// The key lies before or behind the run.
+    Outside,
+}
+
+/// Searches a run of encoded records for the first half of a key; `is_first` and `is_last` say
+/// whether the run begins and ends the list.
+pub(super) fn search<'a>(
+    run: &'a [u8],
+    version: Version,
+    key: &[u8; 16],
+    (is_first, is_last): (bool, bool),
+) -> Search<'a> {
+    match version {
+        Version::One => search_run::<UNCHECKED_RECORD_BYTES>(run, key, is_first, is_last),
+        Version::Two => search_run::<RECORD_BYTES>(run, key, is_first, is_last),
+    }
+}
+
+fn search_run<'a, const N: usize>(run: &'a [u8], key: &[u8; 16], is_first: bool, is_last: bool) -> Search<'a> {
+    let (records, _) = run.as_chunks::<N>();
+    match records.binary_search_by(|record| record[..16].cmp(&key[..])) {
+        Ok(at) => Search::Found(&records[at]),
+        Err(0) if !is_first => Search::Outside,
+        Err(at) if at == records.len() && !is_last => Search::Outside,
+        Err(_) => Search::Absent,
+    }
+}
+
+/// Returns `cutoffs` as the index holds them.
+fn with_check(cutoffs: &[u8]) -> Vec<u8> {
+    if cutoffs.is_empty() { Vec::new() } else { [cutoffs, &check_of(cutoffs)].concat() }
+}
+
+/// Returns the cutoffs' JSON without its checksum, if it has that of version 2.
+pub(super) fn checked_cutoffs(bytes: &[u8]) -> Result<&[u8]> {
+    if bytes.is_empty() { Ok(bytes) } else { checked(bytes, "the invalidations do not have their checksum") }
+}
+
+pub(super) fn check_of(bytes: &[u8]) -> [u8; CHECK_BYTES] {
+    let digest = Sha256::digest(bytes);
+    std::array::from_fn(|at| digest[at])
+}
+
+fn checked<'a>(bytes: &'a [u8], otherwise: &str) -> Result<&'a [u8]> {
+    match bytes.split_last_chunk() {
+        Some((content, check)) if check_of(content) == *check => Ok(content),
+        _ => Err(Error::corrupt(otherwise)),
     }
 }
 
@@ -212,6 +319,7 @@ pub(super) fn encode(
     records: &[Record],
     cutoffs: &[u8],
 ) -> Result<Vec<u8>> {
+    let cutoffs = with_check(cutoffs);
     let len = HEAD_BYTES + frames.len() * FRAME_BYTES + records.len() * RECORD_BYTES + cutoffs.len() + FOOTER_BYTES;
     if len as u64 > MAX_INDEX_BYTES || records.len() > MAX_ENTRIES as usize {
         return Err(Error::new(
@@ -235,7 +343,7 @@ pub(super) fn encode(
     for record in records {
         record.encode(&mut out);
     }
-    out.extend_from_slice(cutoffs);
+    out.extend_from_slice(&cutoffs);
     let digest = Sha256::digest(&out[SKIPPABLE_HEAD_BYTES..]);
     out.extend_from_slice(&digest);
     out.extend_from_slice(&(len as u32).to_le_bytes());

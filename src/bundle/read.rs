@@ -6,53 +6,51 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use super::index::{
-    self, FOOTER_BYTES, FRAME_BYTES, FrameRecord, HEAD_BYTES, Head as IndexHead, RECORD_BYTES, SKIPPABLE_HEAD_BYTES,
+    self, FOOTER_BYTES, FRAME_BYTES, FrameRecord, HEAD_BYTES, Head, SKIPPABLE_HEAD_BYTES, Search, Version,
 };
-use super::{MAX_SHARED_RAW, MAX_SINGLE_RAW, MAX_TOTAL_RAW, Record, Totals, frame, ustar};
+use super::{MAX_SHARED_RAW, MAX_SINGLE_RAW, Record, Totals, frame, ustar};
 use crate::cutoff::{Cutoffs, Unchecked};
-use crate::entry::{Entry, Head};
+use crate::entry::{self, Entry};
 use crate::error::{Error, Result};
 use crate::key::CacheKey;
 
-/// Records read at once around the place where a key should be; keys are uniform digests, so
-/// this nearly always holds it.
-const WINDOW: u64 = 256;
+/// Records read on each side of the place where a key should be, one after the other until the key is
+/// found or ruled out. Keys are uniform digests: the last reach is eight standard deviations in the
+/// largest index, so an index that needs more is none that this program wrote.
+const REACHES: [u64; 3] = [128, 1_024, 8_192];
 
-/// Decoded frames that are held.
+/// An index of version 1 above this is not hashed on a look-up: its times do not count.
+const MAX_WHOLE_BYTES: u64 = 8 << 20;
+
+/// Decoded frames that are held, and their bytes together.
 const HELD_FRAMES: usize = 8;
+const MAX_HELD_BYTES: usize = HELD_FRAMES * MAX_SHARED_RAW;
 
 /// An open bundle.
 #[derive(Debug)]
 pub struct Bundle {
-    file: File,
-    head: IndexHead,
+    pub(super) file: File,
+    pub(super) head: Head,
     /// Offset of the index within the file.
-    index_at: u64,
-    index_len: u64,
-    index_sha256: [u8; 32],
+    pub(super) index_at: u64,
+    pub(super) index_len: u64,
+    pub(super) index_sha256: [u8; 32],
+    /// Whether the whole index has its digest, once that is known.
+    pub(super) is_whole: OnceLock<bool>,
+    /// Whether a look-up has shown that the index is not sorted.
+    is_disordered: AtomicBool,
     held: Mutex<VecDeque<(u32, Bytes)>>,
 }
 
-/// What [`Bundle::verify`] found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Verified {
-    /// Entries that passed every check.
-    pub entries: u32,
-    /// Entries, or members of broken frames, that did not.
-    pub broken: u32,
-    /// Bytes of bodies behind the sound entries.
-    pub body_bytes: u64,
-}
-
 impl Bundle {
-    /// Opens a bundle and checks what every look-up relies on: footer, lengths and counts. The
-    /// cost does not depend on the number of entries. `None` when there is no such file.
+    /// Opens a bundle and checks what every look-up relies on: footer, lengths and counts. Neither this
+    /// nor a look-up has a cost that depends on the number of entries. `None` when there is no such file.
     pub fn open(path: &Path) -> Result<Option<Self>> {
         let file = match File::open(path) {
             Ok(file) => file,
@@ -74,8 +72,9 @@ impl Bundle {
         let mut heads = [0; SKIPPABLE_HEAD_BYTES + HEAD_BYTES];
         read_at(&file, &mut heads, index_at - SKIPPABLE_HEAD_BYTES as u64)?;
         index::check_skippable(&heads, index_len)?;
-        let head = IndexHead::decode(&heads[SKIPPABLE_HEAD_BYTES..], index_len)?;
-        Ok(Self { file, head, index_at, index_len, index_sha256, held: Mutex::default() })
+        let head = Head::decode(&heads[SKIPPABLE_HEAD_BYTES..], index_len)?;
+        let (is_whole, is_disordered, held) = (OnceLock::new(), AtomicBool::new(false), Mutex::default());
+        Ok(Self { file, head, index_at, index_len, index_sha256, is_whole, is_disordered, held })
     }
 
     /// Sums.
@@ -88,33 +87,51 @@ impl Bundle {
         self.head.created
     }
 
-    /// The record of `key`, by interpolation.
+    /// Returns the record of `key`, by interpolation in at most [`REACHES`] reads.
     pub fn find(&self, key: &CacheKey) -> Result<Option<Record>> {
-        let count = u64::from(self.head.totals.entries);
-        let mut lead = [0; 8];
-        lead.copy_from_slice(&key.as_bytes()[..8]);
-        let guess = (u128::from(u64::from_be_bytes(lead)) * u128::from(count)) >> 64;
-        let mut reach = WINDOW / 2;
-        loop {
-            let from = (guess as u64).saturating_sub(reach);
-            let to = (guess as u64 + reach).min(count);
-            let records = self.records(from, to)?;
-            let below = records.first().is_some_and(|first| key.as_bytes()[..16] < first.key[..]) && from > 0;
-            let above = records.last().is_some_and(|last| key.as_bytes()[..16] > last.key[..]) && to < count;
-            if !below && !above {
-                return Ok(records
-                    .binary_search_by(|record| record.key[..].cmp(&key.as_bytes()[..16]))
-                    .ok()
-                    .map(|at| records[at]));
-            }
-            reach *= 8;
+        if self.is_disordered.load(Ordering::Relaxed) {
+            return Ok(None);
         }
+        let (count, version) = (u64::from(self.head.totals.entries), self.head.version);
+        let (mut half, mut lead) = ([0; 16], [0; 8]);
+        half.copy_from_slice(&key.as_bytes()[..16]);
+        lead.copy_from_slice(&half[..8]);
+        let guess = ((u128::from(u64::from_be_bytes(lead)) * u128::from(count)) >> 64) as u64;
+        for reach in REACHES {
+            let (from, to) = (guess.saturating_sub(reach), (guess + reach).min(count));
+            let run = self.records(from, to)?;
+            match index::search(&run, version, &half, (from == 0, to == count)) {
+                Search::Found(record) => return Record::decode_checked(record, version).map(Some),
+                Search::Absent => return Ok(None),
+                Search::Outside => {}
+            }
+        }
+        // Reported once; from now on the bundle answers nothing, at no cost.
+        self.is_disordered.store(true, Ordering::Relaxed);
+        Err(Error::corrupt("the index's keys are not in the order and spread of digests"))
     }
 
-    fn records(&self, from: u64, to: u64) -> Result<Vec<Record>> {
-        let mut bytes = vec![0; (to - from) as usize * RECORD_BYTES];
-        read_at(&self.file, &mut bytes, self.index_at + self.head.entries_at() + from * RECORD_BYTES as u64)?;
-        bytes.chunks_exact(RECORD_BYTES).map(Record::decode).collect()
+    /// Returns the encoded records from one number up to another.
+    fn records(&self, from: u64, to: u64) -> Result<Vec<u8>> {
+        let width = self.head.version.record_bytes() as u64;
+        let mut bytes = vec![0; (to.saturating_sub(from) * width) as usize];
+        self.read_index(&mut bytes, self.head.entries_at() + from * width)?;
+        Ok(bytes)
+    }
+
+    /// Reads from the index at an offset within it.
+    pub(super) fn read_index(&self, buffer: &mut [u8], at: u64) -> Result<()> {
+        read_at(&self.file, buffer, self.index_at + at)
+    }
+
+    /// Whether an index of version 1 has its digest, which its times need to count. Computed once, and
+    /// on a look-up only for an index of at most [`MAX_WHOLE_BYTES`].
+    fn is_whole(&self) -> bool {
+        let is_small = self.index_len <= MAX_WHOLE_BYTES;
+        self.is_whole
+            .get()
+            .copied()
+            .unwrap_or_else(|| is_small && *self.is_whole.get_or_init(|| self.check_digest().is_ok()))
     }
 
     /// The entry under `key`: found, decoded and verified, with the times that the index holds.
@@ -130,14 +147,19 @@ impl Bundle {
     /// The entry of a record, and its encoding.
     pub fn read_with_envelope(&self, key: &CacheKey, record: &Record) -> Result<(Entry, Bytes)> {
         let member = self.member(record)?;
-        let (header, rest) = member.split_at(ustar::BLOCK);
-        if !ustar::is_ours(header, key, rest.len()) {
-            return Err(Error::corrupt("a member has another header than we write"));
-        }
+        check_header(&member, key)?;
         let envelope = member.slice(ustar::BLOCK..);
-        let mut entry = Entry::decode(envelope.clone(), Some(key))?;
-        entry.validated_at = entry.validated_at.max(record.validated_at());
+        let entry = self.with_time(Entry::decode(envelope.clone(), Some(key))?, record);
         Ok((entry, envelope))
+    }
+
+    /// Gives an entry the time of validation that its record holds, as far as that is known to be intact.
+    fn with_time(&self, entry: Entry, record: &Record) -> Entry {
+        let is_later = record.validated_at() > entry.validated_at;
+        if self.head.version == Version::Two || (is_later && self.is_whole()) {
+            return Entry { validated_at: record.validated_at(), ..entry };
+        }
+        entry
     }
 
     /// Header and envelope of a record, without padding.
@@ -163,7 +185,9 @@ impl Bundle {
         let raw = Bytes::from(frame::decode(&self.compressed(&record)?, raw_len)?);
         self.held(|held| {
             held.push_front((number, raw.clone()));
-            held.truncate(HELD_FRAMES);
+            while held.len() > HELD_FRAMES || held.iter().map(|(_, raw)| raw.len()).sum::<usize>() > MAX_HELD_BYTES {
+                held.pop_back();
+            }
         });
         Ok(raw)
     }
@@ -178,8 +202,12 @@ impl Bundle {
             return Err(Error::corrupt("the index names a frame that is not there"));
         }
         let mut bytes = [0; FRAME_BYTES];
-        read_at(&self.file, &mut bytes, self.index_at + HEAD_BYTES as u64 + u64::from(number) * FRAME_BYTES as u64)?;
-        let record = FrameRecord::decode(&bytes)?;
+        self.read_index(&mut bytes, HEAD_BYTES as u64 + u64::from(number) * FRAME_BYTES as u64)?;
+        self.checked_frame(FrameRecord::decode(&bytes)?)
+    }
+
+    /// Returns a frame record that lies within the file.
+    pub(super) fn checked_frame(&self, record: FrameRecord) -> Result<FrameRecord> {
         let end = record.offset.checked_add(u64::from(record.compressed));
         if record.compressed as usize > MAX_SINGLE_RAW + 65_536 || end.is_none_or(|end| end > self.index_at) {
             return Err(Error::corrupt("a frame lies outside of the file"));
@@ -187,7 +215,7 @@ impl Bundle {
         Ok(record)
     }
 
-    fn compressed(&self, record: &FrameRecord) -> Result<Vec<u8>> {
+    pub(super) fn compressed(&self, record: &FrameRecord) -> Result<Vec<u8>> {
         let mut bytes = vec![0; record.compressed as usize];
         read_at(&self.file, &mut bytes, record.offset)?;
         Ok(bytes)
@@ -198,49 +226,15 @@ impl Bundle {
         self.find(key).ok().flatten().map(|record| (record.frame, record.offset))
     }
 
-    /// Reads and checks the whole index: its digest, ascending keys, frames that tile the file up
-    /// to the end-of-archive frame, and the sum of what they decode to.
-    pub fn check_index(&self) -> Result<(Vec<Record>, Unchecked)> {
-        let mut hash = Sha256::new();
-        let mut chunk = vec![0; 64 << 10];
-        let (mut at, end) = (self.index_at, self.index_at + self.index_len - FOOTER_BYTES as u64);
-        while at < end {
-            let len = (end - at).min(chunk.len() as u64) as usize;
-            read_at(&self.file, &mut chunk[..len], at)?;
-            hash.update(&chunk[..len]);
-            at += len as u64;
-        }
-        if <[u8; 32]>::from(hash.finalize()) != self.index_sha256 {
-            return Err(Error::corrupt("the index does not have its digest"));
-        }
-        let (mut tiled, mut total) = (0, 0_u64);
-        for number in 0..self.head.totals.frames {
-            let record = self.frame_record(number)?;
-            total += u64::from(record.raw);
-            if record.offset != tiled || record.raw as usize > MAX_SINGLE_RAW || total > MAX_TOTAL_RAW {
-                return Err(Error::corrupt("the frames do not tile the file, or decode to too much"));
-            }
-            tiled += u64::from(record.compressed);
-        }
-        let mut end_frame =
-            vec![0; usize::try_from(self.index_at - SKIPPABLE_HEAD_BYTES as u64 - tiled).unwrap_or(0).min(64)];
-        read_at(&self.file, &mut end_frame, tiled)?;
-        let is_end = frame::decode(&end_frame, 2 * ustar::BLOCK).is_ok_and(|raw| raw.iter().all(|byte| *byte == 0));
-        if !is_end || tiled + end_frame.len() as u64 + SKIPPABLE_HEAD_BYTES as u64 != self.index_at {
-            return Err(Error::corrupt("something else than the archive's end stands before the index"));
-        }
-        let records = self.records(0, u64::from(self.head.totals.entries))?;
-        if !records.is_sorted_by(|a, b| a.key < b.key) {
-            return Err(Error::corrupt("the index is not in ascending order of keys"));
-        }
-        Ok((records, self.cutoffs()?))
-    }
-
     /// The invalidations that came with it.
     pub fn cutoffs(&self) -> Result<Unchecked> {
         let mut cutoffs = vec![0; self.head.cutoffs_len as usize];
-        read_at(&self.file, &mut cutoffs, self.index_at + self.head.cutoffs_at())?;
-        Cutoffs::decode(&cutoffs)
+        self.read_index(&mut cutoffs, self.head.cutoffs_at())?;
+        match self.head.version {
+            Version::Two => Cutoffs::decode(index::checked_cutoffs(&cutoffs)?),
+            Version::One if cutoffs.is_empty() || self.is_whole() => Cutoffs::decode(&cutoffs),
+            Version::One => Err(Error::corrupt("the index is too large to check its invalidations, or damaged")),
+        }
     }
 
     /// Copies the whole file as it is.
@@ -283,7 +277,7 @@ impl Bundle {
 
     /// Calls `each` with the metadata of every entry that the index names, in the order of the file. Bodies are
     /// not looked at; entries whose metadata do not have their checksum, or another key, are left out.
-    pub(crate) fn for_each_head(&self, mut each: impl FnMut(Record, Head)) -> Result<()> {
+    pub(crate) fn for_each_head(&self, mut each: impl FnMut(Record, entry::Head)) -> Result<()> {
         let (mut records, _) = self.check_index()?;
         records.sort_by_key(|record| (record.frame, record.offset));
         for record in records {
@@ -299,33 +293,28 @@ impl Bundle {
 
     /// The entry of a record whose full key is not known beforehand.
     pub(crate) fn read_unasked(&self, record: &Record) -> Result<Entry> {
-        let envelope = self.member(record)?.slice(ustar::BLOCK..);
-        let key = Entry::decode(envelope, None)?.key();
+        let member = self.member(record)?;
+        let entry = Entry::decode(member.slice(ustar::BLOCK..), None)?;
+        let key = entry.key();
         if !record.is_of(&key) {
             return Err(Error::corrupt("the index names another key than the entry has"));
         }
-        self.read(&key, record)
-    }
-
-    /// Checks everything: the index, each frame's digest, each member.
-    pub fn verify(&self) -> Result<Verified> {
-        self.check_index()?;
-        for number in 0..self.head.totals.frames {
-            let record = self.frame_record(number)?;
-            if <[u8; 32]>::from(Sha256::digest(self.compressed(&record)?)) != record.sha256 {
-                return Err(Error::corrupt(format!("frame {number} does not have its digest")));
-            }
-        }
-        let mut found = Verified::default();
-        found.broken = self.for_each(|_, entry| {
-            found.entries += 1;
-            found.body_bytes += entry.body.len() as u64;
-        })?;
-        Ok(found)
+        check_header(&member, &key)?;
+        Ok(self.with_time(entry, record))
     }
 }
 
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<()> {
+/// A member must begin with exactly the header that is written for its key and size.
+fn check_header(member: &[u8], key: &CacheKey) -> Result<()> {
+    let (header, rest) = member.split_at(ustar::BLOCK);
+    if ustar::is_ours(header, key, rest.len()) {
+        Ok(())
+    } else {
+        Err(Error::corrupt("a member has another header than we write"))
+    }
+}
+
+pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<()> {
     #[cfg(unix)]
     let read = std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset);
     #[cfg(windows)]
@@ -343,4 +332,28 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<()> {
         }
     };
     read.map_err(|cause: std::io::Error| Error::corrupt("the bundle cannot be read").because(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::entry::tests::entry;
+    use crate::stack::{Narrow, Stack};
+
+    #[test]
+    fn held_frames_are_bounded_by_their_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let stack = Stack::new(dir.path(), Clock::System);
+        let body = format!("{{\"id\":\"{}\"}}", "x".repeat(12 << 20));
+        let entries: Vec<Entry> = (0..3).map(|n| entry(&format!("/repos/o/r{n}"), body.as_bytes())).collect();
+        assert!(entries.iter().all(|entry| stack.put(entry)));
+        stack.pack(&Narrow::default(), true).unwrap();
+        let bundle = Bundle::open(&stack.bundle_path()).unwrap().unwrap();
+        for entry in &entries {
+            assert!(bundle.look_up(&entry.key()).unwrap().is_some());
+            let held: usize = bundle.held(|held| held.iter().map(|(_, raw)| raw.len()).sum());
+            assert!((1..=MAX_HELD_BYTES).contains(&held), "{held}");
+        }
+    }
 }

@@ -107,8 +107,7 @@ fn list(stack: &Stack, file: &BundleFile) -> Result<()> {
 
 fn info(stack: &Stack, file: &BundleFile, now: Timestamp) -> Result<()> {
     let (path, bundle) = open(stack, file)?;
-    let (_, cutoffs) = bundle.check_index()?;
-    let cutoffs = cutoffs.as_of(now);
+    let cutoffs = bundle.check()?.as_of(now);
     let bytes = std::fs::metadata(&path).map_or(0, |meta| meta.len());
     let Totals { entries, frames, generation, raw_live, raw_dead } = bundle.totals();
     if file.json {

@@ -189,7 +189,7 @@ fn is_private(_: &Path) -> bool {
 
 fn bundle(stack: &Stack) -> Finding {
     let path = stack.bundle_path();
-    match Bundle::open(&path).and_then(|bundle| bundle.map(|bundle| bundle.check_index().map(|_| bundle)).transpose()) {
+    match Bundle::open(&path).and_then(|bundle| bundle.map(|bundle| bundle.check().map(|_| bundle)).transpose()) {
         Ok(None) => note("bundle", "none yet; `octocache bundle pack` or the Action saves one".into()),
         Ok(Some(bundle)) => {
             let bytes = path.metadata().map_or(0, |meta| meta.len());

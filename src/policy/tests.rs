@@ -85,10 +85,19 @@ fn a_cutoff_means_revalidate_and_gone_means_absent() {
 }
 
 #[test]
-fn clocks_ahead_of_ours_and_directives() {
-    let mut future = aged(0);
-    future.validated_at = NOW.plus(1_000_000);
-    assert_eq!(before(&future, Mode::Default, CutoffTimes::default()), fresh(0));
+fn times_ahead_of_the_clock_and_directives() {
+    let mut ahead = aged(10);
+    ahead.validated_at = NOW.plus(MAX_CLOCK_SKEW_SECS);
+    assert_eq!(before(&ahead, Mode::Default, CutoffTimes::default()), fresh(0));
+    ahead.validated_at = NOW.plus(MAX_CLOCK_SKEW_SECS + 1);
+    let decided = before(&ahead, Mode::Default, CutoffTimes::default());
+    assert!(matches!(decided, Before::Revalidate { because: Because::Stale, .. }), "{decided:?}");
+    assert!(!may_answer_stale(&ahead, &HOUR, CutoffTimes::default(), NOW));
+    ahead.fetched_at = ahead.validated_at;
+    let gone = CutoffTimes { gone: Some(NOW.minus(5)), ..CutoffTimes::default() };
+    assert_eq!(before(&ahead, Mode::Default, gone), Before::Fetch(Because::NotStored));
+    let After::Freshened(confirmed) = after(Some(ahead), reply(304, &[], "")) else { panic!("a 304 freshens") };
+    assert_eq!((confirmed.fetched_at, confirmed.validated_at), (NOW, NOW));
     let mut headers = HeaderMap::new();
     headers.insert("cache-control", "private, no-cache".parse().unwrap());
     let directed = Entry { headers: StoredHeaders::of(&headers), ..aged(1) };

@@ -114,6 +114,17 @@ impl Hosts {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Hosts {
+    /// The host to which a request would be handed on.
+    pub(crate) fn other(&self, uri: &Uri, headers: &HeaderMap) -> Option<String> {
+        match self.target(uri, headers) {
+            Target::Other(authority) => Some(authority),
+            Target::Api(_) | Target::Foreign(_) => None,
+        }
+    }
+}
+
 fn is_numbers(rest: &str) -> bool {
     rest.split('.').count() == 3 && rest.split('.').all(|part| part.parse::<u8>().is_ok())
 }

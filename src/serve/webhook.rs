@@ -268,7 +268,7 @@ fn body_is_large(headers: &HeaderMap) -> bool {
 }
 
 /// The payload: the body itself, or the form's field `payload`.
-fn read(body: &[u8], is_form: bool) -> Option<Payload> {
+pub(crate) fn read(body: &[u8], is_form: bool) -> Option<Payload> {
     if !is_form {
         return Payload::read(body).ok();
     }

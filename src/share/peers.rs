@@ -34,6 +34,8 @@ use tokio::task::AbortHandle;
 pub use self::board::Board;
 pub(crate) use self::board::read_met;
 use self::index::Peer;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::message::read_any;
 use self::message::{Gossip, MAX_SAID};
 use self::node::{Node, Start, named};
 pub use self::shared::Exchange;

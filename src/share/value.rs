@@ -28,7 +28,7 @@ pub(super) fn encode(entry: &Entry) -> Option<Vec<u8>> {
 
 /// Reads a value back. Errors when it is anything but an entry, whole and sound, and this key's where
 /// one is expected.
-pub(super) fn decode(value: Bytes, expected: Option<&CacheKey>) -> Result<Entry> {
+pub(crate) fn decode(value: Bytes, expected: Option<&CacheKey>) -> Result<Entry> {
     if !value.starts_with(ZSTD) {
         return Entry::decode(value, expected);
     }

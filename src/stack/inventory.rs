@@ -54,7 +54,7 @@ impl Stack {
                 held.push(Held {
                     parts: entry.parts,
                     listing: entry.listing,
-                    validated_at: entry.validated_at.max(record.validated_at()).max(noted.unwrap_or_default()),
+                    validated_at: entry.validated_at.max(noted.unwrap_or_default()),
                     used_at: Timestamp::from_secs(i64::from(day) * 86_400).max(entry.fetched_at),
                 });
             })?;

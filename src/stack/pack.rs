@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, Durability};
 use crate::key::{CacheKey, KeyParts};
 use crate::partition::Partition;
-use crate::policy::class;
+use crate::policy::{self, class};
 use crate::tag::{Scope, Subject};
 use crate::tier::WritableTier;
 use crate::tier::bundle::{BundleTier, Freshened};
@@ -180,6 +180,8 @@ impl Stack {
             Some((base, records, cutoffs)) => (Some(base), records, cutoffs),
             None => (None, Vec::new(), Cutoffs::default()),
         };
+        let latest = self.clock.now().plus(policy::MAX_CLOCK_SKEW_SECS);
+        let records: Vec<Record> = records.into_iter().map(|record| record.without_times_after(latest)).collect();
         let mut cutoffs = self.all_cutoffs();
         let freshened = Freshened::read(tier.log());
         let mut loose = if absorb { self.loose(narrow, &cutoffs) } else { Vec::new() };
@@ -213,10 +215,13 @@ impl Stack {
         let carried: Vec<Record> = records
             .into_iter()
             .filter(|record| stays(&record.key))
-            .map(|record| Record {
-                validated_at: freshened.validated_at(&record).unwrap_or(0).max(record.validated_at),
-                used_day: used.get(&record.key).copied().unwrap_or(0).max(record.used_day),
-                ..record
+            .map(|record| {
+                let noted = freshened.validated_at(&record).filter(|at| i64::from(*at) <= latest.secs());
+                Record {
+                    validated_at: noted.unwrap_or(0).max(record.validated_at),
+                    used_day: used.get(&record.key).copied().unwrap_or(0).max(record.used_day),
+                    ..record
+                }
             })
             .collect();
         let is_new_gone = |cutoff: &crate::cutoff::Cutoff| {
@@ -412,7 +417,7 @@ impl Stack {
     pub fn restore(&self, from: &Path) -> Result<Totals> {
         let bundle =
             Bundle::open(from)?.ok_or_else(|| Error::usage(format!("there is no bundle at {}", from.display())))?;
-        bundle.check_index().map_err(|error| error.within(from.display()))?;
+        bundle.check().map_err(|error| error.within(from.display()))?;
         let target = self.bundle_path();
         if fs::canonicalize(from).ok() != fs::canonicalize(&target).ok() || !target.exists() {
             self.prepare()?;

@@ -90,8 +90,9 @@ impl BundleTier {
         bundle
     }
 
-    /// Notes that the bundled `entry` is current. `false` when the log is full or the bundle does
-    /// not hold this body: store the entry loose instead.
+    /// Notes that the bundled `entry` is current. `false` when the log is full, the bundle does not hold
+    /// this body, or a later time stands there already (one that cannot be true): store the entry loose
+    /// instead.
     pub fn freshen(&self, entry: &Entry) -> Result<bool> {
         let key = entry.key();
         let note = Note {
@@ -100,7 +101,9 @@ impl BundleTier {
             validated_at: entry.validated_at.secs() as u32,
         };
         let record = self.bundle().map(|bundle| bundle.find(&key)).transpose()?.flatten();
-        if !record.is_some_and(|record| record.has_body(note.stored_at, note.cid)) {
+        let Some(record) = record.filter(|record| record.has_body(note.stored_at, note.cid)) else { return Ok(false) };
+        let noted = self.known().as_ref().and_then(|(_, notes)| notes.validated_at(&record)).unwrap_or(0);
+        if record.validated_at.max(noted) > note.validated_at {
             return Ok(false);
         }
         let failed = |cause| Error::io("append to", &self.log, cause);

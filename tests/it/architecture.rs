@@ -26,7 +26,7 @@ const FLOORS: &[&[&str]] = &[
     &["tier", "stack", "bundle", "cutoff", "upstream", "github", "stats", "collapse", "event", "share", "connect"],
     &["cache"],
     &["plan", "actions", "warm", "serve", "api"],
-    &["config", "cli", "main", "lib"],
+    &["config", "cli", "main", "lib", "fuzzing"],
 ];
 
 /// Edges within a floor: (who, uses whom).

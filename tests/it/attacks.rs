@@ -14,16 +14,22 @@ const SKIPPABLE: [u8; 4] = [0x5A, 0x2A, 0x4D, 0x18];
 
 /// A bundle taken apart.
 #[derive(Clone)]
-struct Parts {
-    frames: Vec<Vec<u8>>,
+pub struct Parts {
+    pub frames: Vec<Vec<u8>>,
     end: Vec<u8>,
-    head: Vec<u8>,
+    pub head: Vec<u8>,
     frame_records: Vec<Vec<u8>>,
-    entries: Vec<Vec<u8>>,
-    cutoffs: Vec<u8>,
+    /// Records without their checksums.
+    pub entries: Vec<Vec<u8>>,
+    pub cutoffs: Vec<u8>,
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+/// Its bytes, and the beginning of their digest.
+fn with_check(bytes: &[u8]) -> Vec<u8> {
+    [bytes, &Sha256::digest(bytes)[..4]].concat()
+}
+
+pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
@@ -31,12 +37,12 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
+pub fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
 impl Parts {
-    fn of(file: &[u8]) -> Self {
+    pub fn of(file: &[u8]) -> Self {
         let index_len = u32_at(file, file.len() - 8) as usize;
         let index = &file[file.len() - index_len..];
         let (entries, frames, cutoffs) =
@@ -49,15 +55,15 @@ impl Parts {
         Self {
             end: file[data_len..file.len() - index_len - 8].to_vec(),
             head: index[..48].to_vec(),
-            entries: (0..entries).map(|n| index[at + n * 40..][..40].to_vec()).collect(),
-            cutoffs: index[at + entries * 40..][..cutoffs].to_vec(),
+            entries: (0..entries).map(|n| index[at + n * 44..][..40].to_vec()).collect(),
+            cutoffs: index[at + entries * 44..][..cutoffs.saturating_sub(4)].to_vec(),
             frames: data,
             frame_records,
         }
     }
 
     /// Puts frames where they are, with sizes and digests that fit, and signs the index.
-    fn build(&self) -> Vec<u8> {
+    pub fn build(&self) -> Vec<u8> {
         let mut parts = self.clone();
         let mut offset = 0_u64;
         for (frame, record) in parts.frames.iter().zip(&mut parts.frame_records) {
@@ -70,9 +76,21 @@ impl Parts {
     }
 
     fn build_as_is(&self) -> Vec<u8> {
+        let entries: Vec<Vec<u8>> = self.entries.iter().map(|entry| with_check(entry)).collect();
+        let cutoffs = if self.cutoffs.is_empty() { Vec::new() } else { with_check(&self.cutoffs) };
+        self.with_index([self.head.clone(), self.frame_records.concat(), entries.concat(), cutoffs].concat())
+    }
+
+    /// The same in version 1 of the index, in which records and invalidations have no checksum.
+    pub fn build_version_1(&self) -> Vec<u8> {
+        let mut head = self.head.clone();
+        head[..8].copy_from_slice(b"OCTOIDX1");
+        put_u32(&mut head, 20, self.cutoffs.len() as u32);
+        self.with_index([head, self.frame_records.concat(), self.entries.concat(), self.cutoffs.clone()].concat())
+    }
+
+    fn with_index(&self, index: Vec<u8>) -> Vec<u8> {
         let mut file: Vec<u8> = [self.frames.concat(), self.end.clone()].concat();
-        let index =
-            [self.head.clone(), self.frame_records.concat(), self.entries.concat(), self.cutoffs.clone()].concat();
         let len = (index.len() + 40) as u32;
         file.extend_from_slice(&SKIPPABLE);
         file.extend_from_slice(&len.to_le_bytes());
@@ -303,20 +321,20 @@ const ATTACKS: &[Attack] = &[
     ("headers that are never stored", Expected::Missed, |parts| with_envelope(parts, "\"etag\"", "\"host\"")),
     ("metadata of another shape", Expected::Missed, |parts| with_envelope(parts, "\"class\":", "\"glass\":")),
     ("a newer index", Expected::Refused, |mut parts| {
-        parts.head[..8].copy_from_slice(b"OCTOIDX2");
+        parts.head[..8].copy_from_slice(b"OCTOIDX3");
         parts.build()
     }),
     ("a newer envelope", Expected::Missed, |parts| with_envelope(parts, "{\"v\":1,", "{\"v\":9,")),
     ("cutoffs that do not parse", Expected::Refused, |mut parts| {
         parts.cutoffs = b"{\"v\":1,\"cutoffs\":[[[[[[".to_vec();
-        let len = parts.cutoffs.len() as u32;
+        let len = parts.cutoffs.len() as u32 + 4;
         put_u32(&mut parts.head, 20, len);
         parts.build()
     }),
 ];
 
 /// A sound bundle of several frames, written by the program itself.
-fn sound(dir: &Path) -> (PathBuf, Vec<(String, String)>) {
+pub fn sound(dir: &Path) -> (PathBuf, Vec<(String, String)>) {
     use octocache::cid::Cid;
     use octocache::clock::{Clock, Timestamp};
     use octocache::entry::{Entry, StoredHeaders};

@@ -196,6 +196,28 @@ pub(super) fn names(said: Vec<(Blob, i64)>) -> Vec<(Name, Timestamp)> {
     said.iter().take(MAX_NAMES).filter_map(read).collect()
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+/// Reads `plain` as each message that a peer can send, up to what is believed of it.
+pub(crate) fn read_any(plain: &[u8], group: &Group) {
+    let packed = zstd::bulk::compress(plain, 1).unwrap_or_default();
+    let sealed = group.seal(ABOUT, &packed).unwrap_or_default();
+    let gossip = Gossip::open(&sealed, group).ok();
+    let replied = cbor4ii::serde::from_slice::<Reply>(plain).ok();
+    let said = match (gossip, replied) {
+        (Some(Gossip::Have(said)), _) | (_, Some(Reply::Said(said))) => said,
+        (_, Some(Reply::Names(said))) => {
+            assert!(names(said).len() <= MAX_NAMES);
+            Vec::new()
+        }
+        _ => Vec::new(),
+    };
+    for one in said {
+        let _names = (one.name(), one.by().map(str::len));
+        let _known = one.read();
+    }
+    let _question = cbor4ii::serde::from_slice::<Question>(plain);
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::copy::{part, tests::group};
