@@ -32,6 +32,8 @@ mod flow;
 #[cfg(unix)]
 #[path = "it/gh.rs"]
 mod gh;
+#[path = "it/hostile_checkout.rs"]
+mod hostile_checkout;
 #[cfg(all(target_os = "linux", feature = "p2p"))]
 #[path = "it/hosts.rs"]
 mod hosts;
