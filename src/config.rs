@@ -7,6 +7,7 @@ mod environment;
 mod gh;
 mod git;
 pub(crate) mod share;
+mod store;
 mod token;
 
 use std::collections::BTreeMap;
@@ -129,6 +130,7 @@ impl Config {
         };
         let plan_path = flags.plan.clone().or_else(|| find_upward(&cwd, DEFAULT_PATH));
         let cache_dir = cache_dir(flags, &environment, plan_path.as_deref())?;
+        let cache_dir = store::usable(cache_dir, flags, &environment, plan_path.as_deref())?;
         let mut options = Options::new(api.clone(), token.as_ref().map(|(token, _)| token.clone()));
         if let Some(app) = &app {
             options.identity = Identity::Installation(app.clone());
@@ -310,7 +312,7 @@ fn cache_dir(flags: &Flags, environment: &Environment, plan: Option<&Path>) -> R
     if let Some(dir) = &flags.cache_dir {
         return Ok(dir.clone());
     }
-    if let Some(dir) = environment.first(&["OCTOCACHE_DIR", "GITHUB_CACHE_DIR", "CACHE_DIR"]) {
+    if let Some(dir) = environment.first(store::VARIABLES) {
         return Ok(dir.into());
     }
     if let Some(plan) = plan {

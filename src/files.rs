@@ -96,6 +96,18 @@ pub fn commit(file: File, partial: &Path, target: &Path, durability: Durability)
     Ok(())
 }
 
+/// Writes a file that is not there yet, readable by this user only; one that is there stays, whatever it is.
+pub fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        opened => opened?.write_all(bytes),
+    }
+}
+
 /// Opens a lock file, readable by this user only; what it holds does not matter.
 pub fn open_lock(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();

@@ -11,11 +11,13 @@
 mod clean;
 mod invalid;
 mod inventory;
+pub mod ownership;
 mod pack;
 mod partitions;
 mod resident;
 mod shrink;
 mod tally;
+mod tracked;
 mod turns;
 
 pub use clean::Cleaned;
@@ -38,6 +40,7 @@ use crate::partition::Partition;
 use crate::tier::bundle::BundleTier;
 use crate::tier::disk::DiskTier;
 use crate::tier::{Tier, TierName, WritableTier};
+use ownership::Origin;
 
 /// The bundle's file name within a store.
 pub const BUNDLE_NAME: &str = "bundle.tar.zst";
@@ -277,11 +280,12 @@ impl Stack {
         let failed = |cause| Error::io("create", &self.dir, cause);
         files::create_private_dir(&self.dir.join("partial")).map_err(failed)?;
         files::create_private_dir(&self.dir.join("v1")).map_err(failed)?;
+        if let Err(unfit) = ownership::check(&self.dir, Origin::Own) {
+            return Err(Error::usage(format!("the store {} is not used: {unfit}", self.dir.display())));
+        }
         for (name, text) in [(".gitignore", "*\n"), ("CACHEDIR.TAG", CACHEDIR_TAG)] {
             let path = self.dir.join(name);
-            if !path.exists() {
-                fs::write(&path, text).map_err(|cause| Error::io("write", &path, cause))?;
-            }
+            files::write_new(&path, text.as_bytes()).map_err(|cause| Error::io("write", &path, cause))?;
         }
         Ok(())
     }

@@ -36,6 +36,8 @@ mod gh;
 mod hostile_copies;
 #[path = "it/hostile_bundle.rs"]
 mod hostile_bundle;
+#[path = "it/hostile_checkout.rs"]
+mod hostile_checkout;
 #[cfg(all(target_os = "linux", feature = "p2p"))]
 #[path = "it/hosts.rs"]
 mod hosts;

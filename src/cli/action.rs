@@ -6,8 +6,7 @@
 #![allow(clippy::print_stdout, reason = "workflow commands are read from stdout")]
 
 mod proxy;
-
-use std::path::Path;
+mod transfer;
 
 use super::args::{ActionArgs, ActionStep};
 use super::progress::Shown;
@@ -20,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::plan::report::Index;
 use crate::plan::run::{self, Options};
 use crate::plan::{Plan, redact};
-use crate::stack::{BUNDLE_NAME, Narrow, Saved, Stack};
+use crate::stack::{Narrow, Saved, Stack};
 use crate::warm;
 
 /// Annotations beyond this many would bury the rest; GitHub shows ten per step.
@@ -40,7 +39,7 @@ pub(super) fn main(context: &Context, args: &ActionArgs) -> Result<Exit> {
         ActionStep::Plan => step.plan(),
         ActionStep::Run => step.run(),
         ActionStep::Verdict => step.verdict(),
-        ActionStep::Keys => step.name_keys(&step.proxy_config()?, None).map(|_| Exit::Done),
+        ActionStep::Keys => step.name_keys(&step.proxy_config()?, None).map(|()| Exit::Done),
         ActionStep::Start => step.start(),
         ActionStep::Stop => step.stop(),
     };
@@ -58,7 +57,7 @@ impl Step<'_> {
     fn config(&self) -> Result<Config> {
         let inputs = &self.inputs;
         let flags = Flags {
-            cache_dir: Some(self.store_dir()?.into()),
+            cache_dir: Some(self.stores()?),
             api_url: inputs.api_url.clone(),
             plan: inputs.query.is_empty().then(|| inputs.plan.clone()),
             ttl: inputs.ttl,
@@ -66,18 +65,7 @@ impl Step<'_> {
             max_requests: inputs.max_requests,
             ..self.context.flags.clone()
         };
-        plan_config(&flags)
-    }
-
-    /// The store is where the bundle is: restoring is opening.
-    fn store_dir(&self) -> Result<&Path> {
-        let bundle = &self.inputs.bundle;
-        match (bundle.file_name(), bundle.parent()) {
-            (Some(name), Some(dir)) if name == BUNDLE_NAME && !dir.as_os_str().is_empty() => Ok(dir),
-            _ => Err(Error::usage(format!("input `bundle`: {} cannot be used", bundle.display())).hint(format!(
-                "name a file called {BUNDLE_NAME} in a directory of its own, such as .cache/github/{BUNDLE_NAME}"
-            ))),
-        }
+        self.locate(plan_config(&flags)?)
     }
 
     fn load(&self, config: &Config) -> Result<Plan> {
@@ -92,17 +80,9 @@ impl Step<'_> {
         Ok(Exit::Done)
     }
 
-    /// The paths that are kept from job to job: the bundle and, where peers share, whom a run has met.
-    fn kept(&self, config: &Config, plan: Option<&Plan>) -> String {
-        let bundle = self.inputs.bundle.display().to_string();
-        match config.met_beside(plan, &self.inputs.bundle) {
-            Some(met) => format!("{bundle}\n{}", met.display()),
-            None => bundle,
-        }
-    }
-
     /// Says under which keys the bundle is kept, and whether this run may save it.
-    fn name_keys(&self, config: &Config, plan: Option<&Plan>) -> Result<bool> {
+    fn name_keys(&self, config: &Config, plan: Option<&Plan>) -> Result<()> {
+        let transfer = self.transfer(config, plan)?;
         let own_token = self.environment.is_true("OCTOCACHE_JOB_TOKEN");
         // The runner knows the job's own token and its secrets; a token minted by a step before, it
         // may not know.
@@ -118,11 +98,10 @@ impl Step<'_> {
         self.commands.set_outputs(&[
             ("prefix", prefix.clone()),
             ("restore-key", format!("{prefix}none")),
-            ("bundle", self.kept(config, plan)),
-            ("restore", self.inputs.restore.to_string()),
+            ("bundle", transfer.paths()),
+            ("restore", (self.inputs.restore && !transfer.has_bundle()).to_string()),
             ("save", save.to_string()),
-        ])?;
-        Ok(save)
+        ])
     }
 
     /// Answers the plan, folds what is new into the bundle, and reports.
@@ -130,6 +109,8 @@ impl Step<'_> {
         let config = self.config()?;
         let plan = self.load(&config)?;
         let clock = &self.context.clock;
+        let transfer = self.transfer(&config, Some(&plan))?;
+        self.take_in(&transfer)?;
         let warm = self.inputs.warm;
         let cache = if warm { config.warming_cache(&plan, clock)? } else { config.cache(Some(&plan), clock)? };
         event::outdate(&self.environment, &cache).unwrap_or_else(|error| {
@@ -155,6 +136,7 @@ impl Step<'_> {
             println!("{}", annotation("warning", "octocache", &format!("the bundle is not saved: {error}")));
             Saved::Unchanged
         });
+        let saved = self.hand_out(&transfer, saved);
         let prefix = key_prefix(config.api.key_base(), config.partition.as_str(), &self.inputs.cache_key);
         let key = self.save_key(&prefix, &saved, cache.stack())?;
         if self.inputs.summary {

@@ -420,15 +420,29 @@ impl Stack {
         bundle.check().map_err(|error| error.within(from.display()))?;
         let target = self.bundle_path();
         if fs::canonicalize(from).ok() != fs::canonicalize(&target).ok() || !target.exists() {
-            self.prepare()?;
-            let _lock = self.lock(Wait::Yes)?;
-            let failed = |cause| Error::io("write", &target, cause);
-            let (mut file, partial) = files::new_partial(&self.dir.join("partial")).map_err(failed)?;
-            bundle.copy_to(&mut file).map_err(failed)?;
-            files::commit(file, &partial, &target, Durability::Synced).map_err(failed)?;
-            let _absent_is_fine = fs::remove_file(self.bundle.log());
+            self.put_bundle(&bundle, Durability::Synced)?;
         }
         Ok(bundle.totals())
+    }
+
+    /// Puts a bundle from elsewhere in place with no more checks than opening it makes: each look-up makes its own.
+    pub fn adopt(&self, from: &Path) -> Result<()> {
+        match Bundle::open(from)? {
+            Some(bundle) => self.put_bundle(&bundle, Durability::Rename),
+            None => Ok(()),
+        }
+    }
+
+    fn put_bundle(&self, bundle: &Bundle, durability: Durability) -> Result<()> {
+        self.prepare()?;
+        let _lock = self.lock(Wait::Yes)?;
+        let target = self.bundle_path();
+        let failed = |cause| Error::io("write", &target, cause);
+        let (mut file, partial) = files::new_partial(&self.dir.join("partial")).map_err(failed)?;
+        bundle.copy_to(&mut file).map_err(failed)?;
+        files::commit(file, &partial, &target, durability).map_err(failed)?;
+        let _absent_is_fine = fs::remove_file(self.bundle.log());
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 //
 // node runner.mjs SCENARIO.json   prints what happened as JSON
 //
-// Scenario: { action, workspace, cache, github, env } and `inputs` of the Action, or `job`, the steps of a job;
+// Scenario: { action, workspace, cache, github, env }, `temp` (a machine whose RUNNER_TEMP stays), and `inputs` of the Action, or `job`, the steps of a job;
 // there, `uses: ./proxy` is an action of the same repository. Expressions are evaluated by GitHub's
 // own parser and evaluator.
 
@@ -16,7 +16,7 @@ import { data, Evaluator, Lexer, Parser } from "@actions/expressions";
 import { parse } from "yaml";
 
 const scenario = JSON.parse(fs.readFileSync(process.argv[2], "utf8"));
-const temp = fs.mkdtempSync(path.join(os.tmpdir(), "runner-"));
+const temp = scenario.temp ?? fs.mkdtempSync(path.join(os.tmpdir(), "runner-"));
 const eventFile = path.join(temp, "event.json");
 const log = [];
 let failed = false;
@@ -177,5 +177,5 @@ function runScript(step, record) {
 let outputs = {};
 if (scenario.job) runSteps(scenario.job);
 else outputs = runAction(scenario.action, scenario.inputs);
-fs.rmSync(temp, { recursive: true });
+if (!scenario.temp) fs.rmSync(temp, { recursive: true });
 console.log(JSON.stringify({ outputs, steps: log, failed, summary }));

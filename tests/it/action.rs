@@ -10,9 +10,10 @@ use octocache::github::{GitHub, Options};
 use octocache::partition::Partition;
 use octocache::policy::TtlTable;
 use octocache::request::{Api, Request};
-use octocache::stack::Stack;
+use octocache::stack::{Narrow, Stack};
 use octocache::token::Token;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::binary::BINARY;
 use crate::flow::Fixture;
@@ -29,18 +30,20 @@ pub fn node_dir() -> Option<PathBuf> {
     None
 }
 
-struct Runner {
-    fx: Fixture,
+pub struct Runner {
+    pub fx: Fixture,
     node: PathBuf,
+    /// A machine whose RUNNER_TEMP stays from job to job; else each job has its own.
+    pub temp: Option<PathBuf>,
 }
 
 impl Runner {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         Self::of(3)
     }
 
     /// Before an organisation of so many repositories.
-    fn of(repositories: usize) -> Option<Self> {
+    pub fn of(repositories: usize) -> Option<Self> {
         let node = node_dir()?;
         let fx = Fixture::with_clock(Clock::System);
         world::organisation(&fx.sim, repositories);
@@ -48,25 +51,25 @@ impl Runner {
             fx.sim.token(&format!("ghs_job{n}"), "repo:acme/repo-0001");
         }
         std::fs::create_dir_all(fx.dir.path().join("work/.github")).unwrap();
-        Some(Self { fx, node })
+        Some(Self { fx, node, temp: None })
     }
 
-    fn workspace(&self) -> PathBuf {
+    pub fn workspace(&self) -> PathBuf {
         self.fx.dir.path().join("work")
     }
 
-    fn plan(&self, text: &str) {
+    pub fn plan(&self, text: &str) {
         std::fs::write(self.workspace().join(".github/octocache.yml"), format!("version: 1\n{text}")).unwrap();
     }
 
     /// A fresh checkout: only the plan stays.
-    fn clean(&self) {
+    pub fn clean(&self) {
         for name in [".cache", ".octocache"] {
             let _absent = std::fs::remove_dir_all(self.workspace().join(name));
         }
     }
 
-    fn run(&self, token: &str, event: &str, inputs: Value) -> Value {
+    pub fn run(&self, token: &str, event: &str, inputs: Value) -> Value {
         self.run_on(token, event, json!({}), inputs)
     }
 
@@ -80,7 +83,7 @@ impl Runner {
     }
 
     /// A job's steps, which may use the repository's actions by `./proxy`.
-    fn job(&self, token: &str, event: &str, steps: &Value) -> Value {
+    pub fn job(&self, token: &str, event: &str, steps: &Value) -> Value {
         let payload = json!({ "repository": { "default_branch": "main" } });
         // gh says it speaks to api.github.com, whatever is behind the socket.
         let env = json!({ "OCTOCACHE_NAME": "api.github.com", "NODE_PACKAGES": self.node.join("node_modules") });
@@ -96,6 +99,10 @@ impl Runner {
                 "event": all_of_event,
             },
         });
+        if let Some(temp) = &self.temp {
+            std::fs::create_dir_all(temp).unwrap();
+            scenario["temp"] = json!(temp);
+        }
         scenario.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
         let file = self.fx.dir.path().join("scenario.json");
         std::fs::write(&file, scenario.to_string()).unwrap();
@@ -111,7 +118,29 @@ impl Runner {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    fn saved(&self) -> usize {
+    /// The only store of the machine that stays.
+    pub fn store(&self) -> PathBuf {
+        let stores = std::fs::read_dir(self.temp.as_ref().unwrap().join("octocache-store")).unwrap();
+        let [store] = &stores.map(|store| store.unwrap().path()).collect::<Vec<_>>()[..] else {
+            panic!("not one store")
+        };
+        store.clone()
+    }
+
+    /// Puts the bundle of the workspace where jobs find it, as if one of them had saved it.
+    pub fn save(&self) {
+        let bundle = ".cache/github/bundle.tar.zst";
+        let api = Api::parse(&self.fx.sim.url()).unwrap();
+        let prefix = octocache::actions::key_prefix(api.host(), "repo:acme/repo-0001", "");
+        let version = data_encoding::HEXLOWER.encode(&Sha256::digest(bundle));
+        let cache = self.fx.dir.path().join("cache");
+        std::fs::create_dir_all(&cache).unwrap();
+        let entry = cache.join(format!("{prefix}1-0@{}", &version[..8]));
+        let tar = Command::new("tar").arg("-cf").arg(entry).arg(bundle).current_dir(self.workspace()).status();
+        assert!(tar.unwrap().success());
+    }
+
+    pub fn saved(&self) -> usize {
         std::fs::read_dir(self.fx.dir.path().join("cache")).map_or(0, Iterator::count)
     }
 }
@@ -151,7 +180,8 @@ fn restores_runs_saves_and_reports() {
 
 #[tokio::test]
 async fn the_event_that_started_a_workflow_outdates_what_it_touched() {
-    let Some(runner) = Runner::new() else { return };
+    let Some(mut runner) = Runner::new() else { return };
+    runner.temp = Some(runner.fx.dir.path().join("temp"));
     runner.plan("queries:\n  releases: { recipe: releases }\n  langs: { recipe: languages, for-each: [acme/repo-0001, acme/repo-0002], via: rest }\n");
     // What a job an hour ago has left.
     let an_hour_ago = Clock::manual(runner.fx.clock.now().minus(3_600));
@@ -168,9 +198,12 @@ async fn the_event_that_started_a_workflow_outdates_what_it_touched() {
     ] {
         cache.get(&Request::get(&api, path).unwrap(), &Ask::default()).await.unwrap();
     }
+    cache.stack().pack(&Narrow::default(), false).unwrap();
+    runner.save();
+    runner.clean();
     runner.fx.sim.take_counts();
     let job = |token: &str, event: &str, payload: Value| {
-        let done = runner.run_on(token, event, payload, json!({ "restore": false }));
+        let done = runner.run_on(token, event, payload, json!({}));
         assert_eq!(done["failed"], false, "{done}");
         let asked: Vec<String> = runner.fx.sim.log().into_iter().map(|logged| logged.target).collect();
         assert_eq!(runner.fx.sim.take_counts().1, 0, "nothing has changed, so it is free");
@@ -281,18 +314,24 @@ fn the_interface_is_as_documented_and_pinned() {
 
 #[test]
 fn whom_a_run_has_met_is_kept_with_the_bundle_where_peers_share() {
-    let Some(runner) = Runner::new() else { return };
+    let Some(mut runner) = Runner::new() else { return };
     let met = runner.workspace().join(".cache/github/met.json");
     for (plan, is_kept) in [(PLAN.to_owned(), false), (format!("share: {{ p2p: {{ mdns: true }} }}\n{PLAN}"), true)] {
         runner.clean();
         runner.plan(&plan);
-        std::fs::create_dir_all(met.parent().unwrap()).unwrap();
-        std::fs::write(&met, r#"["/ip4/10.0.0.5/tcp/9100/p2p/12D3KooWA"]"#).unwrap();
+        let machine = |name: &str| Some(runner.fx.dir.path().join(format!("{name}-{is_kept}")));
+        let (one, other) = (machine("one"), machine("other"));
+        runner.temp = one;
         runner.run("ghs_job1", "push", json!({}));
+        std::fs::write(runner.store().join("met.json"), r#"["/ip4/10.0.0.5/tcp/9100/p2p/12D3KooWA"]"#).unwrap();
+        runner.run("ghs_job1", "schedule", json!({ "mode": "refresh" }));
+        assert_eq!(met.exists(), is_kept);
         runner.clean();
         runner.fx.sim.take_counts();
+        runner.temp = other;
         runner.run("ghs_job2", "push", json!({}));
-        assert_eq!((met.exists(), runner.fx.sim.take_counts().0), (is_kept, 0));
+        let is_there = runner.store().join("met.json").exists();
+        assert_eq!((met.exists(), is_there, runner.fx.sim.take_counts().0), (is_kept, is_kept, 0));
     }
 }
 
@@ -331,7 +370,7 @@ fn proxied() -> Value {
     json!(steps)
 }
 
-fn step<'a>(done: &'a Value, name: &str) -> &'a Value {
+pub fn step<'a>(done: &'a Value, name: &str) -> &'a Value {
     let steps = done["steps"].as_array().unwrap();
     steps.iter().find(|step| step["name"] == name).unwrap_or_else(|| panic!("no step {name}: {done}"))
 }

@@ -206,6 +206,75 @@ fn the_action_installs_the_release_that_its_own_tree_names() {
     assert!(!done && said.contains("nothing is installed"), "{said}");
 }
 
+/// What builds nothing: a program that names the tree it is told to build.
+const CARGO: &str = r#"#!/bin/sh
+echo "$PWD $*" >>"$CARGO_LOG"
+while [ $# -gt 1 ]; do
+  case $1 in --path) tree=$2 ;; --root) to=$2 ;; esac
+  shift
+done
+mkdir -p "$to/bin"
+printf '#!/bin/sh\necho octocache of %s\n' "$(cat "$tree/src.rs")" >"$to/bin/octocache"
+chmod 755 "$to/bin/octocache"
+"#;
+
+#[cfg(unix)]
+#[test]
+fn a_program_is_built_from_the_pinned_tree_in_each_job_and_none_is_kept() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let executable = |path: &Path, text: &str| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    executable(&path("fake/cargo"), CARGO);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    for tree in ["a", "b", "work/action"] {
+        std::fs::create_dir_all(path(tree).join("scripts/action")).unwrap();
+        std::fs::copy(source.join("action/install"), path(tree).join("scripts/action/install")).unwrap();
+        std::fs::write(path(tree).join("scripts/action/digests"), "# none\n").unwrap();
+        std::fs::write(path(tree).join("src.rs"), format!("commit {tree}\n")).unwrap();
+    }
+    // Earlier jobs can write to the tool cache.
+    let planted = "#!/bin/sh\necho planted\n";
+    executable(&path("tools/octocache/bin/octocache"), planted);
+    executable(&path("tools/octocache/octocache"), planted);
+    let install = |tree: &str, temp: &str| {
+        std::fs::create_dir_all(path(temp)).unwrap();
+        let search = format!("{}:{}", path("fake").display(), std::env::var("PATH").unwrap());
+        let done = Command::new("bash")
+            .arg(path(tree).join("scripts/action/install"))
+            .env_clear()
+            .envs([("PATH", search.as_str()), ("RUNNER_OS", "Linux"), ("RUNNER_ARCH", "X64")])
+            .env("RUNNER_TEMP", path(temp))
+            .env("RUNNER_TOOL_CACHE", path("tools"))
+            .env("GITHUB_OUTPUT", path("output"))
+            .env("GITHUB_WORKSPACE", path("work"))
+            .env("CARGO_LOG", path("log"))
+            .current_dir(path("work"))
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let builds = || std::fs::read_to_string(path("log")).unwrap().lines().count();
+    assert_eq!(install("a", "job-1"), "octocache of commit a\n");
+    assert_eq!((install("a", "job-1").as_str(), builds()), ("octocache of commit a\n", 1), "two uses in one job");
+    assert_eq!(install("b", "job-1"), "octocache of commit b\n", "two pins in one job");
+    std::fs::write(path("a/src.rs"), "commit c\n").unwrap();
+    assert_eq!(install("a", "job-1"), "octocache of commit c\n", "the tree of a path changed");
+    // The runner empties its temporary directory: the next job builds anew.
+    assert_eq!((install("b", "job-2").as_str(), builds()), ("octocache of commit b\n", 4));
+    // Beside a stranger's checkout: neither its toolchain nor its .cargo/config.toml is looked at.
+    assert_eq!(install("work/action", "job-2"), "octocache of commit work/action\n");
+    let log = std::fs::read_to_string(path("log")).unwrap();
+    let work = path("work").display().to_string();
+    assert!(log.lines().all(|line| line.starts_with("/ ") && !line.contains(&work)), "{log}");
+    assert_eq!(std::fs::read_to_string(path("tools/octocache/bin/octocache")).unwrap(), planted);
+}
+
 #[test]
 fn the_bill_of_materials_names_what_is_in_the_program() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::super::serve::lock_of;
+use super::transfer::Transfer;
 use super::{Step, announce, block_on, event};
 use crate::actions::{annotation, key_prefix};
 use crate::cli::{Exit, request_config};
@@ -39,8 +40,7 @@ const LOG_LINES: usize = 40;
 /// What the step that starts it tells the one that ends it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Started {
-    store: PathBuf,
-    bundle: String,
+    transfer: Transfer,
     prefix: String,
     partition: Partition,
     save: bool,
@@ -96,11 +96,11 @@ impl Step<'_> {
     /// As single requests have it: there need be no plan.
     pub(super) fn proxy_config(&self) -> Result<Config> {
         let flags = Flags {
-            cache_dir: Some(self.store_dir()?.into()),
+            cache_dir: Some(self.stores()?),
             api_url: self.inputs.api_url.clone(),
             ..self.context.flags.clone()
         };
-        request_config(&flags)
+        self.locate(request_config(&flags)?)
     }
 
     /// Starts the proxy for the steps to come.
@@ -112,15 +112,16 @@ impl Step<'_> {
                 Error::usage("a proxy runs already in this job").hint("end it first: octocache/octocache/proxy/stop")
             );
         }
-        let (store, config) = (self.store_dir()?.to_owned(), self.proxy_config()?);
+        let config = self.proxy_config()?;
+        let transfer = self.transfer(&config, None)?;
+        self.take_in(&transfer)?;
         let cache = config.cache(None, &self.context.clock)?;
         event::outdate(&self.environment, &cache).unwrap_or_else(|error| {
             announce(&annotation("warning", "octocache", &format!("the event outdates nothing: {error}")));
         });
         let started = Started {
-            before: Stats::read(&store),
-            store,
-            bundle: self.inputs.bundle.display().to_string(),
+            before: Stats::read(&transfer.store),
+            transfer,
             prefix: key_prefix(config.api.key_base(), config.partition.as_str(), &self.inputs.cache_key),
             partition: config.partition.clone(),
             save: self.environment.is_true("OCTOCACHE_MAY_SAVE"),
@@ -136,7 +137,7 @@ impl Step<'_> {
             own.display().to_string().as_bytes(),
             Durability::Rename,
         )?;
-        let listening = self.spawn(&place, &own, &started.store)?;
+        let listening = self.spawn(&place, &own, &started.transfer.store)?;
         let (mut tcp, mut socket) = (String::new(), String::new());
         for address in listening.addresses {
             let is_tcp = address.starts_with("http://");
@@ -231,21 +232,22 @@ impl Step<'_> {
             announce(&annotation("error", "octocache", &text));
         }
         let _done_with = fs::remove_file(place.file("started.json"));
-        let stack = Stack::new(&started.store, self.context.clock.clone());
+        let stack = Stack::new(&started.transfer.store, self.context.clock.clone());
         let narrow = Narrow::of(started.partition);
         let saved = stack.pack(&narrow, false).unwrap_or_else(|error| {
             announce(&annotation("warning", "octocache", &format!("the bundle is not saved: {error}")));
             Saved::Unchanged
         });
+        let saved = self.hand_out(&started.transfer, saved);
         let key = self.save_key(&started.prefix, &saved, &stack)?;
-        let counts = Stats::read(&started.store).since(&started.before);
+        let counts = Stats::read(&started.transfer.store).since(&started.before);
         announce(&in_a_line(&counts));
         if started.summary {
             self.commands.add_summary(&format!("### octocache proxy: {}\n", in_a_line(&counts)))?;
         }
         let changed = matches!(saved, Saved::Written { .. });
         self.commands.set_outputs(&[
-            ("bundle", started.bundle),
+            ("bundle", started.transfer.paths()),
             ("changed", changed.to_string()),
             ("cache-key", key),
             ("save", (changed && started.save).to_string()),
