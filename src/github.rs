@@ -270,7 +270,7 @@ impl GitHub {
         };
         let mut message = http::Request::builder()
             .method(method)
-            .uri(self.options.api.url(request))
+            .uri(self.options.api.uri(request)?)
             .body(body)
             .map_err(|cause| Error::usage(format!("`{}` makes no request", request.target())).because(cause))?;
         *message.headers_mut() = headers;
