@@ -310,7 +310,8 @@ mod tests {
         ] {
             assert!(has_credentials(query), "{query}");
         }
-        for query in ["", "client_id=1", "q=token", "per_page=100", "token_id=1", "sigma=1", "q=access_token%3D1", "é"] {
+        for query in ["", "client_id=1", "q=token", "per_page=100", "token_id=1", "sigma=1", "q=access_token%3D1", "é"]
+        {
             assert!(!has_credentials(query), "{query}");
         }
         assert_eq!(masked("/x?a=1&%74oken=s3&b=2;sig=s4"), "/x?a=1&%74oken=***&b=2;sig=***");

@@ -88,6 +88,8 @@ pub enum NoStore {
     GraphqlErrors,
     /// Larger than an entry may be.
     TooLarge,
+    /// The query carries a credential.
+    Credentials,
 }
 
 impl Outcome {
@@ -170,6 +172,7 @@ impl NoStore {
             NoStore::PartialResults => "partial-results",
             NoStore::GraphqlErrors => "graphql-errors",
             NoStore::TooLarge => "too-large",
+            NoStore::Credentials => "credentials",
         }
     }
 }

@@ -461,7 +461,9 @@ mod tests {
         assert_eq!(get("/x?%61=1&b=%7e"), get("/x?b=~&a=1"));
         assert_eq!(get("/x/a%2fb%c3%A9").path, "/x/a%2Fb%C3%A9");
         // Repeated parameters keep their order under every spelling of their name.
-        for (one, two) in [("%61=1&a=2", "a=2&%61=1"), ("l%5b%5D=1&l[]=2", "l[]=2&l%5B%5D=1"), ("a+b=1&a%20b=2", "a%20b=2&a+b=1")] {
+        for (one, two) in
+            [("%61=1&a=2", "a=2&%61=1"), ("l%5b%5D=1&l[]=2", "l[]=2&l%5B%5D=1"), ("a+b=1&a%20b=2", "a%20b=2&a+b=1")]
+        {
             assert_ne!(get(&format!("/x?{one}")), get(&format!("/x?{two}")), "{one}");
         }
         for path in ["/x/%2e%2e/y", "/x/%2E/y", "/x/.%2e", "/x%", "/x%4", "/x?a=%zz"] {
@@ -487,7 +489,8 @@ mod tests {
 
     #[test]
     fn errors_and_logs_repeat_no_credential() {
-        for url in ["https://me:hunter2@ghe.example", "ftp://me:hunter2@x", "https://x/?token=hunter2", "me:hunter2@ x"] {
+        for url in ["https://me:hunter2@ghe.example", "ftp://me:hunter2@x", "https://x/?token=hunter2", "me:hunter2@ x"]
+        {
             let error = Api::parse(url).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }

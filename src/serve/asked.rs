@@ -285,12 +285,11 @@ impl Asked<'_> {
     }
 
     async fn graphql(&self, identity: &Arc<Identity>, body: Incoming) -> Response<Body> {
-        let Some(body) = whole(body, self.door.max_graphql_bytes).await else {
-            return respond::refusal(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "octocache: the GraphQL request is too large or breaks off",
-            );
+        let held = match self.door.questions.read(body, self.door.max_graphql_bytes, LONGEST_QUESTION).await {
+            Ok(held) => held,
+            Err(cut) => return cut.response(),
         };
+        let body = held.bytes.clone();
         let request = Request::graphql(self.door.hosts.api(), body.clone());
         // What is coded in another way is not read, so it is not understood.
         let operation = if self.headers.contains_key(CONTENT_ENCODING) { None } else { operation::read(&body) };
@@ -313,13 +312,7 @@ impl Asked<'_> {
 
     /// Hands a query through. Where a lent token may sign it, it goes out in the form in which it was read, so
     /// that nobody can read anything else in it.
-    async fn pass_query(
-        &self,
-        identity: &Identity,
-        body: Bytes,
-        normal: Bytes,
-        request: Request,
-    ) -> Response<Body> {
+    async fn pass_query(&self, identity: &Identity, body: Bytes, normal: Bytes, request: Request) -> Response<Body> {
         let mut headers = for_github(&self.headers);
         let body = if matches!(self.whose, Whose::Nobodys(_)) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -451,10 +444,4 @@ pub(super) fn for_github(headers: &HeaderMap) -> HeaderMap {
 
 fn full(body: Bytes) -> Stream {
     Stream::new(http_body_util::Full::new(body).map_err(|never| match never {}))
-}
-
-/// A body of at most `max` bytes.
-async fn whole(body: Incoming, max: usize) -> Option<Bytes> {
-    let collected = tokio::time::timeout(LONGEST_QUESTION, http_body_util::Limited::new(body, max).collect()).await;
-    collected.ok()?.ok().map(http_body_util::Collected::to_bytes)
 }

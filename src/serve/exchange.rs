@@ -59,10 +59,19 @@ impl Memo {
     }
 }
 
+/// Where a connection comes in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Visitor {
+    /// What the socket is for.
+    pub(super) entrance: Entrance,
+    /// Whether only the user whose server this is can reach the socket.
+    pub(super) is_same_user: bool,
+}
+
 /// Answers one request.
 pub(super) async fn answer(
     door: &Arc<Door>,
-    entrance: Entrance,
+    visitor: Visitor,
     memo: &Memo,
     request: HttpRequest<Incoming>,
 ) -> Response<Body> {
@@ -71,14 +80,14 @@ pub(super) async fn answer(
         // It would show what is added on the way, tokens too (RFC 9110 section 9.3.8).
         return refused(door, StatusCode::NOT_IMPLEMENTED, "octocache: TRACE is not offered");
     }
-    match (parts.uri.path(), entrance) {
+    match (parts.uri.path(), visitor.entrance) {
         ("/webhook", _) => delivered(door, &parts, body).await,
-        ("/healthz", Entrance::Deliveries) => own::show(door, Page::Ready),
+        ("/healthz", Entrance::Deliveries) => own::show(door, Page::Ready, false),
         (_, Entrance::Deliveries) => {
             let message = "octocache: this address takes deliveries at /webhook, and nothing else";
             refused(door, StatusCode::NOT_FOUND, message)
         }
-        (_, Entrance::All) => proxied(door, memo, parts, body).await,
+        (_, Entrance::All) => proxied(door, visitor, memo, parts, body).await,
     }
 }
 
@@ -100,7 +109,13 @@ fn refused(door: &Door, status: StatusCode, message: &str) -> Response<Body> {
     respond::refusal(status, message)
 }
 
-async fn proxied(door: &Arc<Door>, memo: &Memo, parts: http::request::Parts, body: Incoming) -> Response<Body> {
+async fn proxied(
+    door: &Arc<Door>,
+    visitor: Visitor,
+    memo: &Memo,
+    parts: http::request::Parts,
+    body: Incoming,
+) -> Response<Body> {
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
     if Hosts::is_from_elsewhere(&parts.headers, host) {
         return refused(door, StatusCode::FORBIDDEN, "octocache: web pages may not ask here");
@@ -127,7 +142,9 @@ async fn proxied(door: &Arc<Door>, memo: &Memo, parts: http::request::Parts, bod
         }
     }
     if let Some(page) = page {
-        return own::show(door, page);
+        // Which paths clients ask for is for this user, and for those who know the secret.
+        let details = visitor.is_same_user || door.live().secret.is_some();
+        return own::show(door, page, details);
     }
     if parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
         return refused(
@@ -205,13 +222,7 @@ fn is_beside(path: &str, prefix: &str) -> bool {
 }
 
 /// Hands a request on to another host, as it is: no token is added, nothing is kept.
-async fn hand_on(
-    door: &Door,
-    uri: Result<Uri>,
-    method: Method,
-    headers: HeaderMap,
-    body: Incoming,
-) -> Response<Body> {
+async fn hand_on(door: &Door, uri: Result<Uri>, method: Method, headers: HeaderMap, body: Incoming) -> Response<Body> {
     let nobody = door.identities.public();
     let uri = match uri {
         Ok(uri) => uri,

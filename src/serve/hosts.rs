@@ -118,9 +118,9 @@ pub(super) fn host_of<'a>(
         None => None,
     };
     match uri.authority() {
-        Some(authority) => {
-            HostPort::parse(authority.as_str()).map(Some).ok_or("octocache: the request's target is for no HOST or HOST:PORT")
-        }
+        Some(authority) => HostPort::parse(authority.as_str())
+            .map(Some)
+            .ok_or("octocache: the request's target is for no HOST or HOST:PORT"),
         None => Ok(named),
     }
 }
@@ -317,9 +317,7 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_characters_of_labels_and_for_nothing_else() {
-        let fits = |pattern: &str, host: &str| {
-            Pattern::parse(pattern).unwrap().fits(&HostPort::parse(host).unwrap())
-        };
+        let fits = |pattern: &str, host: &str| Pattern::parse(pattern).unwrap().fits(&HostPort::parse(host).unwrap());
         assert!(fits("*.example", "a.example") && fits("*.example", "a.b.example") && !fits("*.example", "example"));
         assert!(fits("cache*.example", "cache7.example") && !fits("cache*.example", "cache.evil.example"));
         assert!(fits("a.*.example", "a.b.c.example") && fits("*.example:8080", "a.example:8080"));

@@ -36,6 +36,7 @@ const WAYS: &[(&str, &str)] = &[
     ("not-stored", NoStore::PartialResults.as_str()),
     ("not-stored", NoStore::GraphqlErrors.as_str()),
     ("not-stored", NoStore::TooLarge.as_str()),
+    ("not-stored", NoStore::Credentials.as_str()),
 ];
 
 /// Upper bounds of the latency histogram, in microseconds; what takes longer is in one more.
@@ -90,6 +91,7 @@ impl Way {
                     NoStore::PartialResults => 6,
                     NoStore::GraphqlErrors => 7,
                     NoStore::TooLarge => 8,
+                    NoStore::Credentials => 9,
                 }
             }
         })
@@ -226,6 +228,7 @@ mod tests {
             NoStore::PartialResults,
             NoStore::GraphqlErrors,
             NoStore::TooLarge,
+            NoStore::Credentials,
         ] {
             all.push((Outcome::NotStored(reason), None));
         }
