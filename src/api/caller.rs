@@ -126,8 +126,11 @@ impl Caller {
         }
         let answered = self.pass(call, Request::get(self.cache.api(), &call.target).ok()).await?;
         if !call.method.is_safe() && !(400..500).contains(&answered.status) {
-            let path = call.target.split('?').next().unwrap_or_default();
-            let path = format!("/{}", path.trim_start_matches('/'));
+            // Tags and prefixes know the normal form alone.
+            let path = match Request::get(self.cache.api(), &call.target) {
+                Ok(request) => request.path,
+                Err(_) => format!("/{}", call.target.split('?').next().unwrap_or_default().trim_start_matches('/')),
+            };
             self.cache.outdate(&event::outdated_by_write(call.method.as_str(), &path, self.cache.now()));
         }
         Ok(answered)
@@ -150,14 +153,16 @@ impl Caller {
             }
             Some(Operation::Query(_)) => self.pass(call, Some(counted)).await,
             Some(Operation::Mutation(fields)) => self.mutate(call, counted, &fields).await,
-            // What is not understood may be a change of anything.
+            // What is not understood may be a change of anything, unless GitHub says that it executed nothing.
             Some(Operation::Subscription) | None => self.mutate(call, counted, &[]).await,
         }
     }
 
     async fn mutate(&self, call: &Call, counted: Request, fields: &[String]) -> Result<Answered> {
         let answered = self.pass(call, Some(counted)).await?;
-        if !(400..500).contains(&answered.status) {
+        let body = call.body.as_deref().unwrap_or_default();
+        let executed = !(operation::is_one_request(body) && operation::was_not_executed(&answered.body));
+        if executed && !(400..500).contains(&answered.status) {
             self.cache.outdate(&event::outdated_by_mutation(fields, self.cache.now()));
         }
         Ok(answered)

@@ -112,7 +112,13 @@ fn proxy_for(proxy: &Proxy, uri: &Uri) -> Result<Option<Intercept>> {
     if found("http://proxy.invalid:3128").is_none() {
         return Ok(None);
     }
-    let Some(found) = found(text).filter(|found| found.uri().host().is_some_and(|host| !host.is_empty())) else {
+    let is_sound = |found: &Intercept| {
+        let authority = found.uri().authority().map_or("", |authority| authority.as_str());
+        let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
+        found.uri().host().is_some_and(|host| !host.is_empty())
+            && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+    };
+    let Some(found) = found(text).filter(is_sound) else {
         return Err(Error::usage("HTTPS_PROXY (or ALL_PROXY) is no address of a proxy").hint(
             "write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with special characters percent-encoded",
         ));

@@ -9,7 +9,7 @@ use std::fmt;
 use apollo_parser::cst::{self, Definition, Selection};
 use apollo_parser::{Lexer, Parser, TokenKind};
 use bytes::Bytes;
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -120,6 +120,27 @@ pub fn read(body: &[u8]) -> Option<Operation> {
         class: class_of(&roots, &names),
         live: names.contains(&LIVE),
     }))
+}
+
+/// Whether a body that [`read`] does not understand asks for one thing all the same: if GitHub cannot read the
+/// document either, nothing is executed.
+pub fn is_one_request(body: &[u8]) -> bool {
+    body.len() <= MAX_BODY_BYTES && serde_json::from_slice::<Posted<'_>>(body).is_ok()
+}
+
+/// Whether a response says that nothing was executed: errors, and no data (GraphQL, section 7.1).
+pub fn was_not_executed(response: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Response {
+        errors: Option<Vec<IgnoredAny>>,
+        #[serde(default, deserialize_with = "there")]
+        data: bool,
+    }
+    fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| true)
+    }
+    let response = serde_json::from_slice::<Response>(response);
+    response.is_ok_and(|response| !response.data && response.errors.is_some_and(|errors| !errors.is_empty()))
 }
 
 /// The operation that is to be executed: the named one, or the only one. None where names do not tell
@@ -324,6 +345,26 @@ mod tests {
             "checks"
         );
         assert!(query("{ viewer { login } rateLimit { remaining } }", json!({})).live);
+    }
+
+    #[test]
+    fn only_errors_without_data_say_that_nothing_was_executed() {
+        assert!(was_not_executed(br#"{"errors":[{"message":"Parse error"}]}"#));
+        for other in [
+            r#"{"data":null,"errors":[{}]}"#,
+            r#"{"data":{}}"#,
+            r#"{"errors":[]}"#,
+            r#"{"errors":null}"#,
+            "[]",
+            "{}",
+            "",
+        ] {
+            assert!(!was_not_executed(other.as_bytes()), "{other}");
+        }
+        assert!(is_one_request(br#"{"query":"{ broken"}"#));
+        for other in [r#"[{"query":"{ broken"}]"#, r#"{"query":"a","query":"b"}"#, r#"{"query":"a","extensions":{}}"#] {
+            assert!(!is_one_request(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]

@@ -45,6 +45,9 @@ const OTHER_METHODS: &[&str] = &["x-http-method-override", "x-http-method", "x-m
 /// Request headers under which an answer may be another one, in a way that no key knows of.
 const UNKEYED: &[&str] = &["x-github-otp", "x-github-next-global-id"];
 
+/// Answers of at most this size are looked into.
+const MAX_LOOKED_AT_BYTES: u64 = 64 << 10;
+
 /// A GraphQL request's body comes within this time.
 const LONGEST_QUESTION: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -297,7 +300,7 @@ impl Asked<'_> {
             Some(Operation::Query(query)) => query,
             Some(Operation::Mutation(fields)) => return self.mutate(identity, body, request, &fields).await,
             // What is not understood may be a change of anything.
-            Some(Operation::Subscription) | None => return self.mutate(identity, body, request, &[]).await,
+            Some(Operation::Subscription) | None => return self.perhaps_mutate(identity, body, request).await,
         };
         let unkeyed = UNKEYED.iter().any(|name| self.headers.contains_key(*name));
         if query.live || unkeyed || matches!(self.whose, Whose::Other) || self.headers.contains_key(COOKIE) {
@@ -344,6 +347,22 @@ impl Asked<'_> {
         passed
     }
 
+    /// Hands through what is not understood: it may change anything, unless GitHub says that it executed nothing.
+    async fn perhaps_mutate(&self, identity: &Arc<Identity>, body: Bytes, request: Request) -> Response<Body> {
+        let identity = self.signer(identity, false);
+        let uri = self.door.hosts.api().uri(&request);
+        let is_one = operation::is_one_request(&body);
+        let passed = self.pass(&identity, uri, for_github(&self.headers), full(body), Some(request), "method").await;
+        let (passed, short) =
+            if is_one { respond::short_body(passed, MAX_LOOKED_AT_BYTES).await } else { (passed, None) };
+        let may_have =
+            may_have_changed(passed.status()) && !short.is_some_and(|body| operation::was_not_executed(&body));
+        if may_have {
+            outdate(&identity, event::outdated_by_mutation(&[], identity.cache.now())).await;
+        }
+        passed
+    }
+
     /// Who signs what is handed through: a lent token only what was understood as reading. Who wants
     /// anything else needs a token of their own.
     fn signer(&self, identity: &Arc<Identity>, reads: bool) -> Arc<Identity> {
@@ -355,7 +374,11 @@ impl Asked<'_> {
 
     /// Hands a change through; what it touches is outdated before the client hears of it.
     async fn write(&self, identity: &Arc<Identity>, body: Incoming) -> Response<Body> {
-        let path = self.target.split('?').next().unwrap_or_default().to_owned();
+        // Tags and prefixes know the normal form alone.
+        let path = match Request::get(self.door.hosts.api(), &self.target) {
+            Ok(request) => request.path,
+            Err(_) => self.target.split('?').next().unwrap_or_default().to_owned(),
+        };
         let passed = self.pass_counted(identity, body).await;
         if may_have_changed(passed.status()) {
             let now = identity.cache.now();

@@ -20,9 +20,19 @@ const PIECE_BYTES: usize = 4 << 10;
 /// A body of which nothing comes for this long is given up.
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 
+/// A body waits for memory for this long.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Bodies of up to this size that come in one piece have memory of their own, an eighth: they are whole when they
+/// take it, so nobody can hold it by sending slowly.
+const SMALL_BYTES: usize = 64 << 10;
+
 /// The memory for bodies of one kind.
 #[derive(Debug)]
-pub(super) struct Inflow(Semaphore);
+pub(super) struct Inflow {
+    small: Semaphore,
+    large: Semaphore,
+}
 
 /// A whole body, and the memory that it takes.
 #[derive(Debug)]
@@ -71,7 +81,8 @@ impl Cut {
 impl Inflow {
     /// At most `bytes` for all.
     pub(super) fn new(bytes: usize) -> Self {
-        Self(Semaphore::new(bytes / PIECE_BYTES))
+        let pieces = bytes / PIECE_BYTES;
+        Self { small: Semaphore::new(pieces / 8), large: Semaphore::new(pieces - pieces / 8) }
     }
 
     /// Reads a body of at most `max` bytes within `longest`.
@@ -95,30 +106,37 @@ impl Inflow {
             }
             if room.is_none() && body.is_end_stream() {
                 // Nearly all come in one piece.
-                self.take(&mut room, needed, end).await?;
+                let memory = if needed <= SMALL_BYTES { &self.small } else { &self.large };
+                take(memory, &mut room, needed, end).await?;
                 return Ok(Held { bytes: data, _room: room });
             }
             if needed > whole.capacity() {
                 let capacity = needed.max(whole.capacity() * 3 / 2).min(max);
-                self.take(&mut room, capacity, end).await?;
+                take(&self.large, &mut room, capacity, end).await?;
                 whole.reserve_exact(capacity - whole.len());
             }
             whole.extend_from_slice(&data);
         }
     }
+}
 
-    /// Makes `room` enough for `bytes`.
-    async fn take<'a>(&'a self, room: &mut Option<SemaphorePermit<'a>>, bytes: usize, end: Instant) -> Result<(), Cut> {
-        let held = room.as_ref().map_or(0, SemaphorePermit::num_permits);
-        let more = u32::try_from(bytes.div_ceil(PIECE_BYTES).saturating_sub(held)).map_err(|_| Cut::TooLarge)?;
-        let taken = timeout_at(end, self.0.acquire_many(more)).await.map_err(|_| Cut::Full)?;
-        let taken = taken.map_err(|_| Cut::Full)?;
-        match room {
-            Some(room) => room.merge(taken),
-            None => *room = Some(taken),
-        }
-        Ok(())
+/// Makes `room` enough for `bytes`.
+async fn take<'a>(
+    memory: &'a Semaphore,
+    room: &mut Option<SemaphorePermit<'a>>,
+    bytes: usize,
+    end: Instant,
+) -> Result<(), Cut> {
+    let held = room.as_ref().map_or(0, SemaphorePermit::num_permits);
+    let more = u32::try_from(bytes.div_ceil(PIECE_BYTES).saturating_sub(held)).map_err(|_| Cut::TooLarge)?;
+    let end = end.min(Instant::now() + LONGEST_WAIT);
+    let taken = timeout_at(end, memory.acquire_many(more)).await.map_err(|_| Cut::Full)?;
+    let taken = taken.map_err(|_| Cut::Full)?;
+    match room {
+        Some(room) => room.merge(taken),
+        None => *room = Some(taken),
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -150,13 +168,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn memory_is_taken_as_bytes_come_and_given_back() {
-        let inflow = Inflow::new(1 << 20);
+        let inflow = Inflow::new(2 << 20);
+        let pieces = inflow.large.available_permits();
         let held = inflow.read(body(10, 10_000, NONE, false), 1 << 20, LONGEST).await.unwrap();
         assert_eq!(held.bytes.len(), 100_000);
-        let taken = (1 << 20) - inflow.0.available_permits() * PIECE_BYTES;
+        let taken = (pieces - inflow.large.available_permits()) * PIECE_BYTES;
         assert!((100_000..200_000).contains(&taken), "{taken}");
         drop(held);
-        assert_eq!(inflow.0.available_permits(), (1 << 20) / PIECE_BYTES);
+        assert_eq!(inflow.large.available_permits(), pieces);
         // A hundred that announce much and send little leave room for one that sends all.
         let stalled: Vec<_> = (0..100).map(|_| inflow.read(body(1, 10, NONE, true), 1 << 20, LONGEST)).collect();
         let stalled = futures_util::future::join_all(stalled);
@@ -167,7 +186,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_too_much_too_slow_or_too_late_is_cut() {
-        let inflow = Inflow::new(1 << 20);
+        let inflow = Inflow::new(1_200_000);
         let read = |pieces, pause, stalls| inflow.read(body(pieces, 100_000, pause, stalls), 1 << 20, LONGEST);
         assert_eq!(read(11, NONE, false).await.unwrap_err(), Cut::TooLarge);
         assert_eq!(read(1, Duration::from_secs(11), false).await.unwrap_err(), Cut::Slow);
@@ -175,7 +194,10 @@ mod tests {
         let started = Instant::now();
         let held = read(10, NONE, false).await.unwrap();
         assert_eq!(read(2, NONE, false).await.unwrap_err(), Cut::Full);
-        assert_eq!(started.elapsed().as_secs(), 30);
+        assert_eq!(started.elapsed(), LONGEST_WAIT);
+        // A small one in one piece finds room all the same.
+        let small = Bytes::from_static(b"{}");
+        assert!(inflow.read(http_body_util::Full::new(small), 1 << 20, LONGEST).await.is_ok());
         let (response, retry) = (Cut::Full.response(), http::header::RETRY_AFTER);
         assert_eq!((response.status().as_u16(), response.headers()[retry].to_str().unwrap()), (503, "1"));
         drop(held);

@@ -10,7 +10,7 @@ use octocache::clock::Clock;
 use serde_json::json;
 
 use crate::binary::BINARY;
-use crate::harness::sim::Sim;
+use crate::harness::sim::{Doc, Sim};
 use crate::harness::world;
 use crate::operate::{Line, eventually, head, hooked, opened};
 use crate::serve::{Server, TOKEN};
@@ -152,8 +152,9 @@ fn not_understood() -> Vec<(&'static str, String)> {
 
 fn post(server: &Server, target: &str, head: &str, body: &str) -> (u16, String) {
     let length = body.len();
-    let head =
-        format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n{head}");
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: test\r\nConnection: close\r\nContent-Length: {length}\r\n{head}"
+    );
     raw(server, &format!("{head}\r\n{body}"))
 }
 
@@ -169,7 +170,8 @@ fn a_lent_token_signs_only_what_was_understood_as_reading() {
     post(&server, "/%67raphql", "", mutation);
     post(&server, "/graphql", "Content-Encoding: gzip\r\n", r#"{"query":"query Q{viewer{login}}"}"#);
     post(&server, "/repos/acme/repo-0001/issues", "", "{}");
-    let send = |head: &str| raw(&server, &format!("{head}Host: localhost\r\nConnection: close\r\n\r\n")).0;
+    let send =
+        |head: &str| raw(&server, &format!("{head}Host: localhost\r\nUser-Agent: test\r\nConnection: close\r\n\r\n")).0;
     send("OPTIONS /repos/acme/repo-0001 HTTP/1.1\r\n");
     assert_eq!(send("TRACE /repos/acme/repo-0001 HTTP/1.1\r\n"), 501);
     send("GET /repos/acme/repo-0001 HTTP/1.1\r\nAuthorization: \r\n");
@@ -279,7 +281,8 @@ fn a_delivery_sent_again_as_something_else_removes_nothing() {
     assert!(!server.said.lock().unwrap().iter().any(|line| line.contains("removed")));
     server.sim.take_counts();
     assert_eq!(server.curl(path, &[]).status, 200);
-    assert_eq!(server.sim.take_counts(), (1, 0), "it is still there, and confirmed for free");
+    let last = server.sim.log().pop();
+    assert_eq!(server.sim.take_counts(), (1, 0), "it is still there, and confirmed for free: {last:?}");
     // What removes does so once, whatever id it comes under.
     let gone = json!({ "action": "privatized", "repository": repository, "sender": { "login": "mona" } });
     let gone = gone.to_string().into_bytes();
@@ -406,6 +409,7 @@ fn one_request_in_several_spellings_is_one_entry() {
     let again = server.curl("/repos/acme/%72epo%2D0001", &[]);
     assert!(again.cache_status().contains("octocache; hit"), "{}", again.head);
     // A change under either spelling outdates both.
+    server.sim.put("/repos/acme/%72epo-0001", Doc::json(json!({ "id": 1 })));
     assert_eq!(server.curl("/repos/acme/%72epo-0001", &["-X", "PATCH", "-d", "{}"]).status, 200);
     assert!(!server.curl("/repos/acme/repo-0001", &[]).cache_status().contains("octocache; hit"));
     server.sim.take_counts();
