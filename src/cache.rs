@@ -257,7 +257,7 @@ impl Cache {
     }
 
     async fn get_one(&self, request: &Request, ask: &Ask) -> Result<Answer> {
-        match self.at_once(request, ask) {
+        match self.at_once(request, ask).filter(|_| !request.has_credentials()) {
             Some(answer) => Ok(answer),
             None => self.look_and_ask(request, ask).await,
         }
@@ -265,6 +265,9 @@ impl Cache {
 
     async fn look_and_ask(&self, request: &Request, ask: &Ask) -> Result<Answer> {
         let started = Instant::now();
+        // A query with a credential in it is neither looked for nor left anywhere.
+        let past = request.has_credentials() && ask.mode != Mode::OnlyIfCached;
+        let ask = if past { &ask.mode(Mode::NoStore) } else { ask };
         let explained = self.explain(request, ask);
         let place = class::place(explained.lifetime.class);
         let result = self.answer(request, ask, explained).await;

@@ -4,6 +4,7 @@
 //! Does not know: how an event came here, or what is done about what it outdates.
 
 mod payload;
+mod shape;
 mod write;
 
 pub use payload::{MAX_PAYLOAD_BYTES, Payload};
@@ -219,6 +220,9 @@ static ROWS: &[Row] = &[
     row("custom_property_promoted_to_enterprise", &[]),
 ];
 
+/// No event's name.
+const OTHER: &str = "";
+
 /// Events of workflows that are others' under a name of their own.
 const SAME: &[(&str, &str)] = &[("pull_request_target", "pull_request"), ("pull_request_comment", "issue_comment")];
 
@@ -231,15 +235,33 @@ pub fn outdated(event: &str, payload: &Payload, now: Timestamp) -> Vec<Cutoff> {
 }
 
 /// What a delivery outdates, by the time at which it came: deliveries come late and in any order, and
-/// GitHub's own answers may lag behind them.
+/// GitHub's own answers may lag behind them. A payload of another event revalidates its repository alone.
 pub fn outdated_on_delivery(event: &str, payload: &Payload, now: Timestamp) -> Vec<Cutoff> {
-    touched(canonical(event), payload, now.plus(SUSPECT_SECS))
+    let event = if fits(event, payload) { canonical(event) } else { OTHER };
+    touched(event, payload, now.plus(SUSPECT_SECS))
+}
+
+/// Whether a delivered payload is one of `event`, by the members that it has.
+pub fn fits(event: &str, payload: &Payload) -> bool {
+    shape::fits(canonical(event), payload)
 }
 
 /// An event by the name that webhooks have for it, if the mapping has it.
 pub fn known(event: &str) -> Option<&'static str> {
     let event = canonical(event);
     ROWS.iter().find(|row| row.event == event).map(|row| row.event)
+}
+
+impl Payload {
+    /// Whether what an event with this payload is about must be gone.
+    fn removes(&self, event: &str) -> bool {
+        let action = self.action.as_deref();
+        ROWS.iter().any(|row| {
+            row.event == event
+                && row.mode == CutoffMode::Gone
+                && action.is_some_and(|action| row.actions.contains(&action))
+        })
+    }
 }
 
 fn canonical(event: &str) -> &str {

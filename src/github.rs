@@ -11,6 +11,7 @@ mod limit;
 mod outage;
 mod pass;
 mod shared;
+mod sweep;
 mod tally;
 mod transport;
 mod wire;
@@ -40,6 +41,7 @@ pub use app::App;
 pub use backoff::Backoff;
 pub use budget::Reserve;
 pub use pass::Passing;
+pub use sweep::sweep;
 pub use tally::{ANSWERS, Tallied, Tally};
 pub use transport::Proxy;
 pub use wire::{Stream, Wire};
@@ -270,7 +272,7 @@ impl GitHub {
         };
         let mut message = http::Request::builder()
             .method(method)
-            .uri(self.options.api.url(request))
+            .uri(self.options.api.uri(request)?)
             .body(body)
             .map_err(|cause| Error::usage(format!("`{}` makes no request", request.target())).because(cause))?;
         *message.headers_mut() = headers;

@@ -8,6 +8,7 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::address;
 use crate::partition::Partition;
 use crate::request::{Api, Method, Request};
 
@@ -69,7 +70,8 @@ impl KeyParts {
             "GRAPHQL" => Method::Projected,
             _ => return None,
         };
-        let plain = Request::get(api, &self.target()).ok()?;
+        // Of a credential only its mask is known.
+        let plain = Request::get(api, &self.target()).ok().filter(|plain| !plain.has_credentials())?;
         Some(Request {
             method,
             accept: self.accept.clone(),
@@ -103,10 +105,10 @@ impl KeyParts {
         CacheKey(hash.0.finalize().into())
     }
 
-    /// Path and query, for people.
+    /// Path and query, for people: credentials are masked.
     pub fn target(&self) -> String {
         let mark = if self.query.is_empty() { "" } else { "?" };
-        format!("{}{mark}{}", self.path, self.query)
+        address::masked(&format!("{}{mark}{}", self.path, self.query)).into_owned()
     }
 }
 

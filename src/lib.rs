@@ -53,6 +53,7 @@ pub mod error;
 pub mod units;
 
 // Pure: no I/O, no async, no clock.
+pub mod address;
 pub mod cid;
 pub mod entry;
 pub mod files;

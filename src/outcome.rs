@@ -90,6 +90,8 @@ pub enum NoStore {
     TooLarge,
     /// The response to a token must not become an entry of the partition `public`.
     Identity,
+    /// The query carries a credential.
+    Credentials,
 }
 
 impl Outcome {
@@ -173,6 +175,7 @@ impl NoStore {
             NoStore::GraphqlErrors => "graphql-errors",
             NoStore::TooLarge => "too-large",
             NoStore::Identity => "identity",
+            NoStore::Credentials => "credentials",
         }
     }
 }

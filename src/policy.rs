@@ -309,6 +309,9 @@ fn is_confirmed(entry: &Entry, parts: &KeyParts, reply: &Reply) -> bool {
 /// Why a reply is not stored, if so; the statuses are those of reference table "answers other
 /// than 200" in docs: errors and refusals describe the moment or the asker, not the resource.
 fn no_store(request: &Request, partition: &Partition, signer: &Signer, reply: &Reply) -> Option<NoStore> {
+    if request.has_credentials() {
+        return Some(NoStore::Credentials);
+    }
     if class::is_never_stored(&request.path) {
         return Some(NoStore::Endpoint);
     }

@@ -3,11 +3,14 @@
 //! Knows: hosts, paths, query order and representations (A1). Does not know: identity
 //! (`partition`), freshness (`policy`) or how anything is sent (`github`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Uri;
+use http::uri::{Authority, PathAndQuery};
 
+use crate::address;
 use crate::error::{Error, Result};
 
 /// The REST API version that is asked for unless a caller names another.
@@ -42,7 +45,7 @@ impl Api {
     /// without user information or query.
     pub fn parse(url: &str) -> Result<Self> {
         let bad = |why: &str| {
-            Error::usage(format!("`{}` is no API address: {why}", url.escape_debug()))
+            Error::usage(format!("`{}` is no API address: {why}", address::shown(url)))
                 .hint("use https://api.github.com or, for GitHub Enterprise Server, https://HOST/api/v3")
         };
         let uri: Uri = url.parse().map_err(|_| bad("it does not parse"))?;
@@ -102,19 +105,50 @@ impl Api {
         format!("{}{prefix}{}{mark}{}", self.origin, request.path, request.query)
     }
 
+    /// The address of `target`, a path with or without its query below the API's prefix.
+    ///
+    /// Errors when it is no path: nothing in it can reach the host.
+    pub fn at(&self, target: &str) -> Result<Uri> {
+        self.beside(&format!("{}{}", self.prefix, checked_path(target)?))
+    }
+
+    /// The address of `target`, a path with or without its query at the API's host.
+    pub fn beside(&self, target: &str) -> Result<Uri> {
+        let (scheme, authority) = self.origin.split_once("://").unwrap_or(("https", &self.origin));
+        uri(scheme, authority, target)
+    }
+
+    /// The address of a request at this API, as it is sent.
+    pub fn uri(&self, request: &Request) -> Result<Uri> {
+        let url = self.url(request);
+        self.beside(address::on_origin(&self.origin, &url).unwrap_or_default())
+    }
+
     /// Path and query of an address at this API; `None` when it leads to another host or scheme.
     pub fn own<'a>(&self, url: &'a str) -> Option<&'a str> {
-        let local = if url.starts_with('/') && !url.starts_with("//") {
-            url
-        } else {
-            let rest = url.get(self.origin.len()..)?;
-            (url[..self.origin.len()].eq_ignore_ascii_case(&self.origin) && rest.starts_with('/')).then_some(rest)?
-        };
+        let local = address::on_origin(&self.origin, url)?;
         match local.strip_prefix(&self.prefix) {
             Some(path) if path.starts_with('/') => Some(path),
             _ => Some(local),
         }
     }
+}
+
+/// An address made of its parts: none of them can reach into another.
+pub fn uri(scheme: &str, authority: &str, target: &str) -> Result<Uri> {
+    let target = checked_path(target)?;
+    let failed = |_| Error::usage(format!("`{}` cannot stand in a request", address::masked(target).escape_debug()));
+    let authority = Authority::try_from(authority).map_err(failed)?;
+    let target = PathAndQuery::try_from(target).map_err(failed)?;
+    let built = Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build();
+    built.map_err(|cause| Error::usage("the address of a request cannot be built").because(cause))
+}
+
+fn checked_path(target: &str) -> Result<&str> {
+    let fits = target.starts_with('/');
+    fits.then_some(target).ok_or_else(|| {
+        Error::usage(format!("`{}` is no path", address::masked(target).escape_debug())).hint("begin it with /")
+    })
 }
 
 /// How something is asked.
@@ -150,9 +184,9 @@ pub struct Request {
     pub method: Method,
     /// [`Api::key_base`].
     pub host: Arc<str>,
-    /// Path below the API's prefix, as given: a trailing slash is another resource to GitHub.
+    /// Path below the API's prefix, in normal percent-encoding: a trailing slash is another resource to GitHub.
     pub path: String,
-    /// Query without `?`; parameters in order of name, repeated ones in the order given.
+    /// Query without `?`, in normal percent-encoding; parameters in order of name, repeated ones in the order given.
     pub query: String,
     /// Media type asked for, in the one form of its representation.
     pub accept: String,
@@ -172,27 +206,32 @@ impl Request {
     pub fn get(api: &Api, path: &str) -> Result<Self> {
         let local = if path.contains("://") {
             api.own(path).ok_or_else(|| {
-                Error::usage(format!("`{}` leads to another host than {}", path.escape_debug(), api.host))
+                Error::usage(format!("`{}` leads to another host than {}", address::shown(path), api.host))
             })?
         } else {
             path
         };
         let local = local.split('#').next().unwrap_or_default();
+        let shown = || address::masked(local).escape_debug().to_string();
         let (path, query) = local.split_once('?').unwrap_or((local, ""));
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         let fits = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&b));
-        if !fits(&path) || !fits(query) || path.len() + query.len() > 8_000 {
-            return Err(Error::usage(format!("`{}` cannot stand in a request", local.escape_debug()))
+        if !fits(path) || !fits(query) || path.len() + query.len() > 8_000 {
+            return Err(Error::usage(format!("`{}` cannot stand in a request", shown()))
                 .hint("percent-encode spaces and other characters that an address cannot hold"));
         }
+        let (Some(path), Some(query)) = (address::normal_escapes(path), address::normal_escapes(query)) else {
+            return Err(Error::usage(format!("`{}` has a percent sign that begins no escape", shown()))
+                .hint("write a percent sign as %25"));
+        };
+        let path = if path.starts_with('/') { path.into_owned() } else { format!("/{path}") };
         if path.split('/').any(|segment| matches!(segment, "." | "..")) {
-            return Err(Error::usage(format!("`{}` climbs out of its path", local.escape_debug())));
+            return Err(Error::usage(format!("`{}` climbs out of its path", shown())));
         }
         Ok(Self {
             method: Method::Get,
             host: api.key_base.clone(),
             path,
-            query: normal_query(query),
+            query: normal_query(&query),
             accept: PLAIN_JSON.into(),
             api_version: API_VERSION.into(),
             features: String::new(),
@@ -283,10 +322,19 @@ impl Request {
         Some(next)
     }
 
-    /// Path and query, for people.
+    /// Whether the query names a credential: such a request goes past every cache.
+    pub fn has_credentials(&self) -> bool {
+        !self.query.is_empty() && address::has_credentials(&self.query)
+    }
+
+    /// Path and query, for people: credentials are masked.
     pub fn target(&self) -> String {
         let mark = if self.query.is_empty() { "" } else { "?" };
-        format!("{}{mark}{}", self.path, self.query)
+        let target = format!("{}{mark}{}", self.path, self.query);
+        match address::masked(&target) {
+            Cow::Borrowed(_) => target,
+            Cow::Owned(masked) => masked,
+        }
     }
 }
 
@@ -297,13 +345,17 @@ fn usual_prefix(host: &str) -> &'static str {
     if is_cloud { "" } else { "/api/v3" }
 }
 
-/// Parameters in order of name; a stable sort, so repeated ones keep theirs.
+/// Parameters in order of name, whichever way that is encoded; a stable sort, so repeated ones keep theirs.
 fn normal_query(query: &str) -> String {
     if !query.contains('&') {
         return query.to_owned();
     }
     let mut pairs: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty()).collect();
-    pairs.sort_by_key(|pair| pair.split('=').next());
+    if query.contains(['%', '+']) {
+        pairs.sort_by_cached_key(|pair| address::decoded(pair.split('=').next().unwrap_or_default()));
+    } else {
+        pairs.sort_by_key(|pair| pair.split('=').next());
+    }
     pairs.join("&")
 }
 
@@ -440,6 +492,54 @@ mod tests {
         bases.sort();
         bases.dedup();
         assert_eq!(bases.len(), odd.len() + 2);
+    }
+
+    #[test]
+    fn percent_encoding_has_one_form() {
+        assert_eq!(get("/repos/o/%72"), get("/repos/o/r"));
+        assert_eq!(get("/x?%61=1&b=%7e"), get("/x?b=~&a=1"));
+        assert_eq!(get("/x/a%2fb%c3%A9").path, "/x/a%2Fb%C3%A9");
+        // Repeated parameters keep their order under every spelling of their name.
+        for (one, two) in
+            [("%61=1&a=2", "a=2&%61=1"), ("l%5b%5D=1&l[]=2", "l[]=2&l%5B%5D=1"), ("a+b=1&a%20b=2", "a%20b=2&a+b=1")]
+        {
+            assert_ne!(get(&format!("/x?{one}")), get(&format!("/x?{two}")), "{one}");
+        }
+        for path in ["/x/%2e%2e/y", "/x/%2E/y", "/x/.%2e", "/x%", "/x%4", "/x?a=%zz"] {
+            assert!(Request::get(&Api::github(), path).is_err(), "{path}");
+        }
+        let api = Api::github();
+        let once = get("/%72/%2f?%5b=%61&%41");
+        assert_eq!(Request::get(&api, &format!("{}?{}", once.path, once.query)).unwrap(), once);
+    }
+
+    #[test]
+    fn addresses_are_made_of_parts_that_cannot_reach_into_each_other() {
+        let ghes = Api::parse("https://ghe.example/api/v3").unwrap();
+        assert_eq!(ghes.at("/x?y=1").unwrap(), "https://ghe.example/api/v3/x?y=1");
+        assert_eq!(ghes.beside("/raw/x").unwrap(), "https://ghe.example/raw/x");
+        assert_eq!(ghes.at("//evil.example/x").unwrap().host(), Some("ghe.example"));
+        assert_eq!(ghes.uri(&Request::graphql(&ghes, "{}")).unwrap(), "https://ghe.example/api/graphql");
+        for bad in ["", "*", "@evil.example/x", ":1/x", ".evil.example/x", "?x", "#x"] {
+            assert!(ghes.at(bad).is_err() && ghes.beside(bad).is_err(), "{bad}");
+        }
+        assert!(uri("https", "a@b/c", "/x").is_err());
+    }
+
+    #[test]
+    fn errors_and_logs_repeat_no_credential() {
+        for url in ["https://me:hunter2@ghe.example", "ftp://me:hunter2@x", "https://x/?token=hunter2", "me:hunter2@ x"]
+        {
+            let error = Api::parse(url).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        let request = get("/x?access_token=hunter2&a=1");
+        assert!(request.has_credentials() && !get("/x?client_id=1&a=2").has_credentials());
+        assert_eq!(request.target(), "/x?a=1&access_token=***");
+        for path in ["https://me:hunter2@evil.example/x", "/{x}?token=hunter2", "/../x?sig=hunter2"] {
+            let error = Request::get(&Api::github(), path).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

@@ -5,10 +5,12 @@
 //! (`exchange`), files.
 
 mod asked;
+mod connections;
 mod credentials;
 mod exchange;
 mod hosts;
 mod identities;
+mod inflow;
 mod journal;
 mod listener;
 mod metrics;
@@ -39,6 +41,7 @@ use crate::stats::Ticks;
 pub use hosts::Hosts;
 pub use identities::Common;
 use identities::Identities;
+use inflow::Inflow;
 use journal::Journal;
 pub use listener::{Entrance, Listener, Listeners};
 use reload::State;
@@ -53,6 +56,9 @@ pub(crate) use webhook::read as read_delivery;
 /// Invalidations of other machines are heard of within this time.
 const HEAR_EVERY: Duration = Duration::from_secs(1);
 
+/// Memory for bodies of GraphQL requests that are under way; deliveries have as much (`webhook`).
+const QUESTIONS_BYTES: usize = 32 << 20;
+
 /// What is served, and to whom.
 #[derive(Debug)]
 pub struct Settings {
@@ -64,7 +70,7 @@ pub struct Settings {
     pub live: Live,
     /// Where that is read again; it stays as it is without.
     pub reload: Option<Reload>,
-    /// Connections at once; more wait to be let in.
+    /// Connections at once on each listener; more wait to be let in.
     pub max_connections: usize,
     /// A client that says or takes nothing for so long is let go.
     pub idle: Duration,
@@ -94,6 +100,8 @@ pub(crate) struct Door {
     state: Mutex<State>,
     reload_wanted: AtomicBool,
     max_graphql_bytes: usize,
+    /// Memory for the bodies of GraphQL requests.
+    questions: Inflow,
     cache_mode: bool,
     webhook: Option<Webhook>,
     ticks: Option<Arc<Ticks>>,
@@ -192,6 +200,7 @@ pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<
         reload,
         reload_wanted: AtomicBool::new(false),
         max_graphql_bytes: 4 << 20,
+        questions: Inflow::new(QUESTIONS_BYTES),
         cache_mode: settings.cache_mode,
         webhook,
         ticks: settings.ticks,

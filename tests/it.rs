@@ -38,6 +38,9 @@ mod hostile_copies;
 mod hostile_bundle;
 #[path = "it/hostile_checkout.rs"]
 mod hostile_checkout;
+#[cfg(unix)]
+#[path = "it/hostile_client.rs"]
+mod hostile_client;
 #[cfg(all(target_os = "linux", feature = "p2p"))]
 #[path = "it/hosts.rs"]
 mod hosts;

@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use http_body_util::BodyExt;
 
+use crate::address::{self, HostPort};
 use crate::cache::{Answer, Ask, Cache};
 use crate::error::{Error, Kind, Result};
 use crate::event;
 use crate::github::{AGENT, GitHub, Passing, Stream};
 use crate::graphql::operation::{self, Operation};
-use crate::request::Request;
+use crate::request::{self, Request};
 
 /// Answers larger than this are not taken.
 const MAX_BODY_BYTES: usize = 1 << 30;
@@ -125,8 +126,11 @@ impl Caller {
         }
         let answered = self.pass(call, Request::get(self.cache.api(), &call.target).ok()).await?;
         if !call.method.is_safe() && !(400..500).contains(&answered.status) {
-            let path = call.target.split('?').next().unwrap_or_default();
-            let path = format!("/{}", path.trim_start_matches('/'));
+            // Tags and prefixes know the normal form alone.
+            let path = match Request::get(self.cache.api(), &call.target) {
+                Ok(request) => request.path,
+                Err(_) => format!("/{}", call.target.split('?').next().unwrap_or_default().trim_start_matches('/')),
+            };
             self.cache.outdate(&event::outdated_by_write(call.method.as_str(), &path, self.cache.now()));
         }
         Ok(answered)
@@ -147,24 +151,61 @@ impl Caller {
                 let ask = self.cache.ask_by_class(&self.ask, query.class);
                 self.cache.get(&request, &ask).await.map(Answered::of)
             }
-            Some(Operation::Mutation(fields)) => {
-                let answered = self.pass(call, Some(counted)).await?;
-                if !(400..500).contains(&answered.status) {
-                    self.cache.outdate(&event::outdated_by_mutation(&fields, self.cache.now()));
-                }
-                Ok(answered)
-            }
-            Some(Operation::Query(_) | Operation::Subscription) | None => self.pass(call, Some(counted)).await,
+            Some(Operation::Query(_)) => self.pass(call, Some(counted)).await,
+            Some(Operation::Mutation(fields)) => self.mutate(call, counted, &fields).await,
+            // What is not understood may be a change of anything, unless GitHub says that it executed nothing.
+            Some(Operation::Subscription) | None => self.mutate(call, counted, &[]).await,
         }
+    }
+
+    async fn mutate(&self, call: &Call, counted: Request, fields: &[String]) -> Result<Answered> {
+        let answered = self.pass(call, Some(counted)).await?;
+        let body = call.body.as_deref().unwrap_or_default();
+        let executed = !(operation::is_one_request(body) && operation::was_not_executed(&answered.body));
+        if executed && !(400..500).contains(&answered.status) {
+            self.cache.outdate(&event::outdated_by_mutation(fields, self.cache.now()));
+        }
+        Ok(answered)
+    }
+
+    /// The call for the page that `link` leads to from `call`.
+    ///
+    /// Errors when it leads to another origin: what the user's headers open is not meant for that one.
+    pub fn next_page(&self, call: &Call, link: &str) -> Result<Call> {
+        let api = self.cache.api();
+        let elsewhere = self.elsewhere(call).map(|url| {
+            let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            format!("{scheme}://{authority}")
+        });
+        let origin = elsewhere.as_deref().unwrap_or(api.origin());
+        let target = address::on_origin(origin, link).map(|path| format!("{origin}{path}"));
+        let target = target.ok_or_else(|| {
+            let from = address::masked(&call.target).into_owned();
+            Error::new(
+                Kind::Transport,
+                format!("the next page of {from} is said to be at {}; it is not followed", address::shown(link)),
+            )
+        })?;
+        Ok(Call { target, ..call.clone() })
+    }
+
+    /// The address of a call that is not for the API.
+    fn elsewhere<'a>(&self, call: &'a Call) -> Option<&'a str> {
+        let is_absolute = call.target.contains("://") && !call.target.starts_with('/');
+        (is_absolute && self.cache.api().own(&call.target).is_none()).then_some(&call.target)
     }
 
     async fn pass(&self, call: &Call, counted: Option<Request>) -> Result<Answered> {
         let api = self.cache.api();
-        let elsewhere = call.target.contains("://") && api.own(&call.target).is_none();
-        let url = match &counted {
-            Some(request) if call.is_graphql() => api.url(request),
-            _ if call.target.contains("://") => call.target.clone(),
-            _ => format!("{}/{}", api.rest_base(), call.target.trim_start_matches('/')),
+        let elsewhere = self.elsewhere(call);
+        let uri = match (&counted, elsewhere) {
+            (Some(request), _) if call.is_graphql() => api.uri(request)?,
+            (_, Some(url)) => absolute(url)?,
+            (_, None) => match address::on_origin(api.origin(), &call.target).filter(|_| call.target.contains("://")) {
+                Some(path) => api.beside(path)?,
+                None => api.at(&format!("/{}", call.target.trim_start_matches('/')))?,
+            },
         };
         let mut headers = call.headers.clone();
         let mut default = |name: HeaderName, value: &'static str| {
@@ -179,11 +220,11 @@ impl Caller {
         let body = http_body_util::Full::new(call.body.clone().unwrap_or_default());
         let passing = Passing {
             method: call.method.clone(),
-            url,
-            signed: !elsewhere && !headers.contains_key("authorization"),
+            uri,
+            signed: elsewhere.is_none() && !headers.contains_key("authorization"),
             headers,
             body: Stream::new(body.map_err(|never| match never {})),
-            counted: counted.filter(|_| !elsewhere),
+            counted: counted.filter(|_| elsewhere.is_none()),
         };
         let (parts, mut stream) = self.github.pass(passing).await?.into_parts();
         let mut body = BytesMut::new();
@@ -196,4 +237,15 @@ impl Caller {
         }
         Ok(Answered { status: parts.status.as_u16(), headers: parts.headers, body: body.freeze(), answer: None })
     }
+}
+
+/// The parts of an absolute address, put together anew.
+fn absolute(url: &str) -> Result<Uri> {
+    let bad = || Error::usage(format!("`{}` is no address", address::shown(url))).hint("write https://HOST/PATH");
+    let uri: Uri = url.parse().map_err(|_| bad())?;
+    let (Some(scheme @ ("https" | "http")), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return Err(bad());
+    };
+    let site = HostPort::parse(authority.as_str()).ok_or_else(bad)?;
+    request::uri(scheme, &site.to_string(), uri.path_and_query().map_or("/", |target| target.as_str()))
 }

@@ -214,7 +214,7 @@ async fn pages(args: &ApiArgs, caller: &Caller, mut call: Call, printer: &mut Pr
         match (next, link) {
             _ if answered.status > 299 => return Ok(answered),
             (Some(cursor), _) => call.body = Some(with_cursor(call.body.as_deref().unwrap_or_default(), &cursor)?),
-            (None, Some(link)) if !call.is_graphql() => call.target = link,
+            (None, Some(link)) if !call.is_graphql() => call = caller.next_page(&call, &link)?,
             _ => return Ok(answered),
         }
     }

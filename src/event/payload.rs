@@ -2,7 +2,11 @@
 //!
 //! Knows: where names, numbers and times stand. Does not know: events' meanings.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
@@ -40,6 +44,39 @@ pub struct Payload {
     deployment_status: Option<Object>,
     #[serde(deserialize_with = "lenient")]
     changes: Option<Changes>,
+    /// Names of all members, as far as the payload was read.
+    #[serde(skip)]
+    pub(super) members: BTreeSet<String>,
+}
+
+/// Names of members that are looked at; no payload of GitHub's has as many.
+const MAX_MEMBERS: usize = 100;
+
+/// The names of an object's members.
+struct Members(BTreeSet<String>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut names = BTreeSet::new();
+                while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
+                    if names.len() < MAX_MEMBERS {
+                        names.insert(name);
+                    }
+                }
+                Ok(Members(names))
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
 }
 
 /// A repository.
@@ -157,8 +194,10 @@ impl Payload {
         if json.trim_ascii_start().first() != Some(&b'{') {
             return Err(Error::corrupt("the event's payload is no JSON object"));
         }
-        serde_json::from_slice(json)
-            .map_err(|cause| Error::corrupt("the event's payload does not parse").because(cause))
+        let broken = |cause| Error::corrupt("the event's payload does not parse").because(cause);
+        let payload: Self = serde_json::from_slice(json).map_err(broken)?;
+        let Members(members) = serde_json::from_slice(json).map_err(broken)?;
+        Ok(Self { members, ..payload })
     }
 
     /// What is known when nothing can be read: the repository.

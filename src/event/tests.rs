@@ -102,8 +102,7 @@ impl ParseTime for &str {
 #[test]
 fn payloads_of_the_wrong_kind_are_survived() {
     for bad in ["", "{", "[]", "null", "7", "\"x\"", "\u{0}"] {
-        let read = Payload::read(bad.as_bytes());
-        assert!(read.is_err() || read.unwrap() == Payload::default(), "{bad}");
+        assert!(Payload::read(bad.as_bytes()).is_err(), "{bad}");
     }
     let odd = json!({
         "action": 7, "repository": { "full_name": ["x"], "owner": "me", "pushed_at": {} }, "issue": [], "changes": "x",
@@ -113,9 +112,38 @@ fn payloads_of_the_wrong_kind_are_survived() {
     let hostile = json!({ "repository": { "full_name": "a/b+family:issues" }, "issue": { "number": 1 } });
     assert!(scopes("issues", &hostile).iter().all(|scope| !scope.contains('+')), "{:?}", scopes("issues", &hostile));
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-    assert_eq!(Payload::read(format!("{{\"x\":{deep}}}").as_bytes()).unwrap(), Payload::default());
+    let mut read = Payload::read(format!("{{\"x\":{deep}}}").as_bytes()).unwrap();
+    read.members.clear();
+    assert_eq!(read, Payload::default());
     assert!(Payload::read(format!("{{\"issue\":{deep}}}").as_bytes()).is_err());
     assert!(Payload::read(&vec![b' '; MAX_PAYLOAD_BYTES + 1]).is_err());
+}
+
+#[test]
+fn a_payload_delivered_as_another_event_revalidates_its_repository_and_removes_nothing() {
+    let delivered = |event: &str, payload: Value| {
+        let payload = Payload::read(payload.to_string().as_bytes()).unwrap();
+        let cutoffs = outdated_on_delivery(event, &payload, NOW);
+        let of = |cutoff: &Cutoff| format!("{:?} {}", cutoff.mode, cutoff.scope);
+        (fits(event, &payload), cutoffs.iter().map(of).collect::<Vec<_>>())
+    };
+    let only = ["Revalidate repo:acme/app".to_owned(), "Revalidate family:graphql".to_owned()];
+    let comment = json!({
+        "action": "deleted", "issue": { "number": 7 }, "comment": { "id": 1 }, "repository": repository(),
+        "sender": { "login": "mona" }
+    });
+    assert!(delivered("issue_comment", comment.clone()).0);
+    for event in ["repository", "issues", "commit_comment", "installation", "organization", "public", "star"] {
+        assert_eq!(delivered(event, comment.clone()), (false, only.to_vec()), "{event}");
+    }
+    // Whatever else stands in it: a removal has nothing but what it is about.
+    for extra in ["starred_at", "rule", "label", "hook_id", "anything"] {
+        let mut payload = json!({ "action": "deleted", "repository": repository() });
+        payload[extra] = json!(null);
+        assert_eq!(delivered("repository", payload), (false, only.to_vec()), "{extra}");
+    }
+    let (fits, cutoffs) = delivered("repository", json!({ "action": "deleted", "repository": repository() }));
+    assert!(fits && cutoffs.contains(&"Gone repo:acme/app".to_owned()), "{cutoffs:?}");
 }
 
 #[test]
@@ -138,6 +166,13 @@ fn every_published_example_has_its_rows() {
         let name = event["name"].as_str().unwrap();
         for example in event["examples"].as_array().unwrap() {
             payloads += 1;
+            let payload = Payload::read(example.to_string().as_bytes()).unwrap();
+            assert!(fits(name, &payload), "{name}: {:?}", payload.members);
+            // Under another event's name it removes nothing.
+            for other in ROWS.iter().map(|row| row.event).filter(|other| *other != name) {
+                let removes = outdated_on_delivery(other, &payload, NOW).iter().any(|one| one.mode == CutoffMode::Gone);
+                assert!(!removes, "{name} as {other}: {:?}", payload.members);
+            }
             let found = scopes(name, example);
             let silent = ROWS.iter().any(|row| row.event == name)
                 && ROWS.iter().filter(|row| row.event == name).all(|row| row.scopes.is_empty());

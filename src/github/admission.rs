@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::budget::Admit;
-use super::{GitHub, MAX_CONCURRENCY, limit_error, lock, luck};
+use super::{GitHub, MAX_CONCURRENCY, limit_error, lock, luck, sweep};
 use crate::error::{Error, Kind, Result};
 
 /// What other processes do is looked at this often.
@@ -80,6 +80,14 @@ impl GitHub {
         }
     }
 
+    /// Removes what is left of identities that are used no more, on a thread of its own, if it is time.
+    fn sweep(&self) {
+        let now = self.clock.now();
+        if let Some(dir) = self.options.limits_dir.clone().filter(|dir| sweep::is_due(dir, now)) {
+            let _best_effort = std::thread::Builder::new().name("sweep".into()).spawn(move || sweep::sweep(&dir, now));
+        }
+    }
+
     /// Learns what other processes told, once, and tells nothing: who is answered from the cache
     /// writes nothing.
     pub(super) fn peek(&self) {
@@ -93,6 +101,9 @@ impl GitHub {
         let Some(shared) = &self.shared else { return };
         let at = Instant::now();
         let mut synced = lock(&self.synced);
+        if synced.is_none() {
+            self.sweep();
+        }
         if !at_once && synced.is_some_and(|last| at.duration_since(last) < SYNC_EVERY) {
             return;
         }

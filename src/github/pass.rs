@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue, Method as HttpMethod};
+use http::{HeaderMap, HeaderValue, Method as HttpMethod, Uri};
 
 use super::budget::bucket_of;
 use super::wire::Stream;
@@ -27,8 +27,8 @@ const LONGEST_UPLOAD: Duration = Duration::from_hours(1);
 pub struct Passing {
     /// The HTTP method.
     pub method: HttpMethod,
-    /// The whole address.
-    pub url: String,
+    /// The whole address, made of parts.
+    pub uri: Uri,
     /// Headers as they go out, but for `Authorization` where it is added.
     pub headers: HeaderMap,
     /// The body as it comes.
@@ -43,7 +43,7 @@ pub struct Passing {
 impl GitHub {
     /// Hands a request through, once, and gives the answer as it comes. Limits are observed both ways.
     pub async fn pass(&self, passing: Passing) -> Result<http::Response<Stream>> {
-        let Passing { method, url, mut headers, body, counted, signed } = passing;
+        let Passing { method, uri, mut headers, body, counted, signed } = passing;
         let token = if signed { self.token().await? } else { None };
         if let Some(token) = token {
             let mut value = HeaderValue::from_str(&token.authorization())
@@ -59,9 +59,9 @@ impl GitHub {
         };
         let mut message = http::Request::builder()
             .method(method)
-            .uri(&url)
+            .uri(uri)
             .body(body)
-            .map_err(|cause| Error::usage(format!("`{}` makes no request", url.escape_debug())).because(cause))?;
+            .map_err(|cause| Error::usage("what is handed through makes no request").because(cause))?;
         *message.headers_mut() = headers;
         if bucket.is_some() {
             self.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -16,7 +16,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, Uri};
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioExecutor;
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
 use tower::Service;
@@ -95,16 +95,39 @@ fn connect(options: &Options) -> Result<Octocrab> {
         .origin()
         .parse()
         .map_err(|cause| Error::usage("the API's address does not parse").because(cause))?;
-    let matcher = Matcher::builder()
-        .https(options.proxy.https.clone().unwrap_or_default())
-        .no(options.proxy.no_proxy.clone().unwrap_or_default())
-        .build();
-    let proxy = matcher.intercept(&uri);
-    if proxy.as_ref().is_some_and(|proxy| proxy.uri().scheme_str() != Some("http")) {
+    let proxy = proxy_for(&options.proxy, &uri)?;
+    Ok(over(connect::tls(proxy.as_ref(), options.connect_timeout)?))
+}
+
+/// The proxy for requests to `uri`, unless they go there directly.
+///
+/// Errors when the setting is no address: a request must not go another way than the user says. It may hold
+/// a password, so it is not repeated.
+fn proxy_for(proxy: &Proxy, uri: &Uri) -> Result<Option<Intercept>> {
+    let Some(text) = proxy.https.as_deref().map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let found = |https: &str| {
+        let no_proxy = proxy.no_proxy.clone().unwrap_or_default();
+        Matcher::builder().https(https.to_owned()).no(no_proxy).build().intercept(uri)
+    };
+    if found("http://proxy.invalid:3128").is_none() {
+        return Ok(None);
+    }
+    let is_sound = |found: &Intercept| {
+        let authority = found.uri().authority().map_or("", |authority| authority.as_str());
+        let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
+        found.uri().host().is_some_and(|host| !host.is_empty())
+            && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+    };
+    let Some(found) = found(text).filter(is_sound) else {
+        return Err(Error::usage("HTTPS_PROXY (or ALL_PROXY) is no address of a proxy").hint(
+            "write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with special characters percent-encoded",
+        ));
+    };
+    if found.uri().scheme_str() != Some("http") {
         return Err(Error::usage("HTTPS_PROXY has another scheme than http")
             .hint("use a proxy at http://HOST:PORT; what goes through it to GitHub is TLS all the same"));
     }
-    Ok(over(connect::tls(proxy.as_ref(), options.connect_timeout)?))
+    Ok(Some(found))
 }
 
 /// Our client, as octocrab calls it.
@@ -238,6 +261,33 @@ fn too_large() -> Error {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn a_proxy_that_is_none_is_an_error_and_not_a_direct_connection() {
+        let uri: Uri = "https://api.github.com".parse().unwrap();
+        let of = |https: &str, no_proxy: &str| {
+            let proxy = Proxy { https: Some(https.into()), no_proxy: Some(no_proxy.into()) };
+            proxy_for(&proxy, &uri).map(|found| found.map(|found| found.uri().to_string()))
+        };
+        assert_eq!(of("http://me:pass@proxy.example:3128", "").unwrap().as_deref(), Some("http://proxy.example:3128/"));
+        assert_eq!(of("proxy.example:3128", "").unwrap().as_deref(), Some("http://proxy.example:3128/"));
+        assert_eq!((of("", "").unwrap(), of("http://p:1", "github.com").unwrap()), (None, None));
+        assert_eq!(of("not a proxy", "*").unwrap(), None);
+        for bad in [
+            "http://",
+            "http://me:hunter2@",
+            "http://me:hunter2@proxy:99999",
+            "http://me:hunter2@proxy:port",
+            "http://me:hunter2@pro xy:1",
+            "not a proxy",
+            "://",
+            "socks5://me:hunter2@proxy:1",
+            "https://me:hunter2@proxy:1",
+        ] {
+            let error = of(bad, "").expect_err(bad);
+            assert!(error.is_usage() && !error.to_string().contains("hunter2"), "{error}");
+        }
+    }
 
     #[test]
     fn codings_are_undone_within_bounds() {

@@ -3,12 +3,14 @@
 //! Knows: parsing, one normal form of equal questions, what a document asks about as far as a cache
 //! must know. Does not know: caches. What does not parse is no question.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use apollo_parser::cst::{self, Definition, Selection};
 use apollo_parser::{Lexer, Parser, TokenKind};
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// Larger bodies are not looked into.
@@ -59,6 +61,33 @@ struct Posted<'a> {
     operation_name: Option<String>,
 }
 
+/// An object's members. One that names a member twice is refused: readers differ in which of the two counts.
+struct Members<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = BTreeMap<String, &'de RawValue>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(A::Error::custom("a member is there twice"));
+                    }
+                }
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(Each).map(Members)
+    }
+}
+
 /// Reads a body. `None` for what is no single, well-formed operation: persisted queries, several at
 /// once, extensions, broken text. Such a request is handed on as it is.
 pub fn read(body: &[u8]) -> Option<Operation> {
@@ -80,9 +109,9 @@ pub fn read(body: &[u8]) -> Option<Operation> {
     if kind.as_ref().is_some_and(|kind| kind.mutation_token().is_some()) {
         return Some(Operation::Mutation(field_names(&roots).unwrap_or_default()));
     }
-    let variables: BTreeMap<String, &RawValue> = match posted.variables.map(RawValue::get) {
+    let variables = match posted.variables.map(RawValue::get) {
         None | Some("null") => BTreeMap::new(),
-        Some(text) => serde_json::from_str(text).ok()?,
+        Some(text) => serde_json::from_str::<Members<'_>>(text).ok()?.0,
     };
     let tokens: Vec<(TokenKind, &str)> = significant(&posted.query)?;
     let names: Vec<&str> = tokens.iter().filter(|(kind, _)| *kind == TokenKind::Name).map(|(_, text)| *text).collect();
@@ -93,15 +122,46 @@ pub fn read(body: &[u8]) -> Option<Operation> {
     }))
 }
 
-/// The operation that is to be executed: the named one, or the only one.
+/// Whether a body that [`read`] does not understand asks for one thing all the same: if GitHub cannot read the
+/// document either, nothing is executed.
+pub fn is_one_request(body: &[u8]) -> bool {
+    body.len() <= MAX_BODY_BYTES && serde_json::from_slice::<Posted<'_>>(body).is_ok()
+}
+
+/// Whether a response says that nothing was executed: errors, and no data (GraphQL, section 7.1).
+pub fn was_not_executed(response: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Response {
+        errors: Option<Vec<IgnoredAny>>,
+        #[serde(default, deserialize_with = "there")]
+        data: bool,
+    }
+    fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| true)
+    }
+    let response = serde_json::from_slice::<Response>(response);
+    response.is_ok_and(|response| !response.data && response.errors.is_some_and(|errors| !errors.is_empty()))
+}
+
+/// The operation that is to be executed: the named one, or the only one. None where names do not tell
+/// operations apart (GraphQL, section 5.2): executors differ in which of them they take.
 fn selected(document: cst::Document, wanted: Option<&str>) -> Option<cst::OperationDefinition> {
-    let mut operations = document.definitions().filter_map(|definition| match definition {
-        Definition::OperationDefinition(operation) => Some(operation),
-        _ => None,
-    });
+    let operations: Vec<_> = document
+        .definitions()
+        .filter_map(|definition| match definition {
+            Definition::OperationDefinition(operation) => Some(operation),
+            _ => None,
+        })
+        .collect();
+    let name_of = |operation: &cst::OperationDefinition| operation.name().map(|name| name.text().to_string());
+    let names: BTreeSet<Option<String>> = operations.iter().map(name_of).collect();
+    if names.len() != operations.len() || (operations.len() > 1 && names.contains(&None)) {
+        return None;
+    }
     match wanted {
-        Some(wanted) => operations.find(|operation| operation.name().is_some_and(|name| name.text() == wanted)),
-        None => operations.next().filter(|_| operations.next().is_none()),
+        Some(wanted) => operations.into_iter().find(|operation| name_of(operation).as_deref() == Some(wanted)),
+        None if operations.len() == 1 => operations.into_iter().next(),
+        None => None,
     }
 }
 
@@ -137,34 +197,37 @@ fn normal(
     body.push_str(&format!("\"query\":{}", serde_json::to_string(&document).ok()?));
     if !variables.is_empty() {
         body.push_str(",\"variables\":");
-        write_object(variables, &mut body)?;
+        write_object(variables, MAX_NESTING, &mut body)?;
     }
     body.push('}');
     Some(body.into())
 }
 
-fn write_object(object: &BTreeMap<String, &RawValue>, out: &mut String) -> Option<()> {
+/// Writes an object whose members nest at most `levels` deep.
+fn write_object(object: &BTreeMap<String, &RawValue>, levels: usize, out: &mut String) -> Option<()> {
+    let levels = levels.checked_sub(1)?;
     out.push('{');
     for (at, (name, value)) in object.iter().enumerate() {
         out.push_str(if at > 0 { "," } else { "" });
         out.push_str(&serde_json::to_string(name).ok()?);
         out.push(':');
-        write_value(value.get(), out)?;
+        write_value(value.get(), levels, out)?;
     }
     out.push('}');
     Some(())
 }
 
-/// Scalars keep their very text; parsing has bounded the nesting.
-fn write_value(text: &str, out: &mut String) -> Option<()> {
+/// Scalars keep their very text.
+fn write_value(text: &str, levels: usize, out: &mut String) -> Option<()> {
     match text.as_bytes().first()? {
-        b'{' => write_object(&serde_json::from_str(text).ok()?, out),
+        b'{' => write_object(&serde_json::from_str::<Members<'_>>(text).ok()?.0, levels, out),
         b'[' => {
+            let levels = levels.checked_sub(1)?;
             let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
             out.push('[');
             for (at, item) in items.iter().enumerate() {
                 out.push_str(if at > 0 { "," } else { "" });
-                write_value(item.get(), out)?;
+                write_value(item.get(), levels, out)?;
             }
             out.push(']');
             Some(())
@@ -255,6 +318,16 @@ mod tests {
             b"{\"id\":\"persisted\"}",
             b"[{\"query\":\"{x}\"}]",
             b"{\"query\":\"{x}\",\"extensions\":{}}",
+            b"\xef\xbb\xbf{\"query\":\"{x}\"}",
+            b"{\"query\":\"{x}\"} {}",
+            b"{\"query\":\"{x}\",\"query\":\"mutation{y}\"}",
+            b"{\"query\":\"{x}\",\"\\u0071uery\":\"mutation{y}\"}",
+            b"{\"query\":\"query A{x} mutation B{y}\",\"operationName\":\"A\",\"operationName\":\"B\"}",
+            b"{\"query\":\"{x}\",\"variables\":{},\"variables\":{}}",
+            b"{\"query\":\"{x}\",\"variables\":{\"a\":1,\"a\":2}}",
+            b"{\"query\":\"{x}\",\"variables\":{\"a\":[{\"b\":1,\"\\u0062\":2}]}}",
+            b"{\"query\":\"query Q{x} mutation Q{y}\",\"operationName\":\"Q\"}",
+            b"{\"query\":\"query Q{x} {y}\",\"operationName\":\"Q\"}",
         ] {
             assert_eq!(read(odd), None);
         }
@@ -275,11 +348,39 @@ mod tests {
     }
 
     #[test]
+    fn only_errors_without_data_say_that_nothing_was_executed() {
+        assert!(was_not_executed(br#"{"errors":[{"message":"Parse error"}]}"#));
+        for other in [
+            r#"{"data":null,"errors":[{}]}"#,
+            r#"{"data":{}}"#,
+            r#"{"errors":[]}"#,
+            r#"{"errors":null}"#,
+            "[]",
+            "{}",
+            "",
+        ] {
+            assert!(!was_not_executed(other.as_bytes()), "{other}");
+        }
+        assert!(is_one_request(br#"{"query":"{ broken"}"#));
+        for other in [r#"[{"query":"{ broken"}]"#, r#"{"query":"a","query":"b"}"#, r#"{"query":"a","extensions":{}}"#] {
+            assert!(!is_one_request(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
     fn hostile_documents_end() {
         let deep = format!("{}x{}", "{a".repeat(100_000), "}".repeat(100_000));
         assert_eq!(read(&body(&deep, json!({}))), None);
         let nested = format!("{{\"query\":\"{{x}}\",\"variables\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
         assert_eq!(read(nested.as_bytes()), None);
+        for (open, close) in [("[", "]"), ("{\"b\":", "}")] {
+            let of = |levels: usize| {
+                let (open, close) = (open.repeat(levels), close.repeat(levels));
+                read(format!("{{\"query\":\"{{x}}\",\"variables\":{{\"a\":{open}1{close}}}}}").as_bytes())
+            };
+            assert!(of(100).is_some());
+            assert_eq!((of(1_000), of(20_000)), (None, None));
+        }
         let list = format!("{{ x(a: {}1{}) }}", "[".repeat(5_000), "]".repeat(5_000));
         assert_eq!(read(&body(&list, json!({}))), None);
     }

@@ -9,10 +9,11 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, COOKIE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, ORIGIN, PRAGMA, RANGE, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, PRAGMA, RANGE, TRANSFER_ENCODING,
+    USER_AGENT,
 };
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
@@ -23,9 +24,10 @@ use super::exchange::Whose;
 use super::identities::Identity;
 use super::journal::{Line, Weight};
 use super::respond::{self, Body, Manner};
+use crate::address;
 use crate::cache::{Answer, Ask, Said};
 use crate::cutoff::Cutoff;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::event;
 use crate::github::{Passing, Stream};
 use crate::graphql::operation::{self, Operation};
@@ -37,8 +39,14 @@ use crate::units::Span;
 /// Header names of ours, and gh's for its own cache: nothing of GitHub's.
 const NOT_FOR_GITHUB: &[&str] = &["x-octocache-secret", "x-gh-cache-ttl", "host", "content-length"];
 
+/// Request headers by which some servers take a request for one of another method.
+const OTHER_METHODS: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
+
 /// Request headers under which an answer may be another one, in a way that no key knows of.
 const UNKEYED: &[&str] = &["x-github-otp", "x-github-next-global-id"];
+
+/// Answers of at most this size are looked into.
+const MAX_LOOKED_AT_BYTES: u64 = 64 << 10;
 
 /// A GraphQL request's body comes within this time.
 const LONGEST_QUESTION: std::time::Duration = std::time::Duration::from_secs(30);
@@ -58,17 +66,18 @@ pub(super) struct Asked<'a> {
 
 impl Asked<'_> {
     pub(super) async fn answer(self, body: Incoming) -> Response<Body> {
-        let (Whose::Theirs(identity) | Whose::Nobodys(identity)) = self.whose.clone() else {
-            let nobody = self.door.identities.public();
-            return self.pass(&nobody, Stream::new(body.map_err(Into::into)), None, "bypass").await;
+        let (identity, is_known) = match self.whose.clone() {
+            Whose::Theirs(identity) | Whose::Nobodys(identity) => (identity, true),
+            // What they send with it is theirs; nothing is signed, nothing is kept.
+            Whose::Other => (self.door.identities.public(), false),
         };
         match self.method {
-            Method::GET if body.is_end_stream() => match self.question() {
+            Method::GET if body.is_end_stream() => match self.question().filter(|_| is_known) {
                 Some(request) => self.read(&identity, &request).await,
                 None => self.pass_counted(&identity, body).await,
             },
             Method::POST if self.target == "/graphql" => self.graphql(&identity, body).await,
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE => self.pass_counted(&identity, body).await,
+            Method::GET | Method::HEAD | Method::OPTIONS => self.pass_counted(&identity, body).await,
             _ => self.write(&identity, body).await,
         }
     }
@@ -87,11 +96,16 @@ impl Asked<'_> {
             return None;
         }
         let path = self.target.split('?').next().unwrap_or_default();
-        if path == "/" {
-            // gh reads a token's scopes off this answer's headers, which are not stored.
+        if matches!(path, "/" | "/graphql") {
+            // gh reads a token's scopes off this answer's headers, which are not stored; what a GET of the
+            // other gives is not documented.
             return None;
         }
-        let request = Request::get(self.door.hosts.api(), &self.target).ok()?.accepting(&accept);
+        let request = Request::get(self.door.hosts.api(), &self.target).ok()?;
+        if request.has_credentials() {
+            return None;
+        }
+        let request = request.accepting(&accept);
         let version = self.text("x-github-api-version");
         Some(if version.is_empty() { request } else { request.version(&version) })
     }
@@ -205,7 +219,7 @@ impl Asked<'_> {
             tracing::info!(
                 id,
                 method = %self.method,
-                target = %self.target,
+                target = %address::masked(&self.target),
                 outcome,
                 detail,
                 status,
@@ -220,7 +234,7 @@ impl Asked<'_> {
             id: id.to_owned(),
             at: self.door.identities.common().clock.now(),
             method: self.method.to_string(),
-            target: self.target.clone(),
+            target: address::masked(&self.target).into_owned(),
             outcome,
             detail,
             status,
@@ -274,27 +288,23 @@ impl Asked<'_> {
     }
 
     async fn graphql(&self, identity: &Arc<Identity>, body: Incoming) -> Response<Body> {
-        let Some(body) = whole(body, self.door.max_graphql_bytes).await else {
-            return respond::refusal(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "octocache: the GraphQL request is too large or breaks off",
-            );
+        let held = match self.door.questions.read(body, self.door.max_graphql_bytes, LONGEST_QUESTION).await {
+            Ok(held) => held,
+            Err(cut) => return cut.response(),
         };
+        let body = held.bytes.clone();
         let request = Request::graphql(self.door.hosts.api(), body.clone());
-        let query = match operation::read(&body) {
+        // What is coded in another way is not read, so it is not understood.
+        let operation = if self.headers.contains_key(CONTENT_ENCODING) { None } else { operation::read(&body) };
+        let query = match operation {
             Some(Operation::Query(query)) => query,
             Some(Operation::Mutation(fields)) => return self.mutate(identity, body, request, &fields).await,
             // What is not understood may be a change of anything.
-            Some(Operation::Subscription) | None if memchr::memmem::find(&body, b"mutation").is_some() => {
-                return self.mutate(identity, body, request, &[]).await;
-            }
-            Some(Operation::Subscription) | None => {
-                return self.pass(identity, full(body), Some(request), "bypass").await;
-            }
+            Some(Operation::Subscription) | None => return self.perhaps_mutate(identity, body, request).await,
         };
         let unkeyed = UNKEYED.iter().any(|name| self.headers.contains_key(*name));
-        if query.live || unkeyed || self.headers.contains_key(COOKIE) {
-            return self.pass(identity, full(body), Some(request), "bypass").await;
+        if query.live || unkeyed || matches!(self.whose, Whose::Other) || self.headers.contains_key(COOKIE) {
+            return self.pass_query(identity, body, query.body, request).await;
         }
         let request = Request::graphql(self.door.hosts.api(), query.body)
             .accepting(&self.text(ACCEPT.as_str()))
@@ -303,7 +313,23 @@ impl Asked<'_> {
         self.cached(identity, &request, &ask).await
     }
 
-    /// Hands a mutation through; what it touches is outdated before the client hears of it.
+    /// Hands a query through. Where a lent token may sign it, it goes out in the form in which it was read, so
+    /// that nobody can read anything else in it.
+    async fn pass_query(&self, identity: &Identity, body: Bytes, normal: Bytes, request: Request) -> Response<Body> {
+        let mut headers = for_github(&self.headers);
+        let body = if matches!(self.whose, Whose::Nobodys(_)) {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(CONTENT_LENGTH, normal.len().into());
+            normal
+        } else {
+            body
+        };
+        let api = self.door.hosts.api();
+        let uri = api.uri(&request);
+        self.pass(identity, uri, headers, full(body), Some(request), "bypass").await
+    }
+
+    /// Hands a mutation, or what may be one, through; what it touches is outdated before the client hears of it.
     async fn mutate(
         &self,
         identity: &Arc<Identity>,
@@ -311,8 +337,9 @@ impl Asked<'_> {
         request: Request,
         fields: &[String],
     ) -> Response<Body> {
-        let identity = self.who_changes(identity);
-        let passed = self.pass(&identity, full(body), Some(request), "method").await;
+        let identity = self.signer(identity, false);
+        let uri = self.door.hosts.api().uri(&request);
+        let passed = self.pass(&identity, uri, for_github(&self.headers), full(body), Some(request), "method").await;
         if may_have_changed(passed.status()) {
             let now = identity.cache.now();
             outdate(&identity, event::outdated_by_mutation(fields, now)).await;
@@ -320,15 +347,38 @@ impl Asked<'_> {
         passed
     }
 
-    /// A lent token reads; who wants to change something needs one of their own.
-    fn who_changes(&self, identity: &Arc<Identity>) -> Arc<Identity> {
-        if matches!(self.whose, Whose::Nobodys(_)) { self.door.identities.public() } else { identity.clone() }
+    /// Hands through what is not understood: it may change anything, unless GitHub says that it executed nothing.
+    async fn perhaps_mutate(&self, identity: &Arc<Identity>, body: Bytes, request: Request) -> Response<Body> {
+        let identity = self.signer(identity, false);
+        let uri = self.door.hosts.api().uri(&request);
+        let is_one = operation::is_one_request(&body);
+        let passed = self.pass(&identity, uri, for_github(&self.headers), full(body), Some(request), "method").await;
+        let (passed, short) =
+            if is_one { respond::short_body(passed, MAX_LOOKED_AT_BYTES).await } else { (passed, None) };
+        let may_have =
+            may_have_changed(passed.status()) && !short.is_some_and(|body| operation::was_not_executed(&body));
+        if may_have {
+            outdate(&identity, event::outdated_by_mutation(&[], identity.cache.now())).await;
+        }
+        passed
+    }
+
+    /// Who signs what is handed through: a lent token only what was understood as reading. Who wants
+    /// anything else needs a token of their own.
+    fn signer(&self, identity: &Arc<Identity>, reads: bool) -> Arc<Identity> {
+        match self.whose {
+            Whose::Nobodys(_) if !reads => self.door.identities.public(),
+            _ => identity.clone(),
+        }
     }
 
     /// Hands a change through; what it touches is outdated before the client hears of it.
     async fn write(&self, identity: &Arc<Identity>, body: Incoming) -> Response<Body> {
-        let path = self.target.split('?').next().unwrap_or_default().to_owned();
-        let identity = &self.who_changes(identity);
+        // Tags and prefixes know the normal form alone.
+        let path = match Request::get(self.door.hosts.api(), &self.target) {
+            Ok(request) => request.path,
+            Err(_) => self.target.split('?').next().unwrap_or_default().to_owned(),
+        };
         let passed = self.pass_counted(identity, body).await;
         if may_have_changed(passed.status()) {
             let now = identity.cache.now();
@@ -339,27 +389,36 @@ impl Asked<'_> {
 
     async fn pass_counted(&self, identity: &Arc<Identity>, body: Incoming) -> Response<Body> {
         let counted = Request::get(self.door.hosts.api(), &self.target).ok();
+        let reads = matches!(self.method, Method::GET | Method::HEAD)
+            && body.is_end_stream()
+            && counted.as_ref().is_some_and(|request| request.path != "/graphql")
+            && !OTHER_METHODS.iter().any(|name| self.headers.contains_key(*name));
+        let identity = self.signer(identity, reads);
         let why = if self.method == Method::GET { "bypass" } else { "method" };
-        self.pass(identity, Stream::new(body.map_err(Into::into)), counted, why).await
+        let uri = self.door.hosts.api().at(&self.target);
+        let body = Stream::new(body.map_err(Into::into));
+        self.pass(&identity, uri, for_github(&self.headers), body, counted, why).await
     }
 
-    /// Hands the request through as it is, signed if the client has no token and we lend ours.
+    /// Hands the request through, signed by `identity` unless the client signed it.
     async fn pass(
         &self,
         identity: &Identity,
+        uri: Result<Uri>,
+        headers: HeaderMap,
         body: Stream,
         counted: Option<Request>,
         why: &'static str,
     ) -> Response<Body> {
-        let api = self.door.hosts.api();
-        let url = match &counted {
-            Some(request) if matches!(request.method, crate::request::Method::Graphql(_)) => api.url(request),
-            _ => format!("{}{}", api.rest_base(), self.target),
+        let uri = match uri {
+            Ok(uri) => uri,
+            Err(error) => return self.marked(&self.id(), respond::error(&error, identity.cache.now(), None)),
         };
+        // Of credentials that are not known, GitHub counts elsewhere.
+        let counted = counted.filter(|_| !matches!(self.whose, Whose::Other));
         let signed = !self.headers.contains_key(AUTHORIZATION);
-        let headers = for_github(&self.headers);
         let probe = counted.clone();
-        let passing = Passing { method: self.method.clone(), url, headers, body, counted, signed };
+        let passing = Passing { method: self.method.clone(), uri, headers, body, counted, signed };
         let id = self.id();
         let span = tracing::info_span!("request", %id);
         self.door.counters.passed.fetch_add(1, Ordering::Relaxed);
@@ -369,7 +428,7 @@ impl Asked<'_> {
                 respond::passed(response, self.manner(), why)
             }
             Err(error) => {
-                tracing::warn!(id, target = %self.target, %error, "not handed through");
+                tracing::warn!(id, target = %address::masked(&self.target), %error, "not handed through");
                 let limit = probe.and_then(|request| identity.github.limit(&request));
                 let response = respond::error(&error, identity.cache.now(), limit.as_ref());
                 self.note(&id, "failed", why, response.status().as_u16(), 0, Weight::ONE);
@@ -398,8 +457,9 @@ pub(super) fn for_github(headers: &HeaderMap) -> HeaderMap {
         kept.remove(*name);
     }
     kept.remove(ORIGIN);
-    // The length is the body's to say; its coding is the client's.
-    for name in [http::header::CONTENT_ENCODING, http::header::CONTENT_LENGTH] {
+    // The length is the body's to say, in one way; its coding is the client's.
+    let is_chunked = headers.contains_key(TRANSFER_ENCODING);
+    for name in [CONTENT_ENCODING, CONTENT_LENGTH].into_iter().filter(|name| !is_chunked || name != CONTENT_LENGTH) {
         kept.extend(headers.get_all(&name).iter().map(|value| (name.clone(), value.clone())));
     }
     kept
@@ -407,10 +467,4 @@ pub(super) fn for_github(headers: &HeaderMap) -> HeaderMap {
 
 fn full(body: Bytes) -> Stream {
     Stream::new(http_body_util::Full::new(body).map_err(|never| match never {}))
-}
-
-/// A body of at most `max` bytes.
-async fn whole(body: Incoming, max: usize) -> Option<Bytes> {
-    let collected = tokio::time::timeout(LONGEST_QUESTION, http_body_util::Limited::new(body, max).collect()).await;
-    collected.ok()?.ok().map(http_body_util::Collected::to_bytes)
 }

@@ -5,19 +5,18 @@
 //! that is made to point here (DNS rebinding) opens nothing.
 
 use http::uri::Authority;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Uri, Version};
 
+use crate::address::{HostPort, is_label_byte};
 use crate::error::{Error, Result};
 use crate::request::Api;
 
 /// Hosts beside GitHub's API that its own clients go on to: uploads, archives, assets, logs.
-const GITHUBS: &[&str] = &[
-    "uploads.github.com",
-    "codeload.github.com",
-    "github.com",
-    "*.githubusercontent.com",
-    "productionresultssa*.blob.core.windows.net",
-];
+const GITHUBS: &[&str] = &["uploads.github.com", "codeload.github.com", "github.com", "*.githubusercontent.com"];
+
+/// GitHub's accounts for logs and artifacts are `productionresultssa0` to `productionresultssa19`: any other
+/// account of that beginning may be a stranger's (GitHub, "Self-hosted runners reference").
+const RESULT_ACCOUNTS: u32 = 20;
 
 /// Names of this machine by which a local client may come.
 const LOOPBACK: &[&str] = &["localhost", "127.0.0.1", "[::1]"];
@@ -27,9 +26,59 @@ const LOOPBACK: &[&str] = &["localhost", "127.0.0.1", "[::1]"];
 pub struct Hosts {
     api: Api,
     /// Further names of this server itself.
-    names: Vec<String>,
-    /// Other hosts that requests are handed on to; `*` stands for any part of a name.
-    others: Vec<String>,
+    names: Vec<HostPort<'static>>,
+    /// Other hosts that requests are handed on to.
+    others: Vec<Pattern>,
+}
+
+/// A host whose name may hold one `*`: as a whole label it stands for one or more labels, within a label for
+/// characters of that label.
+#[derive(Debug, Clone)]
+struct Pattern {
+    before: String,
+    /// What follows the `*`, if there is one.
+    after: Option<String>,
+    /// The port; without one, the scheme's own.
+    port: Option<u16>,
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.to_ascii_lowercase();
+        // With a letter for the `*` it must be a host.
+        let sample = text.replacen('*', "a", 1);
+        let (host, port) = {
+            let sample = HostPort::parse(&sample)?;
+            (&text[..sample.host().len()], sample.port())
+        };
+        let (before, after) = match host.split_once('*') {
+            Some((before, after)) => (before, Some(after)),
+            None => (host, None),
+        };
+        let names_something = !host.trim_matches(['*', '.']).is_empty();
+        names_something.then(|| Self { before: before.into(), after: after.map(str::to_owned), port })
+    }
+
+    fn fits(&self, site: &HostPort<'_>) -> bool {
+        self.port == site.port() && self.fits_host(site.host())
+    }
+
+    fn fits_host(&self, host: &str) -> bool {
+        let Some(after) = &self.after else { return self.before == host };
+        let rest = host.strip_prefix(&self.before).and_then(|rest| rest.strip_suffix(after.as_str()));
+        let Some(rest) = rest else { return false };
+        let is_label = (self.before.is_empty() || self.before.ends_with('.')) && after.starts_with('.');
+        if is_label {
+            !rest.is_empty() && rest.bytes().all(|byte| is_label_byte(byte) || byte == b'.')
+        } else {
+            rest.bytes().all(is_label_byte)
+        }
+    }
+
+    /// Whether this is that very host, without any `*`.
+    fn is(&self, site: &HostPort<'_>) -> bool {
+        self.after.is_none() && self.fits(site)
+    }
 }
 
 /// What a request's host is.
@@ -39,29 +88,64 @@ pub(super) enum Target {
     /// the client came by another name.
     Api(Option<String>),
     /// Another host, to which a request is handed on.
-    Other(String),
+    Other(Authority),
     /// None of ours.
     Foreign(String),
+    /// No host at all, or none that can be told for sure: why.
+    Malformed(&'static str),
+}
+
+/// The host of a request: of its target in absolute form, else of `Host` (RFC 9112 section 3.2). Nothing for
+/// a request of HTTP/1.0 that names none.
+///
+/// Errors say why the request is malformed: `Host` is missing, twice there or no authority.
+pub(super) fn host_of<'a>(
+    version: Version,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+) -> Result<Option<HostPort<'a>>, &'static str> {
+    let mut values = headers.get_all(http::header::HOST).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        return Err("octocache: there is more than one Host header");
+    }
+    let named = match first {
+        Some(value) => {
+            let site = value.to_str().ok().and_then(HostPort::parse);
+            Some(site.ok_or("octocache: the Host header is no HOST or HOST:PORT")?)
+        }
+        None if version >= Version::HTTP_11 => return Err("octocache: there is no Host header"),
+        None => None,
+    };
+    match uri.authority() {
+        Some(authority) => HostPort::parse(authority.as_str())
+            .map(Some)
+            .ok_or("octocache: the request's target is for no HOST or HOST:PORT"),
+        None => Ok(named),
+    }
 }
 
 impl Hosts {
     /// The API, its own kind of further hosts, and what the user adds: `names` of this server,
     /// `others` to hand on to.
     pub fn new(api: Api, names: &[String], others: &[String]) -> Result<Self> {
-        let checked = |text: &String, star: bool| {
-            let fits = !text.is_empty()
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b) || (star && b == b'*'))
-                && !text.trim_matches(['*', '.']).is_empty();
-            if fits {
-                Ok(text.to_ascii_lowercase())
-            } else {
-                Err(Error::usage(format!("`{}` is no host", text.escape_debug())).hint("write HOST or HOST:PORT"))
-            }
+        let bad = |text: &str| Error::usage(format!("`{}` is no host", text.escape_debug()));
+        let name = |text: &String| {
+            let name = HostPort::parse(text).map(HostPort::into_owned);
+            name.ok_or_else(|| bad(text).hint("write HOST or HOST:PORT"))
         };
-        let names = names.iter().map(|name| checked(name, false)).collect::<Result<_>>()?;
-        let mut others = others.iter().map(|name| checked(name, true)).collect::<Result<Vec<_>>>()?;
+        let pattern = |text: &String| {
+            let hint = "write HOST or HOST:PORT, with one `*` in the name at most";
+            let pattern = Pattern::parse(text).ok_or_else(|| bad(text).hint(hint))?;
+            let port = pattern.port.filter(|port| *port != default_port(&api));
+            Ok::<_, Error>(Pattern { port, ..pattern })
+        };
+        let names = names.iter().map(name).collect::<Result<_>>()?;
+        let mut others = others.iter().map(pattern).collect::<Result<Vec<_>>>()?;
         if api.host() == "api.github.com" {
-            others.extend(GITHUBS.iter().map(|name| (*name).to_owned()));
+            others.extend(GITHUBS.iter().filter_map(|host| Pattern::parse(host)));
+            let account = |n| Pattern::parse(&format!("productionresultssa{n}.blob.core.windows.net"));
+            others.extend((0..RESULT_ACCOUNTS).filter_map(account));
         }
         Ok(Self { api, names, others })
     }
@@ -72,33 +156,45 @@ impl Hosts {
     }
 
     /// What a request is for, by its target in absolute form, else by `Host`.
-    pub(super) fn target(&self, uri: &Uri, headers: &HeaderMap) -> Target {
-        let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
-        let Some(authority) = uri.authority().map(Authority::as_str).or(host) else {
-            return Target::Foreign("none".to_owned());
+    pub(super) fn target(&self, version: Version, uri: &Uri, headers: &HeaderMap) -> Target {
+        let site = match host_of(version, uri, headers) {
+            Ok(Some(site)) => site,
+            Ok(None) => return Target::Foreign("none".to_owned()),
+            Err(why) => return Target::Malformed(why),
         };
-        let authority = authority.to_ascii_lowercase();
-        let asked_through = uri.authority().is_some();
-        if authority == self.api.host() {
-            // A client that speaks to a proxy in plain HTTP cannot follow addresses in TLS.
-            let plain = asked_through && uri.scheme_str() == Some("http") && !self.api.is_plaintext();
-            return Target::Api(plain.then(|| format!("http://{authority}{}", self.api.prefix())));
+        // A client that speaks to a proxy in plain HTTP means its port when it names none.
+        let asked_through = uri.scheme_str() == Some("http");
+        let site = site.without_port(if asked_through { 80 } else { default_port(&self.api) });
+        if self.is_api(&site) {
+            // Nor can it follow addresses in TLS.
+            let plain = asked_through && !self.api.is_plaintext();
+            return Target::Api(plain.then(|| format!("http://{}{}", self.api.host(), self.api.prefix())));
         }
-        if authority.contains('@') {
-            return Target::Foreign(authority);
-        }
-        let name = without_port(&authority);
-        let is_ours = LOOPBACK.contains(&name)
-            || name.strip_prefix("127.").is_some_and(is_numbers)
-            || self.names.iter().any(|own| own == name || *own == authority);
+        let host = site.host();
+        let is_ours = LOOPBACK.contains(&host)
+            || host.strip_prefix("127.").is_some_and(is_numbers)
+            || self.names.iter().any(|own| own.host() == host && (own.port().is_none() || own.port() == site.port()));
         // Where the API itself is on this machine, its port tells them apart; see above.
-        if is_ours && !self.others.contains(&authority) {
-            return Target::Api(Some(format!("http://{authority}")));
+        if is_ours && !self.others.iter().any(|other| other.is(&site)) {
+            return Target::Api(Some(format!("http://{site}")));
         }
-        if self.others.iter().any(|pattern| fits(pattern, &authority) || fits(pattern, name)) {
+        let text = site.to_string();
+        if self.others.iter().any(|pattern| pattern.fits(&site))
+            && let Ok(authority) = Authority::try_from(text.as_str())
+        {
             return Target::Other(authority);
         }
-        Target::Foreign(authority)
+        Target::Foreign(text)
+    }
+
+    fn is_api(&self, site: &HostPort<'_>) -> bool {
+        let api = self.api.host();
+        match api.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+            Some((host, port)) => {
+                site.host() == host && port.parse().ok() == site.port().or(Some(default_port(&self.api)))
+            }
+            None => site.host() == api && site.port().is_none(),
+        }
     }
 
     /// Whether a page from elsewhere made a browser send this.
@@ -129,20 +225,9 @@ fn is_numbers(rest: &str) -> bool {
     rest.split('.').count() == 3 && rest.split('.').all(|part| part.parse::<u8>().is_ok())
 }
 
-fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => authority,
-    }
-}
-
-fn fits(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((before, after)) => {
-            name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after)
-        }
-    }
+/// The port of an address at the API's scheme that names none.
+fn default_port(api: &Api) -> u16 {
+    if api.is_plaintext() { 80 } else { 443 }
 }
 
 #[cfg(test)]
@@ -152,7 +237,7 @@ mod tests {
     fn target(hosts: &Hosts, uri: &str, host: &str) -> Target {
         let mut headers = HeaderMap::new();
         headers.insert("host", host.parse().unwrap());
-        hosts.target(&uri.parse().unwrap(), &headers)
+        hosts.target(Version::HTTP_11, &uri.parse().unwrap(), &headers)
     }
 
     #[test]
@@ -170,27 +255,84 @@ mod tests {
         for other in [
             "uploads.github.com",
             "objects.githubusercontent.com",
-            "productionresultssa7.blob.core.windows.net",
+            "a.b.githubusercontent.com",
+            "productionresultssa0.blob.core.windows.net",
+            "productionresultssa19.blob.core.windows.net",
             "mirror.example",
         ] {
-            assert_eq!(target(&hosts, "/x", other), Target::Other(other.to_owned()));
+            assert_eq!(target(&hosts, "/x", other), Target::Other(Authority::from_static(other)));
         }
+        assert_eq!(target(&hosts, "/x", "Mirror.example:443"), Target::Other(Authority::from_static("mirror.example")));
+        assert_eq!(target(&hosts, "/x", "api.github.com:443"), Target::Api(None));
+        // The target in absolute form decides.
+        assert_eq!(target(&hosts, "http://api.github.com:80/x", "evil.example"), back("http://api.github.com"));
+        assert_eq!(target(&hosts, "http://evil.example/x", "api.github.com"), Target::Foreign("evil.example".into()));
         for foreign in [
             "evil.example",
             "evil.example:8420",
             "api.github.com.evil.example",
             "127.0.0.1.evil.example",
             "127.evil",
-            "evil@127.0.0.1",
+            "api.github.com:80",
+            "api.github.com:444",
+            "[::ffff:127.0.0.1]",
+            "githubusercontent.com",
             "xgithubusercontent.com",
+            "x.githubusercontent.com:8443",
             "evil.blob.core.windows.net",
+            "productionresultssa.blob.core.windows.net",
+            "productionresultssa20.blob.core.windows.net",
+            "productionresultssa007.blob.core.windows.net",
+            "productionresultssa1.evil.blob.core.windows.net",
             "cache.internal",
         ] {
             assert_eq!(target(&hosts, "/x", foreign), Target::Foreign(foreign.to_owned()));
         }
-        for bad in ["", "*", "*.", "a b", "x/y"] {
+        for bad in ["", "*", "*.", "a b", "x/y", "*.*.example", "*:8080", "*.1"] {
             assert!(Hosts::new(Api::github(), &[], &[bad.to_owned()]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_no_authority_is_malformed() {
+        let hosts = Hosts::new(Api::github(), &[], &["*.x.example".to_owned()]).unwrap();
+        for bad in [
+            "",
+            "evil@127.0.0.1",
+            "127.0.0.1:1/.githubusercontent.com",
+            "127.0.0.1:1?.githubusercontent.com",
+            "127.0.0.1:1#.githubusercontent.com",
+            "127.0.0.1:1/latest/meta-data?.x.example",
+            "127.0.0.1%2f.githubusercontent.com",
+            "api.github.com.",
+            "127.1",
+            "0x7f.1",
+            "[::1%25lo]",
+            "a..githubusercontent.com",
+            "api.github.com, localhost",
+        ] {
+            assert!(matches!(target(&hosts, "/x", bad), Target::Malformed(_)), "{bad}");
+        }
+        let uri: Uri = "/x".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        let of = |version, headers: &HeaderMap| hosts.target(version, &uri, headers);
+        assert!(matches!(of(Version::HTTP_11, &headers), Target::Malformed(_)));
+        assert_eq!(of(Version::HTTP_10, &headers), Target::Foreign("none".into()));
+        headers.append("host", "localhost".parse().unwrap());
+        headers.append("host", "localhost".parse().unwrap());
+        assert!(matches!(of(Version::HTTP_11, &headers), Target::Malformed(_)));
+        let through: Uri = "http://user@api.github.com/x".parse().unwrap();
+        headers.insert("host", "localhost".parse().unwrap());
+        assert!(matches!(hosts.target(Version::HTTP_11, &through, &headers), Target::Malformed(_)));
+    }
+
+    #[test]
+    fn a_star_stands_for_characters_of_labels_and_for_nothing_else() {
+        let fits = |pattern: &str, host: &str| Pattern::parse(pattern).unwrap().fits(&HostPort::parse(host).unwrap());
+        assert!(fits("*.example", "a.example") && fits("*.example", "a.b.example") && !fits("*.example", "example"));
+        assert!(fits("cache*.example", "cache7.example") && !fits("cache*.example", "cache.evil.example"));
+        assert!(fits("a.*.example", "a.b.c.example") && fits("*.example:8080", "a.example:8080"));
+        assert!(!fits("*.example", "a.example:8080") && !fits("*.example:8080", "a.example"));
     }
 
     #[test]

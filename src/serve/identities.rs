@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use quick_cache::sync::Cache as Table;
 use serde::Serialize;
@@ -24,11 +25,16 @@ use crate::upstream::RateLimit;
 /// Identities that are kept; who was not seen for longest goes.
 const MAX_IDENTITIES: usize = 1_000;
 
+/// One that nobody has been for so long goes, too: job tokens end within a day, limits within an hour.
+const KEPT_UNUSED_SECS: i64 = 2 * 3_600;
+
 /// One identity: its view of the store, and its account at GitHub.
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) cache: Arc<Cache>,
     pub(super) github: Arc<GitHub>,
+    /// When a connection was last found to be theirs, in seconds since 1970.
+    used_at: AtomicI64,
 }
 
 /// What identities are made of.
@@ -105,7 +111,8 @@ impl Identities {
             common.clock.clone(),
         );
         let cache = cache.resident(stats.clone(), behind.clone()).with_share(common.share.clone());
-        Arc::new(Identity { cache: Arc::new(cache), github })
+        let used_at = AtomicI64::new(common.clock.now().secs());
+        Arc::new(Identity { cache: Arc::new(cache), github, used_at })
     }
 
     /// Who has no token: nobody, or us.
@@ -132,6 +139,7 @@ impl Identities {
             return self.own.clone();
         }
         if let Some(known) = self.known.get(&digest) {
+            known.used_at.store(self.common.clock.now().secs(), Ordering::Relaxed);
             return known;
         }
         let options = Options { identity: As::Token(token.clone()), entity: None, ..self.common.options.clone() };
@@ -161,6 +169,13 @@ impl Identities {
     pub(super) fn all(&self) -> Vec<Arc<Identity>> {
         let known = self.known.iter().map(|(_, identity)| identity);
         known.chain([self.own.clone(), self.public.clone()]).collect()
+    }
+
+    /// Lets go of those whom no connection has been for long.
+    pub(super) fn expire(&self) {
+        let since = self.common.clock.now().secs() - KEPT_UNUSED_SECS;
+        let stays = |one: &Arc<Identity>| one.used_at.load(Ordering::Relaxed) >= since || Arc::strong_count(one) > 1;
+        self.known.retain(|_, identity| stays(identity));
     }
 
     /// Tokens of clients that are known.

@@ -17,8 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
 
+use super::connections::{Bound, Place};
+use super::exchange::Visitor;
 use super::patience::Patience;
 use super::{Door, exchange};
 use crate::error::{Error, Result};
@@ -26,6 +27,12 @@ use crate::files;
 
 /// The largest head of a request.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// Connections at once where deliveries come in.
+const MAX_DELIVERING: usize = 256;
+
+/// There, a client that says nothing for this long is let go.
+const DELIVERIES_IDLE: Duration = Duration::from_secs(10);
 
 /// After a failure to let somebody in, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -136,6 +143,25 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// Whether only the user whose server this is can connect: the socket's file is for nobody else.
+    fn is_same_user(&self) -> bool {
+        match self {
+            Listener::Tcp(_) => false,
+            #[cfg(unix)]
+            Listener::Unix(_, Some(_)) => true,
+            #[cfg(unix)]
+            Listener::Unix(listener, None) => {
+                use std::os::unix::fs::MetadataExt;
+                let address = listener.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                let meta = path.and_then(|path| std::fs::symlink_metadata(path).ok());
+                meta.is_some_and(|meta| meta.mode() & 0o077 == 0)
+            }
+        }
+    }
+}
+
 /// Lets clients in until `ended`, then waits for what is under way, at most `grace`.
 pub(super) async fn accept(
     door: &Arc<Door>,
@@ -145,10 +171,20 @@ pub(super) async fn accept(
     grace: Duration,
     ended: impl Future<Output = ()>,
 ) {
-    let places = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let graceful = GracefulShutdown::new();
     {
-        let loops = listeners.into_iter().map(|listener| accept_on(door, listener, &places, idle, &graceful));
+        // Each listener has a bound of its own: one that is full keeps nobody from another.
+        let loops = listeners.into_iter().map(|(listener, entrance)| {
+            let bound = match entrance {
+                Entrance::All => Bound::waiting(max_connections),
+                Entrance::Deliveries => Bound::evicting(max_connections.min(MAX_DELIVERING)),
+            };
+            let idle = match entrance {
+                Entrance::All => idle,
+                Entrance::Deliveries => idle.min(DELIVERIES_IDLE),
+            };
+            accept_on(door, listener, entrance, bound, idle, &graceful)
+        });
         tokio::select! {
             _ = futures_util::future::join_all(loops) => {}
             () = ended => {}
@@ -162,19 +198,21 @@ pub(super) async fn accept(
 
 async fn accept_on(
     door: &Arc<Door>,
-    (listener, entrance): (Listener, Entrance),
-    places: &Arc<Semaphore>,
+    listener: Listener,
+    entrance: Entrance,
+    bound: Bound,
     idle: Duration,
     graceful: &GracefulShutdown,
 ) {
+    let visitor = Visitor { entrance, is_same_user: listener.is_same_user() };
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let free = bound.free().await;
         let failed = |error: io::Error| tracing::warn!(%error, "a connection cannot be taken");
         match &listener {
             Listener::Tcp(tcp) => match tcp.accept().await {
                 Ok((stream, _)) => {
                     let _best_effort = stream.set_nodelay(true);
-                    talk(door, entrance, stream, idle, graceful, place);
+                    talk(door, visitor, stream, idle, graceful, bound.place(free));
                 }
                 Err(error) => {
                     failed(error);
@@ -183,7 +221,7 @@ async fn accept_on(
             },
             #[cfg(unix)]
             Listener::Unix(unix, _) => match unix.accept().await {
-                Ok((stream, _)) => talk(door, entrance, stream, idle, graceful, place),
+                Ok((stream, _)) => talk(door, visitor, stream, idle, graceful, bound.place(free)),
                 Err(error) => {
                     failed(error);
                     tokio::time::sleep(PAUSE).await;
@@ -193,20 +231,14 @@ async fn accept_on(
     }
 }
 
-fn talk<S>(
-    door: &Arc<Door>,
-    entrance: Entrance,
-    stream: S,
-    idle: Duration,
-    graceful: &GracefulShutdown,
-    place: tokio::sync::OwnedSemaphorePermit,
-) where
+fn talk<S>(door: &Arc<Door>, visitor: Visitor, stream: S, idle: Duration, graceful: &GracefulShutdown, mut place: Place)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shared = (door.clone(), Arc::<exchange::Memo>::default());
     let service = service_fn(move |request| {
         let (door, memo) = shared.clone();
-        async move { Ok::<_, std::convert::Infallible>(exchange::answer(&door, entrance, &memo, request).await) }
+        async move { Ok::<_, std::convert::Infallible>(exchange::answer(&door, visitor, &memo, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -218,8 +250,13 @@ fn talk<S>(
     door.counters.connections.fetch_add(1, Ordering::Relaxed);
     let door = door.clone();
     tokio::spawn(async move {
-        if let Err(error) = watched.await {
-            tracing::debug!(%error, "a connection ended");
+        tokio::select! {
+            ended = watched => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended");
+                }
+            }
+            () = place.evicted() => tracing::debug!("a connection makes room for a new one"),
         }
         door.counters.connections.fetch_sub(1, Ordering::Relaxed);
         drop(place);

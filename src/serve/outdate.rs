@@ -86,7 +86,7 @@ pub(super) async fn run(
             tokio::time::sleep(PAUSE).await;
         }
         if let Some(webhook) = &door.webhook {
-            batch.drain(..).for_each(|delivery| webhook.applied(delivery.id));
+            batch.drain(..).for_each(|delivery| webhook.applied(delivery));
         }
         batch.clear();
         while removals.try_join_next().is_some() {}

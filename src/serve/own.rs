@@ -91,8 +91,8 @@ pub(super) fn who_are_you() -> Response<Body> {
     response
 }
 
-/// One of the server's own pages.
-pub(super) fn show(door: &Arc<Door>, page: Page) -> Response<Body> {
+/// One of the server's own pages. Without `details` it names nothing of what clients ask for.
+pub(super) fn show(door: &Arc<Door>, page: Page, details: bool) -> Response<Body> {
     match page {
         Page::Health => respond::json(&health(door)),
         Page::Ready => {
@@ -110,8 +110,8 @@ pub(super) fn show(door: &Arc<Door>, page: Page) -> Response<Body> {
         Page::Dashboard => asset(PAGE, "text/html; charset=utf-8"),
         Page::Script => asset(SCRIPT, "text/javascript; charset=utf-8"),
         Page::Style => asset(STYLE, "text/css; charset=utf-8"),
-        Page::Status => respond::json(&door.status(0, true)),
-        Page::Events => events(door),
+        Page::Status => respond::json(&door.status(0, true, details)),
+        Page::Events => events(door, details),
         Page::Unknown => respond::refusal(StatusCode::NOT_FOUND, "octocache: there is no such page"),
     }
 }
@@ -148,23 +148,28 @@ fn asset(text: &'static str, kind: &'static str) -> Response<Body> {
 struct Told {
     door: Arc<Door>,
     seq: Option<u64>,
+    details: bool,
     _place: tokio::sync::OwnedSemaphorePermit,
 }
 
 impl Drop for Told {
     fn drop(&mut self) {
-        self.door.journal.unwatched();
+        if self.details {
+            self.door.journal.unwatched();
+        }
     }
 }
 
 /// What is new, again and again (HTML Standard, "Server-sent events"), until the server or the client
 /// ends.
-fn events(door: &Arc<Door>) -> Response<Body> {
+fn events(door: &Arc<Door>, details: bool) -> Response<Body> {
     let Ok(place) = door.watching.clone().try_acquire_owned() else {
         return respond::refusal(StatusCode::SERVICE_UNAVAILABLE, "octocache: too many people look at once");
     };
-    door.journal.watched();
-    let told = Told { door: door.clone(), seq: None, _place: place };
+    if details {
+        door.journal.watched();
+    }
+    let told = Told { door: door.clone(), seq: None, details, _place: place };
     let frames = stream::unfold(told, |mut told| async move {
         if told.seq.is_some() {
             tokio::time::sleep(TELL_EVERY).await;
@@ -172,7 +177,7 @@ fn events(door: &Arc<Door>) -> Response<Body> {
         if told.door.ending.load(Ordering::Relaxed) {
             return None;
         }
-        let status = told.door.status(told.seq.unwrap_or(0), told.seq.is_none());
+        let status = told.door.status(told.seq.unwrap_or(0), told.seq.is_none(), told.details);
         let last = status["lines"].as_array().and_then(|lines| lines.last()?["seq"].as_u64());
         told.seq = last.or(told.seq).or(Some(0));
         // Should the connection break, the browser comes again after so many milliseconds.

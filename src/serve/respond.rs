@@ -142,6 +142,22 @@ pub(super) fn passed(response: Response<Stream>, manner: Manner<'_>, why: &'stat
     build(parts.status, headers, Body::Stream(body))
 }
 
+/// A response, and its whole body if that is of a known length of at most `max` bytes.
+pub(super) async fn short_body(response: Response<Body>, max: u64) -> (Response<Body>, Option<Bytes>) {
+    use http_body_util::BodyExt;
+    if http_body::Body::size_hint(response.body()).exact().is_none_or(|bytes| bytes > max) {
+        return (response, None);
+    }
+    let (parts, body) = response.into_parts();
+    match body.collect().await {
+        Ok(body) => {
+            let body = body.to_bytes();
+            (Response::from_parts(parts, Body::Whole(Some(body.clone()).filter(|body| !body.is_empty()))), Some(body))
+        }
+        Err(_) => (refusal(StatusCode::BAD_GATEWAY, "octocache: GitHub's answer breaks off"), None),
+    }
+}
+
 /// An error in the form in which GitHub's clients expect one.
 pub(super) fn error(error: &Error, now: Timestamp, limit: Option<&RateLimit>) -> Response<Body> {
     let status = match error.kind() {

@@ -70,8 +70,9 @@ impl Door {
         self.history.push(self.point());
     }
 
-    /// Everything, with the lines of the log after `seq`; with the history for who has none yet.
-    pub(super) fn status(&self, seq: u64, with_history: bool) -> Value {
+    /// Everything, with the lines of the log after `seq`; with the history for who has none yet. Without
+    /// `details`, totals alone: nothing that names what clients ask for.
+    pub(super) fn status(&self, seq: u64, with_history: bool, details: bool) -> Value {
         let common = self.identities.common();
         let (counts, tallied) = (self.identities.stats().counts(), common.options.tally.now());
         let load = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
@@ -80,7 +81,10 @@ impl Door {
         let stale: Vec<Value> =
             counts.stale.iter().map(|(reason, count)| json!({ "reason": reason, "count": count })).collect();
         let reload = self.reload_state();
+        let error = reload.error.map(|error| if details { error } else { "The server's log says why.".to_owned() });
+        let rows = |rows: Value| if details { rows } else { json!([]) };
         json!({
+            "details": details,
             "now": point.at,
             "version": env!("CARGO_PKG_VERSION"),
             "started_at": self.started_at,
@@ -99,8 +103,8 @@ impl Door {
             },
             "limits": limits,
             "stale": stale,
-            "stale_lines": self.journal.stale(ROWS),
-            "busiest": self.journal.busiest(ROWS),
+            "stale_lines": rows(json!(self.journal.stale(ROWS))),
+            "busiest": rows(json!(self.journal.busiest(ROWS))),
             "tiers": self.tiers(&counts.hits),
             "shared": self.shared(),
             "warm": self.ticks.as_ref().map(|ticks| ticks.now()),
@@ -110,8 +114,8 @@ impl Door {
                 "applied": load(&webhook.received.applied),
                 "events": webhook.by_event().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
             })),
-            "config": { "read_at": reload.at, "error": reload.error },
-            "lines": self.journal.since(seq, MAX_LINES),
+            "config": { "read_at": reload.at, "error": error },
+            "lines": rows(json!(self.journal.since(seq, MAX_LINES))),
         })
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::status::HISTORY_EVERY_SECS;
 use super::{Door, metrics};
+use crate::github;
 use crate::metrics::Statsd;
 use crate::stack::Saved;
 
@@ -62,6 +63,11 @@ pub(super) fn run(door: Arc<Door>, statsd: Option<SocketAddr>, ended: Receiver<(
         if tick % TIDY_EVERY == 0 {
             tidy(&door, door.live().room);
             door.look_at_disk();
+            door.identities.expire();
+            let common = door.identities.common();
+            if let Some(dir) = &common.options.limits_dir {
+                github::sweep(dir, common.clock.now());
+            }
         }
     }
 }

@@ -4,34 +4,29 @@
 //! before. Does not know: what an event outdates (`event`), how that is noted (`outdate`).
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use http::{HeaderMap, Method, Response, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use ring::hmac;
-use tokio::sync::{Semaphore, mpsc};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 
+use super::inflow::{Cut, Held, Inflow};
 use super::respond::{self, Body};
 use crate::clock::Timestamp;
-use crate::cutoff::Cutoff;
+use crate::cutoff::{Cutoff, CutoffMode};
 use crate::event::{self, MAX_PAYLOAD_BYTES, Payload};
 
 /// GitHub gives up after ten seconds; its payload comes within this time.
 const LONGEST_DELIVERY: Duration = Duration::from_secs(8);
 
-/// Payloads of up to [`SMALL_BYTES`] that may be on their way in at once.
-const MAX_SMALL: usize = 64;
-
-/// Larger ones, and those that do not say; they keep no small one waiting.
-const MAX_LARGE: usize = 2;
-
-/// Nearly all are smaller.
-const SMALL_BYTES: u64 = 1 << 20;
+/// Memory for payloads that are on their way in, whoever sends them.
+const INFLOW_BYTES: usize = 32 << 20;
 
 /// Deliveries that wait to be applied.
 const MAX_WAITING: usize = 20_000;
@@ -49,6 +44,8 @@ const MAX_SECRETS: usize = 8;
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) id: String,
+    /// SHA-256 of its body, where it removes something.
+    pub(super) removes: Option<[u8; 32]>,
     pub(super) cutoffs: Vec<Cutoff>,
 }
 
@@ -86,18 +83,46 @@ pub(super) struct Received {
 #[derive(Debug)]
 pub(super) struct Webhook {
     waiting: mpsc::Sender<Delivery>,
-    small: Semaphore,
-    large: Semaphore,
+    inflow: Inflow,
     seen: Mutex<Seen>,
     pub(super) received: Received,
     /// Accepted deliveries by event; names are those that the mapping knows, and `other`.
     by_event: Mutex<std::collections::BTreeMap<&'static str, u64>>,
 }
 
+/// What was delivered. Its id is a header that no signature covers; the body is what is signed.
 #[derive(Debug, Default)]
 struct Seen {
-    ids: HashSet<String>,
-    order: VecDeque<String>,
+    ids: Recent<String>,
+    /// Bodies that removed something: sent again under another id, they remove nothing.
+    removals: Recent<[u8; 32]>,
+}
+
+/// The last ones of many.
+#[derive(Debug)]
+struct Recent<T> {
+    all: HashSet<T>,
+    order: VecDeque<T>,
+}
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self { all: HashSet::new(), order: VecDeque::new() }
+    }
+}
+
+impl<T: Clone + Eq + Hash> Recent<T> {
+    fn insert(&mut self, one: T) {
+        if !self.all.insert(one.clone()) {
+            return;
+        }
+        self.order.push_back(one);
+        if self.order.len() > MAX_SEEN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.all.remove(&oldest);
+        }
+    }
 }
 
 /// What the headers of a delivery say.
@@ -119,8 +144,7 @@ impl Webhook {
         let (waiting, deliveries) = mpsc::channel(MAX_WAITING);
         let webhook = Self {
             waiting,
-            small: Semaphore::new(MAX_SMALL),
-            large: Semaphore::new(MAX_LARGE),
+            inflow: Inflow::new(INFLOW_BYTES),
             seen: Mutex::default(),
             received: Received::default(),
             by_event: Mutex::default(),
@@ -149,16 +173,20 @@ impl Webhook {
         };
         let body = match self.body(body).await {
             Ok(body) => body,
-            Err((status, why)) => return self.refused(status, why),
+            Err(cut) => {
+                add(&self.received.refused);
+                tracing::debug!(?cut, "the payload of a delivery did not come");
+                return cut.response();
+            }
         };
         let is_form = head.is_form;
         let check = {
-            let (keys, signature) = (keys.clone(), head.signature);
-            move || keys.signed(&body, &signature).then(|| read(&body, is_form))
+            let (keys, signature, body) = (keys.clone(), head.signature, body.bytes.clone());
+            move || keys.signed(&body, &signature).then(|| (read(&body, is_form), Sha256::digest(&body).into()))
         };
         let read =
             if body_is_large(headers) { tokio::task::spawn_blocking(check).await.unwrap_or(None) } else { check() };
-        let Some(payload) = read else { return self.unsigned() };
+        let Some((payload, digest)) = read else { return self.unsigned() };
         let Some(payload) = payload else {
             add(&self.received.failed);
             tracing::warn!(delivery = %head.id, event = %head.event.escape_debug(), "a signed delivery cannot be read");
@@ -168,9 +196,17 @@ impl Webhook {
             add(&self.received.repeated);
             return said(StatusCode::OK, "known already", &head.id, 0);
         }
-        let cutoffs = event::outdated_on_delivery(&head.event, &payload, now());
+        if !event::fits(&head.event, &payload) {
+            // The event's name is not signed. Its repository is revalidated, and nothing more.
+            tracing::warn!(delivery = %head.id, event = %head.event.escape_debug(), "a payload is of another event");
+        }
+        let mut cutoffs = event::outdated_on_delivery(&head.event, &payload, now());
+        let removes = cutoffs.iter().any(|cutoff| cutoff.mode == CutoffMode::Gone).then_some(digest);
+        if removes.is_some_and(|digest| self.has_removed(&digest)) {
+            cutoffs.iter_mut().for_each(|cutoff| cutoff.mode = CutoffMode::Revalidate);
+        }
         let scopes = cutoffs.len();
-        if scopes > 0 && self.waiting.try_send(Delivery { id: head.id.clone(), cutoffs }).is_err() {
+        if scopes > 0 && self.waiting.try_send(Delivery { id: head.id.clone(), removes, cutoffs }).is_err() {
             add(&self.received.failed);
             tracing::warn!(delivery = %head.id, "too many deliveries wait; this one is lost unless it is sent again");
             return respond::refusal(StatusCode::SERVICE_UNAVAILABLE, "octocache: too many deliveries; send it again");
@@ -183,17 +219,12 @@ impl Webhook {
     }
 
     /// What a delivery outdates is noted: it need not be done again.
-    pub(super) fn applied(&self, id: String) {
+    pub(super) fn applied(&self, delivery: Delivery) {
         add(&self.received.applied);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if !seen.ids.insert(id.clone()) {
-            return;
-        }
-        seen.order.push_back(id);
-        if seen.order.len() > MAX_SEEN
-            && let Some(oldest) = seen.order.pop_front()
-        {
-            seen.ids.remove(&oldest);
+        seen.ids.insert(delivery.id);
+        if let Some(digest) = delivery.removes {
+            seen.removals.insert(digest);
         }
     }
 
@@ -204,7 +235,11 @@ impl Webhook {
     }
 
     fn seen(&self, id: &str) -> bool {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).ids.contains(id)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).ids.all.contains(id)
+    }
+
+    fn has_removed(&self, digest: &[u8; 32]) -> bool {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).removals.all.contains(digest)
     }
 
     fn unsigned(&self) -> Response<Body> {
@@ -217,24 +252,11 @@ impl Webhook {
         respond::refusal(status, why)
     }
 
-    async fn body(&self, body: Incoming) -> Result<Bytes, (StatusCode, &'static str)> {
-        let announced = body.size_hint().exact();
-        let too_large = (StatusCode::PAYLOAD_TOO_LARGE, "octocache: a payload has at most 25 MB");
-        if announced.is_some_and(|bytes| bytes > MAX_PAYLOAD_BYTES as u64) {
-            return Err(too_large);
+    async fn body(&self, body: Incoming) -> Result<Held<'_>, Cut> {
+        if body.size_hint().exact().is_some_and(|bytes| bytes > MAX_PAYLOAD_BYTES as u64) {
+            return Err(Cut::TooLarge);
         }
-        let is_small = announced.is_some_and(|bytes| bytes <= SMALL_BYTES);
-        let room = if is_small { &self.small } else { &self.large };
-        let whole = async {
-            let _place = room.acquire().await.ok();
-            Limited::new(body, MAX_PAYLOAD_BYTES).collect().await
-        };
-        match tokio::time::timeout(LONGEST_DELIVERY, whole).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
-            Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "octocache: the payload breaks off")),
-            Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "octocache: the payload did not come in time")),
-        }
+        self.inflow.read(body, MAX_PAYLOAD_BYTES, LONGEST_DELIVERY).await
     }
 }
 
@@ -333,11 +355,14 @@ mod tests {
     fn deliveries_are_remembered_up_to_a_bound() {
         let (webhook, _deliveries) = Webhook::new();
         for n in 0..MAX_SEEN + 10 {
-            webhook.applied(n.to_string());
-            webhook.applied(n.to_string());
+            for _ in 0..2 {
+                let removes = Some([u8::from(n % 2 == 0); 32]);
+                webhook.applied(Delivery { id: n.to_string(), removes, cutoffs: Vec::new() });
+            }
         }
         assert!(!webhook.seen("9") && webhook.seen("10") && webhook.seen(&(MAX_SEEN + 9).to_string()));
         let seen = webhook.seen.lock().unwrap();
-        assert_eq!((seen.ids.len(), seen.order.len()), (MAX_SEEN, MAX_SEEN));
+        assert_eq!((seen.ids.all.len(), seen.ids.order.len()), (MAX_SEEN, MAX_SEEN));
+        assert_eq!(seen.removals.all.len(), 2);
     }
 }

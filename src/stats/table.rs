@@ -37,6 +37,7 @@ const WAYS: &[(&str, &str)] = &[
     ("not-stored", NoStore::GraphqlErrors.as_str()),
     ("not-stored", NoStore::TooLarge.as_str()),
     ("not-stored", NoStore::Identity.as_str()),
+    ("not-stored", NoStore::Credentials.as_str()),
 ];
 
 /// Upper bounds of the latency histogram, in microseconds; what takes longer is in one more.
@@ -92,6 +93,7 @@ impl Way {
                     NoStore::GraphqlErrors => 7,
                     NoStore::TooLarge => 8,
                     NoStore::Identity => 9,
+                    NoStore::Credentials => 10,
                 }
             }
         })
@@ -229,6 +231,7 @@ mod tests {
             NoStore::GraphqlErrors,
             NoStore::TooLarge,
             NoStore::Identity,
+            NoStore::Credentials,
         ] {
             all.push((Outcome::NotStored(reason), None));
         }

@@ -1,10 +1,10 @@
 // The dashboard in headless Chromium: what it shows, as JSON on standard output.
 //
-// node dashboard.mjs NODE_MODULES CHROMIUM ADDRESS CLIENT_ADDRESS SCREENSHOTS
+// node dashboard.mjs NODE_MODULES CHROMIUM ADDRESS CLIENT_ADDRESS SCREENSHOTS SECRET
 
 import { createRequire } from 'node:module';
 
-const [modules, chromium, address, upstreamPath, shots] = process.argv.slice(2);
+const [modules, chromium, address, upstreamPath, shots, secret] = process.argv.slice(2);
 const puppeteer = createRequire(`${modules}/x.js`)('puppeteer-core');
 
 const browser = await puppeteer.launch({
@@ -14,6 +14,7 @@ const browser = await puppeteer.launch({
 const seen = { requests: [], bytes: 0, errors: [] };
 try {
   const page = await browser.newPage();
+  if (secret) await page.authenticate({ username: 'me', password: secret });
   page.on('pageerror', (error) => seen.errors.push(String(error)));
   page.on('console', (message) => message.type() === 'error' && seen.errors.push(message.text()));
   page.on('dialog', async (dialog) => { seen.errors.push(`a dialog: ${dialog.message()}`); await dialog.dismiss(); });
@@ -34,7 +35,7 @@ try {
   seen.tiers = await text('tiers');
   seen.shared = await text('shared');
   // A request of a client's, while the page is open.
-  const headers = { Authorization: 'Bearer ghp_ClientClientClientClientClientClient' };
+  const headers = { Authorization: 'Bearer ghp_ClientClientClientClientClientClient', 'X-Octocache-Secret': secret ?? '' };
   await fetch(`${address}${upstreamPath}`, { headers });
   await page.waitForFunction((before) => document.getElementById('sent').textContent !== before, {}, seen.before.sent);
   seen.after = { saved: await text('saved'), sent: await text('sent'), charged: await text('charged') };

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["error", "clock", "units"],
     &[
+        "address",
         "token",
         "partition",
         "request",
@@ -34,7 +35,9 @@ const EDGES: &[(&str, &str)] = &[
     ("error", "clock"),
     ("units", "error"),
     ("partition", "token"),
+    ("request", "address"),
     ("graphql", "request"),
+    ("key", "address"),
     ("key", "partition"),
     ("key", "request"),
     ("entry", "cid"),

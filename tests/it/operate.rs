@@ -28,7 +28,7 @@ use crate::serve::{Server, TOKEN, has};
 const SECRET: &str = "It's a Secret to Everybody";
 
 /// A server that takes deliveries.
-fn hooked(args: &[&str]) -> (Server, tempfile::TempDir) {
+pub fn hooked(args: &[&str]) -> (Server, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("secrets");
     std::fs::write(&file, format!("an older secret\n{SECRET}\n")).unwrap();
@@ -42,10 +42,10 @@ fn signature(body: &[u8], secret: &str) -> String {
 }
 
 /// One connection to a server, for requests as they are written.
-struct Line(TcpStream);
+pub struct Line(pub TcpStream);
 
 impl Line {
-    fn to(address: &str) -> Self {
+    pub fn to(address: &str) -> Self {
         let stream = TcpStream::connect(address.strip_prefix("http://").unwrap().trim_end_matches("/webhook")).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -53,12 +53,12 @@ impl Line {
     }
 
     /// Sends a head and a body; the status and the body of the answer.
-    fn send(&mut self, head: &str, body: &[u8]) -> (u16, Vec<u8>) {
+    pub fn send(&mut self, head: &str, body: &[u8]) -> (u16, Vec<u8>) {
         self.0.write_all(&[head.as_bytes(), b"\r\n", body].concat()).unwrap();
         self.answer()
     }
 
-    fn answer(&mut self) -> (u16, Vec<u8>) {
+    pub fn answer(&mut self) -> (u16, Vec<u8>) {
         let (mut all, mut chunk) = (Vec::new(), [0; 16 << 10]);
         loop {
             let read = self.0.read(&mut chunk).unwrap();
@@ -74,17 +74,17 @@ impl Line {
         }
     }
 
-    fn deliver(&mut self, id: &str, event: &str, body: &[u8]) -> (u16, Value) {
+    pub fn deliver(&mut self, id: &str, event: &str, body: &[u8]) -> (u16, Value) {
         let (status, answer) = self.send(&head(id, event, body, &signature(body, SECRET)), body);
         (status, serde_json::from_slice(&answer).unwrap())
     }
 
-    fn get(&mut self, path: &str) -> (u16, Vec<u8>) {
+    pub fn get(&mut self, path: &str) -> (u16, Vec<u8>) {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"), b"")
     }
 }
 
-fn head(id: &str, event: &str, body: &[u8], signature: &str) -> String {
+pub fn head(id: &str, event: &str, body: &[u8], signature: &str) -> String {
     format!(
         "POST /webhook HTTP/1.1\r\nHost: hooks.example\r\nContent-Type: application/json\r\nX-GitHub-Delivery: {id}\r\n\
          X-GitHub-Event: {event}\r\nX-Hub-Signature-256: {signature}\r\nContent-Length: {}\r\n",
@@ -103,7 +103,7 @@ fn metrics(server: &Server) -> std::collections::BTreeMap<String, u64> {
 }
 
 /// Tries until it is so, for a while; what takes longer has failed.
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
     let started = Instant::now();
     while !is_so() {
         assert!(started.elapsed() < Duration::from_secs(20), "not within 20 s: {what}");
@@ -112,7 +112,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
     started.elapsed()
 }
 
-fn opened(repo: &str, number: u64) -> Vec<u8> {
+pub fn opened(repo: &str, number: u64) -> Vec<u8> {
     let owner = repo.split('/').next().unwrap();
     let payload = json!({
         "action": "opened", "issue": { "number": number },
@@ -666,13 +666,16 @@ fn the_page_shows_it_all_in_a_browser() {
     let plan = plan_dir.path().join("plan.yml");
     let nobody = "share: { redis: { url: 'redis://127.0.0.1:1' } }";
     std::fs::write(&plan, format!("version: 1\n{nobody}\nqueries: {{ one: {{ get: /users/octocat }} }}\n")).unwrap();
-    let (server, _secret) = hooked(&["--plan", plan.to_str().unwrap()]);
+    let (secret, shown) = (plan_dir.path().join("secret"), "a secret of sixteen bytes");
+    std::fs::write(&secret, shown).unwrap();
+    let (server, _secret) = hooked(&["--plan", plan.to_str().unwrap(), "--secret-file", secret.to_str().unwrap()]);
+    let header = format!("X-Octocache-Secret: {shown}");
     for _ in 0..5 {
-        assert_eq!(server.curl("/repos/acme/repo-0001", &[]).status, 200);
+        assert_eq!(server.curl("/repos/acme/repo-0001", &["-H", &header]).status, 200);
     }
     // Text of others' that is markup elsewhere: in a configuration that is refused, in an address.
     std::fs::write(&plan, "version: 1\n<img src=x onerror=alert(1)>: 1\n").unwrap();
-    assert_eq!(server.curl("/repos/acme/'%3Cimg%20src=x%3E", &["--globoff"]).status, 404);
+    assert_eq!(server.curl("/repos/acme/'%3Cimg%20src=x%3E", &["--globoff", "-H", &header]).status, 404);
     let shots = root.join("target/dashboard");
     std::fs::create_dir_all(&shots).unwrap();
     let output = Command::new("node")
@@ -680,6 +683,7 @@ fn the_page_shows_it_all_in_a_browser() {
         .args([&modules, Path::new("chromium")].map(which))
         .args([&server.tcp, "/repos/acme/repo-0003"])
         .arg(&shots)
+        .arg(shown)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

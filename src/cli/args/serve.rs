@@ -51,7 +51,7 @@ pub(crate) struct ServeArgs {
     /// A name by which clients may come, beside localhost and loopback addresses
     #[arg(long, value_name = "HOST", env = "OCTOCACHE_NAME", value_delimiter = ',', help_heading = "Access")]
     pub(crate) name: Vec<String>,
-    /// Hand requests for this host on, too; `*` stands for any part of the name
+    /// Hand requests for this host on, too; `*` stands for labels of the name, or for characters of one
     #[arg(long, value_name = "HOST", env = "OCTOCACHE_ALLOW_HOST", value_delimiter = ',', help_heading = "Access")]
     pub(crate) allow_host: Vec<String>,
     /// Bytes of entries held in memory
@@ -63,7 +63,7 @@ pub(crate) struct ServeArgs {
     /// Loose files beyond this number are folded into the bundle
     #[arg(long, value_name = "N", default_value_t = 5_000, env = "OCTOCACHE_MAX_LOOSE", help_heading = "Bounds")]
     pub(crate) max_loose: usize,
-    /// Connections at once; more wait
+    /// Connections at once on each listener; more wait
     #[arg(long, value_name = "N", default_value_t = 4_096, env = "OCTOCACHE_MAX_CONNECTIONS", help_heading = "Bounds")]
     pub(crate) max_connections: usize,
     /// A client that says or takes nothing for so long is let go

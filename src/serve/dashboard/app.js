@@ -108,9 +108,9 @@ const show = (now) => {
   fill('limits', now.limits.map((limit) => [limit.kind === 'own' ? "this server's" : limit.kind === 'client' ? "a client's" : 'without a token',
     limit.resource, [count.format(limit.remaining), limit.blocked_until ? 'n failed' : 'n'], [count.format(limit.limit), 'n'],
     `${clock(limit.reset_at)} (${left(limit.reset_at, now.now)})`]), 'nothing known yet: GitHub tells with its first answer');
-  fill('busiest', now.busiest.map((one) => [[one.target, 'w'], [count.format(one.answers), 'n'], [count.format(one.asked), 'n']]), 'none yet');
+  fill('busiest', now.busiest.map((one) => [[one.target, 'w'], [count.format(one.answers), 'n'], [count.format(one.asked), 'n']]), now.details ? 'none yet' : 'shown with the secret, or on the Unix socket');
   say('stale-why', now.stale.length ? now.stale.map((one) => `${one.reason}: ${count.format(one.count)}`).join(', ') : 'none');
-  fill('stale-lines', now.stale_lines.map((line) => [clock(line.at), [`${line.method} ${line.target}`, 'w'], [line.detail, 'stale']]), 'none');
+  fill('stale-lines', now.stale_lines.map((line) => [clock(line.at), [`${line.method} ${line.target}`, 'w'], [line.detail, 'stale']]), now.details ? 'none' : 'shown with the secret, or on the Unix socket');
   fill('tiers', now.tiers.map((tier) => [tier.name, [count.format(tier.entries), 'n'], [bytes(tier.bytes), 'n'], [count.format(tier.hits), 'n']]), '');
   say('shared', now.shared.length ? now.shared.map(place).join(' ') : 'Not shared beyond this machine.');
   say('warm-next', now.warm?.next ? `${new Date(now.warm.next).toLocaleString()} (${left(now.warm.next, now.now)})` : 'no schedule');
