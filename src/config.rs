@@ -19,6 +19,7 @@ use crate::cache::batch::Batching;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::github::{App, Backoff, GitHub, Identity, Options, Proxy, Reserve};
+use crate::mask::Masker;
 use crate::partition::Partition;
 use crate::plan::{DEFAULT_PATH, Plan};
 use crate::policy::TtlTable;
@@ -59,6 +60,8 @@ pub struct Flags {
     pub retries: Option<u32>,
     /// `--max-wait`.
     pub max_wait: Option<Span>,
+    /// Where secrets are registered as they are found, so that no output repeats them.
+    pub masker: Masker,
 }
 
 /// The values in force. Nothing here can print a token.
@@ -130,6 +133,8 @@ impl Config {
         let plan_path = flags.plan.clone().or_else(|| find_upward(&cwd, DEFAULT_PATH));
         let cache_dir = cache_dir(flags, &environment, plan_path.as_deref())?;
         let mut options = Options::new(api.clone(), token.as_ref().map(|(token, _)| token.clone()));
+        options.masker = flags.masker.clone();
+        token.iter().for_each(|(token, _)| token.register(&options.masker));
         if let Some(app) = &app {
             options.identity = Identity::Installation(app.clone());
         }
@@ -146,6 +151,7 @@ impl Config {
             https: environment.first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]).map(str::to_owned),
             no_proxy: environment.first(&["NO_PROXY", "no_proxy"]).map(str::to_owned),
         };
+        options.proxy.https.iter().for_each(|address| options.masker.add_password_of(address));
         let ttls = environment.ttls(flags, default_ttl_secs)?;
         let mode = environment.mode();
         options.concurrency = flags.concurrency.unwrap_or(options.concurrency);

@@ -32,6 +32,9 @@ mod flow;
 #[cfg(unix)]
 #[path = "it/gh.rs"]
 mod gh;
+#[cfg(unix)]
+#[path = "it/hostile_text.rs"]
+mod hostile_text;
 #[cfg(all(target_os = "linux", feature = "p2p"))]
 #[path = "it/hosts.rs"]
 mod hosts;

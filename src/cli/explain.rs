@@ -18,9 +18,9 @@ pub(super) fn main(context: &Context, args: &ExplainArgs) -> Result<Exit> {
     let request = Request::get(&config.api, &args.endpoint)?.accepting(&args.accept);
     let explained = cache.explain(&request, &args.mode.ask(config.mode));
     if args.json {
-        print::json(&as_json(&explained))?;
+        print::json(context.masker(), &as_json(&explained))?;
     } else {
-        print::out(as_text(&explained).as_bytes())?;
+        print::text(context.masker(), &as_text(&explained))?;
     }
     Ok(Exit::Done)
 }

@@ -110,7 +110,7 @@ impl Door {
                 "applied": load(&webhook.received.applied),
                 "events": webhook.by_event().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
             })),
-            "config": { "read_at": reload.at, "error": reload.error },
+            "config": { "read_at": reload.at, "error": reload.error.map(|text| common.options.masker.text(&text).into_owned()) },
             "lines": self.journal.since(seq, MAX_LINES),
         })
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["error", "clock", "units"],
     &[
+        "mask",
+        "text",
         "token",
         "partition",
         "request",
@@ -33,6 +35,7 @@ const FLOORS: &[&[&str]] = &[
 const EDGES: &[(&str, &str)] = &[
     ("error", "clock"),
     ("units", "error"),
+    ("token", "mask"),
     ("partition", "token"),
     ("graphql", "request"),
     ("key", "partition"),
