@@ -5,6 +5,7 @@
 
 mod json;
 mod patterns;
+mod search;
 mod values;
 
 use std::borrow::Cow;
@@ -249,14 +250,13 @@ mod tests {
             ("https://h/c?sv=1&sig=ab%2Bc%3D".into(), "https://h/c?sv=1&sig=***"),
             ("https://h?client_secret=s3cr".into(), "https://h?client_secret=***"),
             ("https://h?jwt=abc".into(), "https://h?jwt=***"),
+            ("token=abc&x=1".into(), "token=***&x=1"),
+            (format!("post access_token={WORD}"), "post access_token=***"),
             ("redis://:hunter2@host/0".into(), "redis://:***@host/0"),
             ("git clone https://u:p@ss@h/x.git".into(), "git clone https://u:***@h/x.git"),
             (format!("https://{hex}@github.com/o/r"), "https://***@github.com/o/r"),
             ("AKIAIOSFODNN7EXAMPLE".into(), "***"),
-            (
-                "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".into(),
-                "aws_secret_access_key = ***",
-            ),
+            ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".into(), "aws_secret_access_key = ***"),
             ("AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".into(), "AWS_SECRET_ACCESS_KEY=***"),
             (token("xoxb-123456789012-"), "***"),
             (token("xapp-1-A0-"), "***"),
@@ -294,6 +294,7 @@ mod tests {
             "MDEwOlJlcG9zaXRvcnkxMjk2MjY5 R_kgDOABCD PR_kwDOAHz1OX4uYAah",
             "authorization: Bearer authentication is needed",
             "The token is required; token: none",
+            "Client(access_token=os.environ, token=CancellationToken.None, id_token=token)",
             "https://example.com/?next_page_token=2&tokens=3",
             "https://h?token=$TOKEN https://h?token={token} https://h?access_token=<token>",
             "mail someone@example.com or see https://medium.com/@user and https://h:80/a@b",
@@ -311,7 +312,8 @@ mod tests {
     #[test]
     fn words_begin_behind_escapes_and_letters_of_other_scripts() {
         let secret = token("ghp_");
-        for before in ["\n", "\t", "é", "\"", "'", "(", "=", "_", "\\n", "\\t", "\\u00e9", "%20", "%3D", "^J", "\\x1b"] {
+        for before in ["\n", "\t", "é", "\"", "'", "(", "=", "_", "\\n", "\\t", "\\u00e9", "%20", "%3D", "^J", "\\x1b"]
+        {
             assert_eq!(masked(&format!("log:{before}{secret}")), format!("log:{before}***"));
         }
         assert_eq!(masked(&format!("x{secret}")), format!("x{secret}"));

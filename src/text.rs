@@ -79,7 +79,8 @@ fn escaped(text: &str, keep: Keep) -> Cow<'_, str> {
             push(&mut out, c);
         }
         // A carriage return ends a line for a runner; it is escaped, so it does not get there.
-        at_start = (at_start && !is_command && (c.is_whitespace() || is_ignorable(c))) || (keep == Keep::Lines && c == '\n');
+        at_start =
+            (at_start && !is_command && (c.is_whitespace() || is_ignorable(c))) || (keep == Keep::Lines && c == '\n');
     }
     Cow::Owned(out)
 }
@@ -124,7 +125,10 @@ mod tests {
     #[test]
     fn control_characters_are_shown() {
         assert_eq!(line("a\u{1b}]52;c;x\u{7}\n\t\r\u{7f}b"), "a^[]52;c;x^G^J^I^M^?b");
-        assert_eq!(line("\u{9b}31m\u{202e}x\u{2066}\u{200f}\u{2028}\u{61c}"), "\\u{9b}31m\\u{202e}x\\u{2066}\\u{200f}\\u{2028}\\u{61c}");
+        assert_eq!(
+            line("\u{9b}31m\u{202e}x\u{2066}\u{200f}\u{2028}\u{61c}"),
+            "\\u{9b}31m\\u{202e}x\\u{2066}\\u{200f}\\u{2028}\\u{61c}"
+        );
         assert_eq!(lines("a\n\tb\r\n\u{1b}c"), "a\n\tb^M\n^[c");
         for plain in ["é 日本 😀 👩‍👩‍👧", "a::b ## c # [x]", "std::io", "^[ \\u{9b}"] {
             assert_eq!((line(plain), lines(plain)), (plain.into(), plain.into()));

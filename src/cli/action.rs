@@ -18,9 +18,9 @@ use crate::cache::Ask;
 use crate::config::{Config, Environment, Flags};
 use crate::error::{Error, Result};
 use crate::mask::Masker;
+use crate::plan::Plan;
 use crate::plan::report::Index;
 use crate::plan::run::{self, Options};
-use crate::plan::Plan;
 use crate::stack::{BUNDLE_NAME, Saved, Stack};
 use crate::warm;
 

@@ -40,11 +40,14 @@ pub(super) fn main(context: &Context, command: &CacheCommand) -> Result<Exit> {
                 cache.shared().await;
                 Ok::<_, Error>(cleaned)
             })??;
-            print::text(masker, &format!(
-                "{scope}: removed {} loose entries, {}; the bundle is without them",
-                cleaned.removed,
-                Size(cleaned.bytes)
-            ))?;
+            print::text(
+                masker,
+                &format!(
+                    "{scope}: removed {} loose entries, {}; the bundle is without them",
+                    cleaned.removed,
+                    Size(cleaned.bytes)
+                ),
+            )?;
         }
         CacheCommand::Clean { older_than, max_size } => {
             let max = max_size.map(|size| size.0).or(match &config.plan_path {
@@ -142,12 +145,13 @@ fn show(masker: &Masker, stack: &Stack, wanted: &str, body_only: bool) -> Result
         [] => Err(Error::new(Kind::NotCached, format!("{} is not stored", wanted.escape_debug()))
             .hint("see `octocache cache list`")),
         [(entry, tier)] => {
-            if !body_only {
-                let mut text = serde_json::to_string_pretty(&metadata(entry, *tier)).unwrap_or_default();
-                text.push_str("\n\n");
-                print::json_text(masker, &text)?;
+            if body_only {
+                return print::body(&entry.body);
             }
-            print::body(&entry.body)
+            let mut head = serde_json::to_string_pretty(&metadata(entry, *tier)).unwrap_or_default();
+            head.push_str("\n\n");
+            print::json_text(masker, &head)?;
+            print::out(text::lines(&String::from_utf8_lossy(&entry.body)).as_bytes())
         }
         many => Err(Error::usage(format!("{} entries are called so", many.len())).hint("name one by its key")),
     }

@@ -73,7 +73,10 @@ mod tests {
         let masker = Masker::default();
         masker.add("own-secret");
         let text = Writer::new(masker.clone(), false, false);
-        let event = format!(" INFO answered target=/a?token=ghp_{}&s=own-secret\u{9b}\n::warning::x \u{202e}\x1b[31m\n", "a1".repeat(18));
+        let event = format!(
+            " INFO answered target=/a?token=ghp_{}&s=own-secret\u{9b}\n::warning::x \u{202e}\x1b[31m\n",
+            "a1".repeat(18)
+        );
         assert_eq!(
             text.line(event.as_bytes()),
             " INFO answered target=/a?token=***&s=***\\u{9b}^J::warning::x \\u{202e}^[[31m\n"

@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use aho_corasick::AhoCorasick;
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
+
+use super::search::Search;
 
 /// Shorter secrets stand in too many harmless texts.
 const MIN_BYTES: usize = 8;
@@ -30,7 +31,7 @@ pub(super) struct Values {
 }
 
 struct Finder {
-    anchors: AhoCorasick,
+    anchors: Search,
     /// For each anchor, the forms that begin with it, the longest first.
     forms: Vec<Vec<Vec<u8>>>,
 }
@@ -61,16 +62,16 @@ impl Values {
         if self.lasting.is_empty() && self.passing.is_empty() {
             return;
         }
-        let Some(finder) = self.finder.get_or_init(|| Finder::of(self.lasting.iter().chain(&self.passing))) else { return };
-        let mut past = 0;
-        for hit in finder.anchors.find_overlapping_iter(text) {
-            let rest = &text[hit.start()..];
-            if hit.start() < past {
-                continue;
-            }
-            if let Some(form) = finder.forms[hit.pattern().as_usize()].iter().find(|form| rest.starts_with(form)) {
-                past = hit.start() + form.len();
-                if !found(hit.start()..past) {
+        let Some(finder) = self.finder.get_or_init(|| Finder::of(self.lasting.iter().chain(&self.passing))) else {
+            return;
+        };
+        let mut from = 0;
+        while let Some((number, hit)) = finder.anchors.next(text, from) {
+            from = hit.start + 1;
+            let rest = &text[hit.start..];
+            if let Some(form) = finder.forms[number].iter().find(|form| rest.starts_with(form)) {
+                from = hit.start + form.len();
+                if !found(hit.start..from) {
                     return;
                 }
             }
@@ -91,7 +92,7 @@ impl Finder {
                 _ => forms.push(vec![form]),
             }
         }
-        let anchors = AhoCorasick::new(forms.iter().map(|same| &same[0][..ANCHOR_BYTES])).ok()?;
+        let anchors = Search::of(forms.iter().map(|same| &same[0][..ANCHOR_BYTES]))?;
         Some(Self { anchors, forms })
     }
 }

@@ -106,7 +106,8 @@ mod tests {
         let without = r#"[{"author":null},{"author":{"id":12345678901234567890,"name":"A"}},7,{"author":[1]}]"#;
         for paths in [&[".[].author.email", ".nothing.here"][..], &["..email"], &[".[1].\"author\".email"]] {
             let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
-            let out = Redaction::new(&paths, false).unwrap().apply(Bytes::from_static(json), &Masker::default()).unwrap();
+            let out =
+                Redaction::new(&paths, false).unwrap().apply(Bytes::from_static(json), &Masker::default()).unwrap();
             assert_eq!(std::str::from_utf8(&out).unwrap(), without, "{paths:?}");
         }
         for bad in ["}", "author", ".a | .b", ".[", ".[x]", "..", ".a..b", ".\"a"] {

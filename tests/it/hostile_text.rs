@@ -40,7 +40,10 @@ impl Program {
         let mut command = Command::new(BINARY);
         let home = self.fx.dir.path();
         command.args(args).env_clear().env("HOME", home).env("OCTOCACHE_API_URL", self.fx.sim.url());
-        command.current_dir(home.join("work")).env("OCTOCACHE_TOKEN", OWN).env("PATH", std::env::var_os("PATH").unwrap());
+        command
+            .current_dir(home.join("work"))
+            .env("OCTOCACHE_TOKEN", OWN)
+            .env("PATH", std::env::var_os("PATH").unwrap());
         command
     }
 
@@ -64,7 +67,11 @@ fn raw(body: &str) -> Doc {
 
 /// Whether text holds what a terminal or a runner acts on.
 fn is_safe(text: &str) -> bool {
-    let acts = |c: char| (c.is_control() && c != '\n') || ('\u{2028}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
+    let acts = |c: char| {
+        (c.is_control() && c != '\n')
+            || ('\u{2028}'..='\u{202e}').contains(&c)
+            || ('\u{2066}'..='\u{2069}').contains(&c)
+    };
     !text.chars().any(acts) && !text.contains("##[") && !text.lines().any(|line| line.trim_start().starts_with("::"))
 }
 
@@ -120,6 +127,7 @@ fn the_own_token_is_masked_by_value_everywhere() {
     let mut command = program.command(&["action", "run"]);
     for (name, value) in [
         ("INPUT_QUERY", "refused = GET /refused"),
+        ("INPUT_API_URL", &program.fx.sim.url()),
         ("GITHUB_OUTPUT", "output"),
         ("GITHUB_STEP_SUMMARY", "summary"),
         ("GITHUB_ACTIONS", "true"),
@@ -167,7 +175,13 @@ fn control_characters_and_workflow_commands_reach_no_terminal() {
     let work = program.fx.dir.path().join("work");
     std::fs::create_dir(work.join(".github")).unwrap();
     std::fs::write(work.join(".github/octocache.yml"), plan).unwrap();
-    for args in [&["run"][..], &["-vv", "run"], &["--log-format", "json", "-vv", "run"], &["run", "--json"], &["run", "--dry-run"]] {
+    for args in [
+        &["run"][..],
+        &["-vv", "run"],
+        &["--log-format", "json", "-vv", "run"],
+        &["run", "--json"],
+        &["run", "--dry-run"],
+    ] {
         let (_, out, err) = program.run(args);
         assert!(is_safe(&out) && is_safe(&err), "{args:?}: {out:?}{err:?}");
     }
@@ -229,7 +243,10 @@ fn stored_paths_and_bodies_are_shown_safely() {
     }
     let listed: Value = serde_json::from_str(&program.run(&["cache", "list", "--json"]).1).unwrap();
     let (_, shown, _) = program.run(&["cache", "show", listed["key"].as_str().unwrap(), "--body"]);
-    assert_eq!(shown, body, "a pipe gets the body as it is");
+    assert_eq!(shown, "{\"t\":\"\u{9b}\u{202e} ##[error]x\"}", "a pipe gets the body as it is");
+    assert_eq!(body, shown.replace('\u{9b}', "^["), "gh shows C1 control characters so");
+    let (_, shown, _) = program.run(&["cache", "show", listed["key"].as_str().unwrap()]);
+    assert!(is_safe(&shown) && shown.contains("\\u{9b}"), "{shown:?}");
 }
 
 /// A bundle that others wrote may hold any text as a path.
@@ -321,5 +338,8 @@ fn recorded_answers_stay_as_they_are() {
     }
     assert!(answers > 40 && bytes > 50_000, "{answers} answers, {bytes} bytes");
     assert!(masked.iter().all(|text| text.contains("\"temp_clone_token\":\"***\"")), "{masked:#?}");
-    assert!(masked.iter().all(|text| text.matches("***").count() == text.matches("_token\":\"***\"").count()), "{masked:#?}");
+    assert!(
+        masked.iter().all(|text| text.matches("***").count() == text.matches("_token\":\"***\"").count()),
+        "{masked:#?}"
+    );
 }

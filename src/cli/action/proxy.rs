@@ -205,7 +205,10 @@ impl Step<'_> {
                 }
                 if started.elapsed() > START_WAIT {
                     let _ended = child.kill();
-                    return Err(Error::new(Kind::TimedOut, format!("the proxy does not listen\n{}", place.log(self.context.masker()))));
+                    return Err(Error::new(
+                        Kind::TimedOut,
+                        format!("the proxy does not listen\n{}", place.log(self.context.masker())),
+                    ));
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
