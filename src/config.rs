@@ -134,7 +134,9 @@ impl Config {
         let cache_dir = cache_dir(flags, &environment, plan_path.as_deref())?;
         let mut options = Options::new(api.clone(), token.as_ref().map(|(token, _)| token.clone()));
         options.masker = flags.masker.clone();
-        token.iter().for_each(|(token, _)| token.register(&options.masker));
+        if let Some((token, _)) = &token {
+            token.register(&options.masker);
+        }
         if let Some(app) = &app {
             options.identity = Identity::Installation(app.clone());
         }
@@ -151,7 +153,9 @@ impl Config {
             https: environment.first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]).map(str::to_owned),
             no_proxy: environment.first(&["NO_PROXY", "no_proxy"]).map(str::to_owned),
         };
-        options.proxy.https.iter().for_each(|address| options.masker.add_password_of(address));
+        if let Some(address) = &options.proxy.https {
+            options.masker.add_password_of(address);
+        }
         let ttls = environment.ttls(flags, default_ttl_secs)?;
         let mode = environment.mode();
         options.concurrency = flags.concurrency.unwrap_or(options.concurrency);

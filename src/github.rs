@@ -124,7 +124,9 @@ impl Options {
     /// Usual time-outs and pauses, no proxy, no bound.
     pub fn new(api: Api, token: Option<Token>) -> Self {
         let masker = Masker::default();
-        token.iter().for_each(|token| token.register(&masker));
+        if let Some(token) = &token {
+            token.register(&masker);
+        }
         Self {
             api,
             identity: token.map_or(Identity::Public, Identity::Token),

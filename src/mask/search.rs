@@ -18,13 +18,11 @@ impl Search {
     pub(super) fn of<'a>(words: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Self> {
         let mut builder = packed::Config::new().match_kind(packed::MatchKind::LeftmostLongest).builder();
         builder.extend(words.clone());
-        match builder.build() {
-            Some(searcher) => Some(Search::Packed(searcher)),
-            None => {
-                let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(words);
-                automaton.ok().filter(|automaton| automaton.patterns_len() > 0).map(Search::Automaton)
-            }
+        if let Some(searcher) = builder.build() {
+            return Some(Search::Packed(searcher));
         }
+        let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(words);
+        automaton.ok().filter(|automaton| automaton.patterns_len() > 0).map(Search::Automaton)
     }
 
     /// The first word at `from` or behind it, the longest of those that begin there: its number, its place.
