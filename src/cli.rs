@@ -13,6 +13,7 @@ mod event;
 mod explain;
 #[cfg(unix)]
 mod gh;
+mod log;
 mod pages;
 mod peers;
 mod print;
@@ -31,6 +32,7 @@ use clap::Parser;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, Flags};
 use crate::error::{Error, Kind, Result};
+use crate::mask::Masker;
 use crate::share::seal::Group;
 use args::{Args, Command, LogFormat, P2pCommand};
 
@@ -75,25 +77,26 @@ pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            let _best_effort = error.print();
+            print::usage(&error);
             // Help is no failure.
             let failed = if api::is_called() { Exit::Failed } else { Exit::Usage };
             return if error.use_stderr() { failed } else { Exit::Done }.code();
         }
     };
-    start_log(&args);
-    match dispatch(args) {
+    let masker = Masker::default();
+    start_log(&args, &masker);
+    match dispatch(args, &masker) {
         Ok(exit) => exit.code(),
         Err(error) => {
-            print::error(&error);
+            print::error(&masker, &error);
             Exit::of(&error).code()
         }
     }
 }
 
-fn dispatch(args: Args) -> Result<Exit> {
+fn dispatch(args: Args, masker: &Masker) -> Result<Exit> {
     let context = Context {
-        flags: args.flags(),
+        flags: Flags { masker: masker.clone(), ..args.flags() },
         quiet: args.quiet,
         verbose: args.verbose,
         color: args.color,
@@ -135,6 +138,13 @@ pub(crate) struct Context {
     clock: Clock,
 }
 
+impl Context {
+    /// Masks what is written; secrets are registered as the configuration finds them.
+    fn masker(&self) -> &Masker {
+        &self.flags.masker
+    }
+}
+
 /// The configuration for a plan.
 pub(crate) fn plan_config(flags: &Flags) -> Result<Config> {
     Config::lower(flags, Environment::of_process(), 86_400)
@@ -170,7 +180,7 @@ pub(crate) async fn told_to_end() {
     let _whatever_it_says = tokio::signal::ctrl_c().await;
 }
 
-fn start_log(args: &Args) {
+fn start_log(args: &Args, masker: &Masker) {
     use tracing_subscriber::filter::LevelFilter;
     let level = match (args.quiet, args.verbose) {
         (true, _) => LevelFilter::ERROR,
@@ -180,10 +190,12 @@ fn start_log(args: &Args) {
         (false, 1) => LevelFilter::INFO,
         (false, _) => LevelFilter::DEBUG,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let is_json = args.log_format == LogFormat::Json;
+    let colour = !is_json && print::stderr_has_colour(args.color);
+    let writer = log::Writer::new(masker.clone(), is_json, colour);
+    // Colours are the writer's: what comes to it has no escape sequence of our own.
+    let builder =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(writer).with_target(false).with_ansi(false);
     // A second initialisation can only happen in tests, where the first one stands.
-    let _already_there = match args.log_format {
-        LogFormat::Json => builder.json().try_init().is_err(),
-        LogFormat::Text => builder.without_time().with_ansi(print::stderr_has_colour(args.color)).try_init().is_err(),
-    };
+    let _already_there = if is_json { builder.json().try_init() } else { builder.without_time().try_init() };
 }

@@ -20,6 +20,7 @@ use crate::cache::batch::Batching;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::github::{App, Backoff, GitHub, Identity, Options, Proxy, Reserve};
+use crate::mask::Masker;
 use crate::partition::Partition;
 use crate::plan::{DEFAULT_PATH, Plan};
 use crate::policy::TtlTable;
@@ -60,6 +61,8 @@ pub struct Flags {
     pub retries: Option<u32>,
     /// `--max-wait`.
     pub max_wait: Option<Span>,
+    /// Where secrets are registered as they are found, so that no output repeats them.
+    pub masker: Masker,
 }
 
 /// The values in force. Nothing here can print a token.
@@ -132,6 +135,10 @@ impl Config {
         let cache_dir = cache_dir(flags, &environment, plan_path.as_deref())?;
         let cache_dir = store::usable(cache_dir, flags, &environment, plan_path.as_deref())?;
         let mut options = Options::new(api.clone(), token.as_ref().map(|(token, _)| token.clone()));
+        options.masker = flags.masker.clone();
+        if let Some((token, _)) = &token {
+            token.register(&options.masker);
+        }
         if let Some(app) = &app {
             options.identity = Identity::Installation(app.clone());
         }
@@ -148,6 +155,9 @@ impl Config {
             https: environment.first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]).map(str::to_owned),
             no_proxy: environment.first(&["NO_PROXY", "no_proxy"]).map(str::to_owned),
         };
+        if let Some(address) = &options.proxy.https {
+            options.masker.add_password_of(address);
+        }
         let ttls = environment.ttls(flags, default_ttl_secs)?;
         let mode = environment.mode();
         options.concurrency = flags.concurrency.unwrap_or(options.concurrency);

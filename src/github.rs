@@ -32,6 +32,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Kind, Result};
+use crate::mask::Masker;
 use crate::policy::{Signer, Validators, validator};
 use crate::reply::Reply;
 use crate::request::{Api, Method, Request};
@@ -117,11 +118,17 @@ pub struct Options {
     pub not_ready_pauses: Vec<Duration>,
     /// Where it is counted what is sent and waited for; clones of these options share it.
     pub tally: Arc<Tally>,
+    /// Where tokens are registered, minted ones included; clones of these options share it.
+    pub masker: Masker,
 }
 
 impl Options {
     /// Usual time-outs and pauses, no proxy, no bound.
     pub fn new(api: Api, token: Option<Token>) -> Self {
+        let masker = Masker::default();
+        if let Some(token) = &token {
+            token.register(&masker);
+        }
         Self {
             api,
             identity: token.map_or(Identity::Public, Identity::Token),
@@ -137,6 +144,7 @@ impl Options {
             entity: None,
             not_ready_pauses: [1, 2, 4].map(Duration::from_secs).to_vec(),
             tally: Arc::default(),
+            masker,
         }
     }
 }
@@ -230,6 +238,7 @@ impl GitHub {
             .hint("check the App's ID, its key and the installation"));
         }
         let new = Minted::read(&reply.body)?;
+        new.token.register_passing(&self.options.masker);
         *lock(&self.minted) = Some(new.clone());
         Ok(Some(new.token))
     }
@@ -500,6 +509,10 @@ impl Upstream for GitHub {
 
     fn sent(&self) -> u32 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    fn masker(&self) -> Masker {
+        self.options.masker.clone()
     }
 }
 

@@ -60,6 +60,7 @@ pub mod files;
 pub mod graphql;
 pub mod key;
 pub mod link;
+pub mod mask;
 pub mod metrics;
 pub mod outcome;
 pub mod partition;
@@ -68,6 +69,7 @@ pub mod reply;
 pub mod request;
 pub mod schedule;
 pub mod tag;
+pub mod text;
 pub mod token;
 
 // Machinery: each ignorant of the others' purpose.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::error::Result;
+use crate::mask::Masker;
 use crate::policy::{Signer, Validators};
 use crate::reply::Reply;
 use crate::request::Request;
@@ -47,6 +48,11 @@ pub trait Upstream: Send + Sync + std::fmt::Debug {
 
     /// Requests that went out so far, retries included.
     fn sent(&self) -> u32;
+
+    /// Returns what masks the secrets with which requests are signed, in everything made of answers.
+    fn masker(&self) -> Masker {
+        Masker::default()
+    }
 }
 
 /// A primary rate limit, as GitHub's headers told it.

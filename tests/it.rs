@@ -41,6 +41,9 @@ mod hostile_checkout;
 #[cfg(unix)]
 #[path = "it/hostile_client.rs"]
 mod hostile_client;
+#[cfg(unix)]
+#[path = "it/hostile_text.rs"]
+mod hostile_text;
 #[cfg(all(target_os = "linux", feature = "p2p"))]
 #[path = "it/hosts.rs"]
 mod hosts;

@@ -11,6 +11,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::text;
 
 /// The files that the runner reads after a step.
 #[derive(Debug, Clone, Default)]
@@ -62,9 +63,10 @@ pub fn annotation(level: &str, title: &str, text: &str) -> String {
     format!("::{level} title={}::{}", escape_property(title), escape_data(text))
 }
 
-/// Data of a workflow command, so that it cannot begin another one.
+/// Data of a workflow command, so that it cannot begin another one; control characters other than line
+/// ends become visible.
 pub fn escape_data(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+    text::without_controls(text).replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
 fn escape_property(text: &str) -> String {
@@ -84,5 +86,6 @@ mod tests {
         let first = text.lines().next().unwrap().split_once("<<").unwrap().1.to_owned();
         assert_eq!(text.matches(&first).count(), 2);
         assert_eq!(annotation("error", "a:b", "x\n::set-env::y"), "::error title=a%3Ab::x%0A::set-env::y");
+        assert_eq!(annotation("error", "a\u{1b}", "\u{9b}\u{202e}"), "::error title=a^[::\\u{9b}\\u{202e}");
     }
 }

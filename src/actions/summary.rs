@@ -3,7 +3,9 @@
 //! Knows: Markdown that no answer of GitHub's can break. Does not know: runs.
 
 use crate::clock::Timestamp;
+use crate::mask::Masker;
 use crate::plan::report::{Index, QueryReport};
+use crate::text::is_unsafe;
 use crate::units::Span;
 
 /// Rows beyond this many are summed up.
@@ -102,7 +104,7 @@ fn lines(queries: &[QueryReport]) -> Vec<Line> {
 
 /// Text in a table's cell: no markup, no mention, no line end.
 fn cell(text: &str) -> String {
-    let masked = crate::plan::redact::mask_text(text);
+    let masked = Masker::default().text(text).into_owned();
     let mut out = String::with_capacity(masked.len());
     for char in masked.chars().take(300) {
         match char {
@@ -114,7 +116,7 @@ fn cell(text: &str) -> String {
                 out.push('\\');
                 out.push(char);
             }
-            c if c.is_control() => out.push(' '),
+            c if is_unsafe(c) => out.push(' '),
             c => out.push(c),
         }
     }

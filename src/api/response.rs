@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr_iter, memmem};
 use serde_json::Value;
 
 /// Whether a media type is JSON.
@@ -53,9 +54,11 @@ pub fn scopes_hint(status: u16, needed: Option<&str>, granted: Option<&str>, hos
     ))
 }
 
-/// JSON whose escapes would drive a terminal, with those shown instead: `\u001b` as `^[`.
+/// JSON whose control characters would drive a terminal, with those shown instead, as gh does before
+/// anything else: `\u001b` as `^[`, U+009B too, escaped or not (go-gh, `asciisanitizer`).
 pub fn visible(json: &[u8]) -> Cow<'_, [u8]> {
-    if !json.windows(4).any(|four| four == b"\\u00") {
+    let is_c1 = |at: usize| matches!(json.get(at + 1), Some(0x80..=0x9f));
+    if memmem::find(json, b"\\u00").is_none() && !memchr_iter(0xc2, json).any(is_c1) {
         return Cow::Borrowed(json);
     }
     let mut out = Vec::with_capacity(json.len());
@@ -65,6 +68,9 @@ pub fn visible(json: &[u8]) -> Cow<'_, [u8]> {
         if let Some(shown) = control(rest) {
             out.extend_from_slice(shown.as_bytes());
             at += 6;
+        } else if let [0xc2, code @ 0x80..=0x9f, ..] = rest {
+            out.extend_from_slice(caret(*code).as_bytes());
+            at += 2;
         } else {
             // An escaped character is taken whole, so that `\\u001b` stays text.
             let len = if rest[0] == b'\\' && rest.len() > 1 { 2 } else { 1 };
@@ -82,10 +88,17 @@ fn control(text: &[u8]) -> Option<String> {
     match code {
         // Line ends and tabs move the cursor as they should.
         0x09 | 0x0a | 0x0d => None,
-        0x1c => Some("^\\\\".into()),
-        0x00..=0x1f => Some(format!("^{}", (code + 0x40) as char)),
-        0x7f..=0x9f => Some(format!("^{}", (code.wrapping_sub(0x40)) as char).replace('\u{7f}', "?")),
+        0x00..=0x1f | 0x7f..=0x9f => Some(caret(code)),
         _ => None,
+    }
+}
+
+/// A control character in caret notation, within a JSON string.
+fn caret(code: u8) -> String {
+    match code {
+        0x7f => "^?".into(),
+        0x1c | 0x9c => "^\\\\".into(),
+        code => format!("^{}", char::from(0x40 | (code & 0x1f))),
     }
 }
 
@@ -113,6 +126,8 @@ mod tests {
             &*visible(br#"{"a":"\u001b[31m\u0007\\u001b\n\u000a\u00e9"}"#),
             br#"{"a":"^[[31m^G\\u001b\n\u000a\u00e9"}"#
         );
+        let c1 = "{\"a\":\"\\u009b\\u009C\\u007f\u{9b}\u{9c}\u{85}é\"}";
+        assert_eq!(&*visible(c1.as_bytes()), "{\"a\":\"^[^\\\\^?^[^\\\\^Eé\"}".as_bytes());
     }
 
     #[test]

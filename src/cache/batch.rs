@@ -25,6 +25,7 @@ use crate::cid::Cid;
 use crate::error::{Error, Kind, Result};
 use crate::graphql::document::{self, Part};
 use crate::graphql::{Item, shape};
+use crate::mask::Masker;
 use crate::outcome::Outcome;
 use crate::policy::{self, After, Before, Mode, class};
 use crate::reply::Reply;
@@ -305,7 +306,7 @@ impl Cache {
         let request = Request::graphql(&self.api, serde_json::json!({ "query": text }).to_string());
         let conditions = Conditions { may_wait: true, ..Conditions::default() };
         match self.upstream.fetch(&request, &conditions).await {
-            Ok(reply) if reply.status == StatusCode::OK => read(&reply.body),
+            Ok(reply) if reply.status == StatusCode::OK => read(&reply.body, &self.upstream().masker()),
             Ok(reply) => {
                 let status = reply.status.as_u16();
                 Sent::Failed(Error::new(Kind::Refused(status), format!("GitHub answered {status} to a GraphQL batch")))
@@ -428,7 +429,7 @@ fn joined(mut one: Vec<u8>, more: &[u8]) -> Option<Vec<u8>> {
     Some(one)
 }
 
-fn read(body: &[u8]) -> Sent {
+fn read(body: &[u8], masker: &Masker) -> Sent {
     #[derive(serde::Deserialize)]
     struct Answer {
         #[serde(default)]
@@ -451,7 +452,9 @@ fn read(body: &[u8]) -> Sent {
     let mut failed = HashMap::new();
     for Problem { kind, message, path } in answer.errors {
         let alias = path.first().and_then(Value::as_str).map(str::to_owned);
-        let said = format!("GraphQL: {}", message.chars().take(200).collect::<String>());
+        // Masked before it is cut: a part of a credential no longer looks like one.
+        let message: String = masker.text(&message).chars().take(200).collect();
+        let said = format!("GraphQL: {message}");
         match (kind.as_str(), alias) {
             // What came with these may be half of the truth: nothing of it is kept.
             ("RESOURCE_LIMITS_EXCEEDED" | "MAX_NODE_LIMIT_EXCEEDED" | "EXCESSIVE_PAGINATION", _) => {
@@ -461,7 +464,7 @@ fn read(body: &[u8]) -> Sent {
                 failed.insert(alias, Failure::NotFound);
             }
             (_, Some(alias)) => {
-                failed.entry(alias).or_insert(Failure::Other(message.chars().take(200).collect()));
+                failed.entry(alias).or_insert(Failure::Other(message));
             }
             // No place: a time-out, or something about the whole document.
             (_, None) => return Sent::TooMuch(Error::new(Kind::Server(200), said)),

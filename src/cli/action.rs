@@ -16,9 +16,10 @@ use crate::actions::{Commands, FailOn, Inputs, annotation, key_prefix, summary};
 use crate::cache::Ask;
 use crate::config::{Config, Environment, Flags};
 use crate::error::{Error, Result};
+use crate::mask::Masker;
+use crate::plan::Plan;
 use crate::plan::report::Index;
 use crate::plan::run::{self, Options};
-use crate::plan::{Plan, redact};
 use crate::stack::{Narrow, Saved, Stack};
 use crate::warm;
 
@@ -28,6 +29,7 @@ const MAX_ANNOTATIONS: usize = 10;
 pub(super) fn main(context: &Context, args: &ActionArgs) -> Result<Exit> {
     let environment = Environment::of_process();
     let input = |name: &str| environment.get(&format!("INPUT_{}", name.to_ascii_uppercase().replace('-', "_")));
+    let say = |error: &Error| say(context.masker(), error);
     let inputs = Inputs::read(input).inspect_err(say)?;
     let commands = Commands {
         output: environment.get("GITHUB_OUTPUT").map(Into::into),
@@ -114,7 +116,7 @@ impl Step<'_> {
         let warm = self.inputs.warm;
         let cache = if warm { config.warming_cache(&plan, clock)? } else { config.cache(Some(&plan), clock)? };
         event::outdate(&self.environment, &cache).unwrap_or_else(|error| {
-            println!("{}", annotation("warning", "octocache", &format!("the event outdates nothing: {error}")));
+            warn(self.context.masker(), &format!("the event outdates nothing: {error}"));
         });
         let output_dir =
             self.inputs.output_dir.clone().or_else(|| plan.output_dir.clone()).unwrap_or_else(|| OUTPUT_DIR.into());
@@ -133,7 +135,7 @@ impl Step<'_> {
         let index = &index;
         let narrow = Narrow::of(config.partition.clone()).with(plan.narrow.clone());
         let saved = cache.stack().pack(&narrow, false).unwrap_or_else(|error| {
-            println!("{}", annotation("warning", "octocache", &format!("the bundle is not saved: {error}")));
+            warn(self.context.masker(), &format!("the bundle is not saved: {error}"));
             Saved::Unchanged
         });
         let saved = self.hand_out(&transfer, saved);
@@ -143,7 +145,7 @@ impl Step<'_> {
             let next_warm = plan.warm.schedule.as_ref().and_then(|schedule| schedule.next_after(clock.now()));
             self.commands.add_summary(&summary(index, next_warm))?;
         }
-        annotate(index);
+        annotate(self.context.masker(), index);
         let totals = &index.totals;
         let changed = serde_json::to_string(&index.changed_queries()).unwrap_or_default();
         let left = index.rate_limit.as_ref().map_or_else(String::new, |limit| limit.remaining.to_string());
@@ -205,14 +207,19 @@ fn announce(line: &str) {
 }
 
 /// An error where people look for it: at the run, not only in the step's log.
-fn say(error: &Error) {
-    println!("{}", annotation("error", "octocache", &redact::mask_text(&error.to_string())));
+fn say(masker: &Masker, error: &Error) {
+    println!("{}", annotation("error", "octocache", &masker.text(&error.to_string())));
 }
 
-fn annotate(index: &Index) {
+/// A warning in the same place.
+fn warn(masker: &Masker, text: &str) {
+    println!("{}", annotation("warning", "octocache", &masker.text(text)));
+}
+
+fn annotate(masker: &Masker, index: &Index) {
     let failed = index.queries.iter().filter_map(|query| Some((query, query.error.as_ref()?)));
     for (query, error) in failed.take(MAX_ANNOTATIONS) {
-        println!("{}", annotation("error", &format!("octocache: {}", query.name), &redact::mask_text(error)));
+        println!("{}", annotation("error", &format!("octocache: {}", query.name), &masker.text(error)));
     }
     if index.totals.failed > MAX_ANNOTATIONS {
         let more = index.totals.failed - MAX_ANNOTATIONS;

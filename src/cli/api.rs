@@ -15,6 +15,7 @@ use crate::api::{Answered, Call, Caller, go, pretty, response};
 use crate::cache::Answer;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::mask::Masker;
 use crate::plan::document;
 use crate::plan::filter::Filter;
 use crate::units::Span;
@@ -28,7 +29,7 @@ const MAX_PAGES: usize = 10_000;
 /// Failures are 1, as with gh; it has none for what is not in the cache.
 pub(super) fn main(context: &Context, args: &ApiArgs) -> Result<Exit> {
     run(context, args).or_else(|error| {
-        print::error(&error);
+        print::error(context.masker(), &error);
         Ok(if error.kind() == Kind::NotCached { Exit::Missing } else { Exit::Failed })
     })
 }
@@ -64,7 +65,7 @@ fn run(context: &Context, args: &ApiArgs) -> Result<Exit> {
     })?;
     let last = result?;
     printer.finish()?;
-    Ok(report(&last, args, &config))
+    Ok(report(context.masker(), &last, args, &config))
 }
 
 /// The request that the flags describe.
@@ -251,6 +252,7 @@ struct Printer<'a> {
     colour: bool,
     terminal: bool,
     verbose: bool,
+    masker: Masker,
     /// Pages so far, where they are joined at the end.
     joined: Vec<Bytes>,
     printed: usize,
@@ -270,6 +272,7 @@ impl<'a> Printer<'a> {
             colour,
             terminal,
             verbose: context.verbose > 0,
+            masker: context.masker().clone(),
             joined: Vec::new(),
             printed: 0,
         })
@@ -279,7 +282,7 @@ impl<'a> Printer<'a> {
         if self.args.outcome
             && let Some(answer) = &answered.answer
         {
-            print::note(&outcome(answer));
+            print::note(&self.masker, &outcome(answer));
         }
         if self.verbose {
             print::out(dump(call, answered).as_bytes())?;
@@ -294,15 +297,16 @@ impl<'a> Printer<'a> {
             return Ok(());
         }
         let is_json = response::is_json(answered.header("content-type"));
+        // As gh does, before filters and templates see it.
+        let body = if is_json { response::visible(&answered.body) } else { answered.body.as_ref().into() };
         let failed = said(call.is_graphql(), answered).is_some();
         if let Some(template) = self.template.as_mut().filter(|_| !failed) {
-            let text = template.run(&answered.body).map_err(|why| Error::new(Kind::Usage, why))?;
+            let text = template.run(&body).map_err(|why| Error::new(Kind::Usage, why))?;
             return print::out(text.as_bytes());
         }
         if let Some(filter) = self.filter.as_ref().filter(|_| !failed) {
-            return filtered(filter, &answered.body, self.terminal);
+            return filtered(filter, &body, self.terminal);
         }
-        let body = if is_json { response::visible(&answered.body) } else { answered.body.as_ref().into() };
         if self.args.paginate && !self.args.include && is_json && !failed {
             self.joined.push(body.into_owned().into());
             return Ok(());
@@ -416,21 +420,22 @@ fn outcome(answer: &Answer) -> String {
 }
 
 fn said(is_graphql: bool, answered: &Answered) -> Option<String> {
-    response::error(answered.status, is_graphql, answered.header("content-type"), &answered.body)
+    let body = response::visible(&answered.body);
+    response::error(answered.status, is_graphql, answered.header("content-type"), &body)
 }
 
 /// What gh says on stderr of an answer that is an error.
-fn report(last: &Answered, args: &ApiArgs, config: &Config) -> Exit {
+fn report(masker: &Masker, last: &Answered, args: &ApiArgs, config: &Config) -> Exit {
     let is_graphql = args.endpoint == "graphql";
     let Some(said) = said(is_graphql, last) else {
         return Exit::Done;
     };
-    print::note(&format!("gh: {said}"));
+    print::note(masker, &format!("gh: {said}"));
     let scopes = |name: &str| Some(last.header(name)).filter(|scopes| !scopes.is_empty());
     let host = if config.api.host() == "api.github.com" { "github.com" } else { config.api.host() };
     let hint = response::scopes_hint(last.status, scopes("x-accepted-oauth-scopes"), scopes("x-oauth-scopes"), host);
     if let Some(hint) = hint {
-        print::note(&hint);
+        print::note(masker, &hint);
     }
     Exit::Failed
 }

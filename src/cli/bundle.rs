@@ -10,34 +10,37 @@ use crate::bundle::{Bundle, Totals};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::mask::Masker;
 use crate::stack::{BundleRules, Narrow, Saved, Stack};
 use crate::tag::Scope;
+use crate::text;
 use crate::units::Size;
 
 pub(super) fn main(context: &Context, command: &BundleCommand) -> Result<Exit> {
     let config = plan_config(&context.flags)?;
     let stack = Stack::new(&config.cache_dir, context.clock.clone());
+    let masker = context.masker();
     match command {
         BundleCommand::Pack { full, everything, only, never, output, json } => {
             let saved = stack.pack(&narrow(&config, *everything, only, never)?, *full)?;
             if let Some(output) = output {
                 std::fs::copy(stack.bundle_path(), output).map_err(|cause| Error::io("write", output, cause))?;
             }
-            if *json { print::json(&saved)? } else { print::line(&saved_line(&saved))? }
+            if *json { print::json(masker, &saved)? } else { print::line(&saved_line(&saved))? }
         }
         BundleCommand::Restore { file, json } => {
             let totals = stack.restore(file)?;
             if *json {
-                print::json(&totals)?;
+                print::json(masker, &totals)?;
             } else {
                 print::line(&format!("{} entries are in place", totals.entries))?;
             }
         }
-        BundleCommand::List(file) => list(&stack, file)?,
+        BundleCommand::List(file) => list(masker, &stack, file)?,
         BundleCommand::Verify(file) => {
             let verified = open(&stack, file)?.1.verify()?;
             if file.json {
-                print::json(&verified)?;
+                print::json(masker, &verified)?;
             } else {
                 print::line(&format!("{} entries are sound, {} are broken", verified.entries, verified.broken))?;
             }
@@ -45,7 +48,7 @@ pub(super) fn main(context: &Context, command: &BundleCommand) -> Result<Exit> {
                 return Ok(Exit::Failed);
             }
         }
-        BundleCommand::Info(file) => info(&stack, file, context.clock.now())?,
+        BundleCommand::Info(file) => info(masker, &stack, file, context.clock.now())?,
     }
     Ok(Exit::Done)
 }
@@ -78,7 +81,7 @@ fn open(stack: &Stack, file: &BundleFile) -> Result<(PathBuf, Bundle)> {
     Ok((path, bundle))
 }
 
-fn list(stack: &Stack, file: &BundleFile) -> Result<()> {
+fn list(masker: &Masker, stack: &Stack, file: &BundleFile) -> Result<()> {
     let (_, bundle) = open(stack, file)?;
     let mut lines = Vec::new();
     bundle.for_each(|_, entry| {
@@ -97,24 +100,26 @@ fn list(stack: &Stack, file: &BundleFile) -> Result<()> {
                 &entry.key().to_string()[..12],
                 entry.validated_at,
                 entry.status,
-                entry.parts.target()
+                text::line(&entry.parts.target())
             )
         };
         lines.push(line + "\n");
     })?;
-    print::out(lines.concat().as_bytes())
+    let lines = lines.concat();
+    if file.json { print::json_text(masker, &lines) } else { print::text(masker, &lines) }
 }
 
-fn info(stack: &Stack, file: &BundleFile, now: Timestamp) -> Result<()> {
+fn info(masker: &Masker, stack: &Stack, file: &BundleFile, now: Timestamp) -> Result<()> {
     let (path, bundle) = open(stack, file)?;
     let cutoffs = bundle.check()?.as_of(now);
     let bytes = std::fs::metadata(&path).map_or(0, |meta| meta.len());
     let Totals { entries, frames, generation, raw_live, raw_dead } = bundle.totals();
     if file.json {
-        return print::json(&json!({
+        let value = json!({
             "path": path, "bytes": bytes, "entries": entries, "frames": frames, "generation": generation,
             "raw_live": raw_live, "raw_dead": raw_dead, "cutoffs": cutoffs.iter().count(),
-        }));
+        });
+        return print::json(masker, &value);
     }
     let rows = [
         ("file", path.display().to_string()),
@@ -125,5 +130,5 @@ fn info(stack: &Stack, file: &BundleFile, now: Timestamp) -> Result<()> {
         ("uncompressed", format!("{} ({} superseded)", Size(raw_live + raw_dead), Size(raw_dead))),
         ("invalidations", cutoffs.iter().count().to_string()),
     ];
-    print::out(print::table(&rows.map(|(name, value)| vec![name.to_owned(), value])).as_bytes())
+    print::text(masker, &print::table(&rows.map(|(name, value)| vec![name.to_owned(), value])))
 }

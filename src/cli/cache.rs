@@ -7,20 +7,23 @@ use super::{Context, Exit, block_on, plan_config, print};
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
+use crate::mask::Masker;
 use crate::stack::Stack;
 use crate::stats::Stats;
 use crate::tag::{Scope, Subject};
+use crate::text;
 use crate::tier::TierName;
 use crate::units::{Size, Span};
 
 pub(super) fn main(context: &Context, command: &CacheCommand) -> Result<Exit> {
     let config = plan_config(&context.flags)?;
     let stack = Stack::new(&config.cache_dir, context.clock.clone());
+    let masker = context.masker();
     match command {
-        CacheCommand::Stats { json } => stats(&stack, *json)?,
+        CacheCommand::Stats { json } => stats(masker, &stack, *json)?,
         CacheCommand::Peers { json, watch } => super::peers::main(context, &stack, *json, *watch)?,
-        CacheCommand::List { scope, json } => list(&stack, scope, *json, context.clock.now())?,
-        CacheCommand::Show { entry, body } => show(&stack, entry, *body)?,
+        CacheCommand::List { scope, json } => list(masker, &stack, scope, *json, context.clock.now())?,
+        CacheCommand::Show { entry, body } => show(masker, &stack, entry, *body)?,
         CacheCommand::Invalidate { scope } => {
             let cache = config.cache(None, &context.clock)?;
             block_on(async {
@@ -28,7 +31,7 @@ pub(super) fn main(context: &Context, command: &CacheCommand) -> Result<Exit> {
                 cache.shared().await;
                 Ok::<_, Error>(())
             })??;
-            print::line(&format!("{scope}: asked again before it answers"))?;
+            print::text(masker, &format!("{scope}: asked again before it answers"))?;
         }
         CacheCommand::Clear { scope } => {
             let cache = config.cache(None, &context.clock)?;
@@ -37,11 +40,14 @@ pub(super) fn main(context: &Context, command: &CacheCommand) -> Result<Exit> {
                 cache.shared().await;
                 Ok::<_, Error>(cleaned)
             })??;
-            print::line(&format!(
-                "{scope}: removed {} loose entries, {}; the bundle is without them",
-                cleaned.removed,
-                Size(cleaned.bytes)
-            ))?;
+            print::text(
+                masker,
+                &format!(
+                    "{scope}: removed {} loose entries, {}; the bundle is without them",
+                    cleaned.removed,
+                    Size(cleaned.bytes)
+                ),
+            )?;
         }
         CacheCommand::Clean { older_than, max_size } => {
             let max = max_size.map(|size| size.0).or(match &config.plan_path {
@@ -54,12 +60,12 @@ pub(super) fn main(context: &Context, command: &CacheCommand) -> Result<Exit> {
                 );
             }
             let cleaned = stack.clean(older_than.map(|span| span.0), max)?;
-            print::line(&format!("removed {} entries, {}", cleaned.removed, Size(cleaned.bytes)))?;
+            print::text(masker, &format!("removed {} entries, {}", cleaned.removed, Size(cleaned.bytes)))?;
         }
         CacheCommand::Verify => {
             let mut sound = 0_u64;
             let broken = stack.for_each(|_, _| sound += 1)?;
-            print::line(&format!("{sound} entries are sound, {broken} are broken"))?;
+            print::text(masker, &format!("{sound} entries are sound, {broken} are broken"))?;
             if broken > 0 {
                 return Ok(Exit::Failed);
             }
@@ -68,10 +74,11 @@ pub(super) fn main(context: &Context, command: &CacheCommand) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn stats(stack: &Stack, as_json: bool) -> Result<()> {
+fn stats(masker: &Masker, stack: &Stack, as_json: bool) -> Result<()> {
     let counts = Stats::read(stack.dir());
     if as_json {
         return print::json(
+            masker,
             &json!({ "counts": counts, "hit_rate": counts.hit_rate(), "calls_saved": counts.calls_saved() }),
         );
     }
@@ -96,10 +103,10 @@ fn stats(stack: &Stack, as_json: bool) -> Result<()> {
         ("entity tags by the rule", format!("{} held, {} failed", counts.rule_held, counts.rule_failed)),
         ("mean time", format!("{mean} µs")),
     ];
-    print::out(print::table(&rows.map(|(name, value)| vec![name.to_owned(), value])).as_bytes())
+    print::text(masker, &print::table(&rows.map(|(name, value)| vec![name.to_owned(), value])))
 }
 
-fn list(stack: &Stack, scope: &Scope, as_json: bool, now: Timestamp) -> Result<()> {
+fn list(masker: &Masker, stack: &Stack, scope: &Scope, as_json: bool, now: Timestamp) -> Result<()> {
     let mut lines = Vec::new();
     stack.for_each(|entry, tier| {
         let key = entry.key();
@@ -116,14 +123,15 @@ fn list(stack: &Stack, scope: &Scope, as_json: bool, now: Timestamp) -> Result<(
                 age.to_string(),
                 entry.status,
                 tier.as_str(),
-                entry.parts.target()
+                text::line(&entry.parts.target())
             )
         });
     })?;
-    print::out(lines.concat().as_bytes())
+    let lines = lines.concat();
+    if as_json { print::json_text(masker, &lines) } else { print::text(masker, &lines) }
 }
 
-fn show(stack: &Stack, wanted: &str, body_only: bool) -> Result<()> {
+fn show(masker: &Masker, stack: &Stack, wanted: &str, body_only: bool) -> Result<()> {
     let scope: Scope = wanted.parse()?;
     let mut found: Vec<(Entry, TierName)> = Vec::new();
     stack.for_each(|entry, tier| {
@@ -137,12 +145,13 @@ fn show(stack: &Stack, wanted: &str, body_only: bool) -> Result<()> {
         [] => Err(Error::new(Kind::NotCached, format!("{} is not stored", wanted.escape_debug()))
             .hint("see `octocache cache list`")),
         [(entry, tier)] => {
-            if !body_only {
-                let mut text = serde_json::to_string_pretty(&metadata(entry, *tier)).unwrap_or_default();
-                text.push_str("\n\n");
-                print::out(text.as_bytes())?;
+            if body_only {
+                return print::body(&entry.body);
             }
-            print::out(&entry.body)
+            let mut head = serde_json::to_string_pretty(&metadata(entry, *tier)).unwrap_or_default();
+            head.push_str("\n\n");
+            print::json_text(masker, &head)?;
+            print::out(text::lines(&String::from_utf8_lossy(&entry.body)).as_bytes())
         }
         many => Err(Error::usage(format!("{} entries are called so", many.len())).hint("name one by its key")),
     }

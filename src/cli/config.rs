@@ -19,19 +19,16 @@ pub(super) fn main(context: &Context, command: &ConfigCommand) -> Result<Exit> {
             let mut flags = context.flags.clone();
             flags.plan.clone_from(plan);
             let plan = plan_config(&flags)?.load_plan()?;
-            print::line(&format!("{}: {} queries, nothing wrong", plan.name, plan.queries.len()))?;
+            let text = format!("{}: {} queries, nothing wrong", plan.name, plan.queries.len());
+            print::text(context.masker(), &text)?;
         }
         ConfigCommand::Show { json } => {
             let shown = plan_config(&context.flags)?.show();
             if *json {
-                print::json(&shown.into_iter().collect::<std::collections::BTreeMap<_, _>>())?;
+                print::json(context.masker(), &shown.into_iter().collect::<std::collections::BTreeMap<_, _>>())?;
             } else {
-                print::out(
-                    print::table(
-                        &shown.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>(),
-                    )
-                    .as_bytes(),
-                )?;
+                let rows: Vec<_> = shown.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+                print::text(context.masker(), &print::table(&rows))?;
             }
         }
     }

@@ -54,7 +54,7 @@ pub(super) fn main(context: &Context, args: &DoctorArgs) -> Result<Exit> {
     findings.push(invalidations(&stack));
     findings.push(gh(&config));
     if args.json {
-        print::json(&findings)?;
+        print::json(context.masker(), &findings)?;
     } else {
         let word = |grade| match grade {
             Grade::Ok => "ok",
@@ -62,7 +62,7 @@ pub(super) fn main(context: &Context, args: &DoctorArgs) -> Result<Exit> {
             Grade::Bad => "bad",
         };
         let rows = findings.iter().map(|found| vec![word(found.grade).into(), found.about.into(), found.text.clone()]);
-        print::out(print::table(&rows.collect::<Vec<_>>()).as_bytes())?;
+        print::text(context.masker(), &print::table(&rows.collect::<Vec<_>>()))?;
     }
     let bad = findings.iter().any(|found| found.grade == Grade::Bad);
     Ok(if bad { Exit::Failed } else { Exit::Done })

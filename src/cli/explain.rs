@@ -6,6 +6,7 @@ use super::args::ExplainArgs;
 use super::{Context, Exit, print, request_config};
 use crate::cache::Explained;
 use crate::error::Result;
+use crate::mask::Masker;
 use crate::policy::{Before, Etag};
 use crate::request::Request;
 use crate::units::Span;
@@ -18,14 +19,14 @@ pub(super) fn main(context: &Context, args: &ExplainArgs) -> Result<Exit> {
     let request = Request::get(&config.api, &args.endpoint)?.accepting(&args.accept);
     let explained = cache.explain(&request, &args.mode.ask(config.mode));
     if args.json {
-        print::json(&as_json(&explained))?;
+        print::json(context.masker(), &as_json(&explained))?;
     } else {
-        print::out(as_text(&explained).as_bytes())?;
+        print::text(context.masker(), &as_text(context.masker(), &explained))?;
     }
     Ok(Exit::Done)
 }
 
-fn as_text(explained: &Explained) -> String {
+fn as_text(masker: &Masker, explained: &Explained) -> String {
     let Explained { key, parts, lifetime, found, candidate, cutoff, decision, signer, now } = explained;
     let mut rows = vec![
         ("key", key.to_string()),
@@ -71,7 +72,9 @@ fn as_text(explained: &Explained) -> String {
         rows.push(("invalidated at", at.to_string()));
     }
     rows.push(("decision", verdict(decision, signer.token_digest.is_some())));
-    print::table(&rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>())
+    // Each by itself: a query at the beginning of a text is known as one.
+    let row = |(name, value): (&str, String)| vec![name.to_owned(), masker.text(&value).into_owned()];
+    print::table(&rows.into_iter().map(row).collect::<Vec<_>>())
 }
 
 fn verdict(decision: &Before, signed: bool) -> String {

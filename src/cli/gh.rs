@@ -19,6 +19,7 @@ use super::{Context, Exit, block_on, print};
 use crate::config::{Environment, GhConfig, Places};
 use crate::error::{Error, Kind, Result};
 use crate::files::{self, Durability};
+use crate::mask::Masker;
 
 /// A line of a script that stands in for gh, so that it is not taken for the real one.
 pub(super) const SHIM_MARK: &str = "octocache gh";
@@ -199,5 +200,5 @@ pub(super) fn overlay_in(below: &Path, gh: &GhConfig, socket: &Path) -> Result<P
 
 /// What `setup gh` says at the end.
 pub(super) fn say(text: &str) {
-    print::note(text);
+    print::note(&Masker::default(), text);
 }

@@ -29,9 +29,9 @@ mod with_peers {
         loop {
             let (standing, age) = read(context, stack)?;
             if json {
-                return print::json(&standing);
+                return print::json(context.masker(), &standing);
             }
-            print::out(table(&standing, age).as_bytes())?;
+            print::text(context.masker(), &table(&standing, age))?;
             if !watch {
                 return Ok(());
             }

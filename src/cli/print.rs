@@ -1,29 +1,44 @@
 //! Writing to the terminal: the only place, with `progress` and `actions`, that prints.
 //!
-//! Knows: colours, broken pipes, tables. Does not know: what is printed.
+//! Knows: colours, broken pipes, tables; that what others wrote is masked and made safe on the way. Does
+//! not know: what is printed.
 
 #![allow(clippy::print_stderr, reason = "this is where people are told")]
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use super::args::Color;
 use crate::error::{Error, Kind, Result};
-use crate::plan::redact;
+use crate::mask::Masker;
+use crate::text;
 
 /// One line on stderr, as compilers do.
-pub(super) fn error(error: &Error) {
+pub(super) fn error(masker: &Masker, error: &Error) {
     let bold = stderr_has_colour(Color::Auto);
     let (on, off) = if bold { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-    // GitHub's own words may be in it, and in them whatever somebody wrote.
-    eprintln!("{on}error:{off} {}", redact::mask_text(&error.to_string()));
+    let text = error.to_string();
+    eprintln!("{on}error:{off} {}", text::line(&masker.text(&text)));
 }
 
-/// A remark on stderr.
-pub(super) fn note(text: &str) {
-    eprintln!("{text}");
+/// What is wrong with the arguments, or the help that was asked for.
+pub(super) fn usage(error: &clap::Error) {
+    let plain = error.render().to_string();
+    let masked = Masker::default().text(&plain).into_owned();
+    let safe = text::lines(&masked);
+    if safe == plain {
+        let _best_effort = error.print();
+    } else {
+        eprint!("{safe}");
+    }
 }
 
-/// Writes to stdout. A reader that went away (`| head`) is no failure.
+/// A remark on stderr, of one or more lines.
+pub(super) fn note(masker: &Masker, text: &str) {
+    eprintln!("{}", text::lines(&masker.text(text)));
+}
+
+/// Writes bytes to stdout as they are. A reader that went away (`| head`) is no failure.
 pub(super) fn out(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -32,28 +47,51 @@ pub(super) fn out(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Writes a line to stdout.
+/// Writes a line to stdout as it is.
 pub(super) fn line(text: &str) -> Result<()> {
     out(format!("{text}\n").as_bytes())
 }
 
-/// Writes JSON to stdout, one line.
-pub(super) fn json(value: &impl serde::Serialize) -> Result<()> {
-    let mut bytes = serde_json::to_vec(value)
-        .map_err(|cause| Error::new(Kind::Internal, "the output does not serialise").because(cause))?;
-    bytes.push(b'\n');
-    out(&bytes)
+/// Writes text for people to stdout: lines that end, with credentials masked, safe in a terminal and in a
+/// runner's log.
+pub(super) fn text(masker: &Masker, text: &str) -> Result<()> {
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    out(format!("{}{end}", text::lines(&masker.text(text))).as_bytes())
 }
 
-/// Rows in columns, the first row a heading.
+/// Writes JSON to stdout, one line, with credentials masked and everything else in characters that are safe
+/// to look at; its meaning stays.
+pub(super) fn json(masker: &Masker, value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string(value)
+        .map_err(|cause| Error::new(Kind::Internal, "the output does not serialise").because(cause))?;
+    json_text(masker, &format!("{text}\n"))
+}
+
+/// Writes documents of JSON that are text already, in the same way.
+pub(super) fn json_text(masker: &Masker, documents: &str) -> Result<()> {
+    let masked = masker.document(documents.as_bytes()).map(|masked| String::from_utf8_lossy(&masked).into_owned());
+    out(text::json(masked.as_deref().unwrap_or(documents)).as_bytes())
+}
+
+/// Writes a stored body to stdout: as it is into a pipe or file, safe to look at on a terminal.
+pub(super) fn body(body: &[u8]) -> Result<()> {
+    if !io::stdout().is_terminal() {
+        return out(body);
+    }
+    out(text::lines(&String::from_utf8_lossy(body)).as_bytes())
+}
+
+/// Rows in columns, the first row a heading. Cells are one line each.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| text::line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             line.push_str(cell);

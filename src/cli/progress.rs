@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::plan::report::QueryReport;
 use crate::plan::run::Progress;
+use crate::text;
 use crate::units::Span;
 
 /// Plain lines beyond this many would bury what matters; the table at the end has the sums.
@@ -54,16 +55,16 @@ impl Progress for Shown {
     fn done(&self, report: &QueryReport) {
         match self {
             Shown::Bar(bar) => {
-                bar.set_message(report.name.clone());
+                bar.set_message(text::line(&report.name).into_owned());
                 bar.inc(1);
                 if let Some(error) = &report.error {
-                    bar.println(format!("{}: {error}", label(report)));
+                    bar.println(text::line(&format!("{}: {error}", label(report))));
                 }
             }
             Shown::Lines(said) => {
                 said.set(said.get() + 1);
                 match said.get() {
-                    n if n <= MAX_LINES || report.error.is_some() => eprintln!("{}", describe(report)),
+                    n if n <= MAX_LINES || report.error.is_some() => eprintln!("{}", text::line(&describe(report))),
                     n if n == MAX_LINES + 1 => eprintln!("… further answers are summed up below"),
                     _ => {}
                 }

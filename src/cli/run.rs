@@ -28,9 +28,9 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> Result<Exit> {
     if args.dry_run {
         let forecast = dry::forecast(&plan, &cache, &vars, ask, &config.batching);
         if args.json {
-            print::json(&forecast)?;
+            print::json(context.masker(), &forecast)?;
         } else {
-            print::out(forecast_table(&forecast).as_bytes())?;
+            print::text(context.masker(), &forecast_table(&forecast))?;
         }
         return Ok(Exit::Done);
     }
@@ -46,10 +46,10 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> Result<Exit> {
         cache.stack().clean(None, Some(max))?;
     }
     if args.json {
-        print::json(&finished.index)?;
+        print::json(context.masker(), &finished.index)?;
     } else if !quiet {
-        print::out(summary(&finished.index).as_bytes())?;
-        print::note(&format!("results and index.json are in {}", output_dir.display()));
+        print::text(context.masker(), &summary(&finished.index))?;
+        print::note(context.masker(), &format!("results and index.json are in {}", output_dir.display()));
     }
     Ok(exit(&finished))
 }

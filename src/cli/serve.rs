@@ -17,6 +17,7 @@ use crate::cache::Ask;
 use crate::config::{Config, Environment, Flags, TakesPart};
 use crate::error::{Error, Kind, Result};
 use crate::files::{self, Durability};
+use crate::mask::Masker;
 use crate::plan::Plan;
 use crate::schedule::Schedule;
 use crate::serve::{self, Entrance, Hosts, Keys, Listener, Listeners, Live, Reload, Room, Secret, Settings};
@@ -122,8 +123,8 @@ fn read(flags: &Flags, args: &ServeArgs) -> Result<Read> {
     let live = Live {
         ask: Ask { while_revalidate_secs: args.while_revalidate.0, ..args.mode.ask(config.mode) },
         rewrite_bodies: args.rewrite_bodies.iter().filter(|name| !name.is_empty()).cloned().collect(),
-        secret: args.secret_file.as_deref().map(secret).transpose()?,
-        webhook_keys: args.webhook_secret_file.as_deref().map(webhook_keys).transpose()?,
+        secret: args.secret_file.as_deref().map(|path| secret(path, &flags.masker)).transpose()?,
+        webhook_keys: args.webhook_secret_file.as_deref().map(|path| webhook_keys(path, &flags.masker)).transpose()?,
         room: Room {
             max_loose: args.max_loose,
             max_bytes: args.max_size.map(|size| size.0).or(plan.as_ref().and_then(|plan| plan.max_size)),
@@ -176,16 +177,19 @@ fn text(path: &Path) -> Result<String> {
     Ok(String::from_utf8(bytes.to_vec()).unwrap_or_default())
 }
 
-fn secret(path: &Path) -> Result<Secret> {
+fn secret(path: &Path, masker: &Masker) -> Result<Secret> {
     let text = text(path)?.trim().to_owned();
     if text.len() < 16 {
         return Err(Error::usage(format!("the secret in {} is shorter than 16 bytes", path.display())));
     }
+    masker.add(&text);
     Ok(Secret::of(text.as_bytes()))
 }
 
-fn webhook_keys(path: &Path) -> Result<Keys> {
-    Keys::read(&text(path)?).ok_or_else(|| {
+fn webhook_keys(path: &Path, masker: &Masker) -> Result<Keys> {
+    let text = text(path)?;
+    text.lines().for_each(|line| masker.add(line));
+    Keys::read(&text).ok_or_else(|| {
         Error::usage(format!("{} holds no secrets for webhooks", path.display()))
             .hint("write one to eight of them, one a line, each at least eight bytes long")
     })
@@ -219,7 +223,7 @@ async fn run(context: &Context, config: &Config, args: &ServeArgs, settings: Set
         if context.log_is_json {
             tracing::info!("{text}");
         } else if !context.quiet {
-            print::note(&text);
+            print::note(context.masker(), &text);
         }
     }
     let ready = args.ready_file.as_deref().map(|path| Ready::say(path, &listeners)).transpose()?;

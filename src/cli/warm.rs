@@ -116,7 +116,7 @@ impl Command<'_> {
         let tick = async || {
             if let Err(error) = self.tick().await {
                 // The next tick may find GitHub, the plan or the disk in a better state.
-                print::error(&error);
+                print::error(self.worker.context.masker(), &error);
             }
         };
         self.worker.stay(announce, tick, super::told_to_end()).await?;
@@ -128,7 +128,7 @@ impl Command<'_> {
         let cache = self.worker.config.warming_cache(self.worker.plan, &self.worker.context.clock);
         match cache.and_then(|cache| cache.stack().pack(&self.worker.narrow(), false)) {
             Ok(_) => self.note("told to end; the bundle is saved"),
-            Err(error) => print::error(&error),
+            Err(error) => print::error(self.worker.context.masker(), &error),
         }
         Exit::Done
     }
@@ -147,6 +147,7 @@ impl Command<'_> {
     }
 
     fn report(&self, tick: &Tick, saved: &Saved) -> Result<()> {
+        let masker = self.worker.context.masker();
         let count = |verdict| tick.decisions.iter().filter(|decision| decision.verdict == verdict).count();
         let totals = &tick.index.totals;
         let next = self.worker.plan.warm.schedule.as_ref().and_then(|schedule| schedule.next_after(self.worker.now()));
@@ -158,7 +159,7 @@ impl Command<'_> {
                 "saved": matches!(saved, Saved::Written { .. }), "next": next, "rate_limit": tick.index.rate_limit,
                 "decisions": decisions,
             });
-            return print::out(format!("{line}\n").as_bytes());
+            return print::json(masker, &line);
         }
         if self.args.explain {
             let mut rows = vec![["entry", "decision", "age", "unread for"].map(str::to_owned).to_vec()];
@@ -172,7 +173,7 @@ impl Command<'_> {
                 let (age, unread) = (Span(decision.age_secs).to_string(), Span(decision.unread_secs).to_string());
                 vec![decision.target.clone(), verdict.to_owned(), age, unread]
             }));
-            print::out(print::table(&rows).as_bytes())?;
+            print::text(masker, &print::table(&rows))?;
         }
         if self.worker.context.quiet {
             return Ok(());
@@ -196,12 +197,12 @@ impl Command<'_> {
             Saved::Unchanged => "the bundle is as it was\n",
             Saved::Busy => "another process saves the bundle\n",
         });
-        print::out(text.as_bytes())
+        print::text(masker, &text)
     }
 
     fn note(&self, text: &str) {
         if !self.worker.context.quiet {
-            print::note(text);
+            print::note(self.worker.context.masker(), text);
         }
     }
 }

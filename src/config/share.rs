@@ -88,7 +88,7 @@ impl Config {
             (None, None) => None,
         };
         Some(redis::Settings {
-            url: Secret::new(url?),
+            url: self.registered(url?),
             timeout: millis(planned.and_then(|planned| planned.timeout_ms)).unwrap_or(redis::TIMEOUT),
             read_only: planned.is_some_and(|planned| planned.read_only),
         })
@@ -99,7 +99,7 @@ impl Config {
         let Some(group) = self.group(shared, "IPFS")? else { return Ok(None) };
         let authorization = match authorization {
             Some(name) => match self.set(name, "IPFS") {
-                Some(value) => Some(Secret::new(value)),
+                Some(value) => Some(self.registered(value)),
                 None => return Ok(None),
             },
             None => None,
@@ -192,7 +192,7 @@ impl Config {
         }
         let name = shared.secret.as_deref().unwrap_or(SECRET);
         let Some(secret) = self.set(name, what) else { return Ok(None) };
-        Group::read(&Secret::new(secret)).map(Some).map_err(|error: Error| error.within(name))
+        Group::read(&self.registered(secret)).map(Some).map_err(|error: Error| error.within(name))
     }
 
     /// Those who have the same token; that must be asked for, and is told each time.
@@ -207,6 +207,13 @@ impl Config {
              `octocache p2p keygen` makes a secret of its own"
         );
         Group::read(&token.as_passphrase()).map(Some).map_err(|error: Error| error.within("secret-from-token"))
+    }
+
+    /// A secret that no output repeats from now on.
+    fn registered(&self, text: &str) -> Secret {
+        let secret = Secret::new(text);
+        secret.register(&self.options.masker);
+        secret
     }
 
     fn set(&self, name: &str, what: &str) -> Option<&str> {

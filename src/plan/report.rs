@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::key::CacheKey;
+use crate::mask::Masker;
 use crate::upstream::RateLimit;
 
 /// The report of a run.
@@ -74,6 +75,17 @@ pub struct QueryReport {
     /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+}
+
+impl QueryReport {
+    /// Masks credentials in what comes from answers: the item and the error.
+    pub(super) fn mask(&mut self, masker: &Masker) {
+        for text in [&mut self.item, &mut self.error].into_iter().flatten() {
+            if let std::borrow::Cow::Owned(masked) = masker.text(text) {
+                *text = masked;
+            }
+        }
+    }
 }
 
 /// Sums of a run.

@@ -18,6 +18,7 @@ use super::{ForEach, Plan, Query, document, triage};
 use crate::cache::batch::{Batching, Wanted};
 use crate::cache::{Answer, Ask, Cache};
 use crate::error::{Error, Kind, Result};
+use crate::mask::Masker;
 use crate::outcome::{NoStore, Outcome};
 
 /// How a plan is run.
@@ -72,6 +73,7 @@ pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &d
         needed,
         results: Results::default(),
         files: HashMap::new(),
+        masker: cache.upstream().masker(),
         worst: None,
     };
     let mut reports: Vec<(usize, QueryReport)> = Vec::new();
@@ -104,7 +106,7 @@ pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &d
     let index =
         Index { v: 1, plan: plan.name.clone(), started_at, totals, queries, rate_limit: cache.upstream().rate_limit() };
     if let Some(workspace) = &runner.workspace {
-        workspace.write_index(&index)?;
+        workspace.write_index(&index, &runner.masker)?;
     }
     cache.shared().await;
     cache.flush();
@@ -134,6 +136,7 @@ struct Runner<'a> {
     results: Results,
     /// Who writes which file, in lower case: not every system tells cases apart.
     files: HashMap<String, String>,
+    masker: Masker,
     worst: Option<Kind>,
 }
 
@@ -158,16 +161,18 @@ impl<'a> Runner<'a> {
         progress: &dyn Progress,
     ) -> Vec<(usize, Unit<'a>)> {
         let mut units: Vec<(usize, Unit<'a>)> = Vec::new();
+        let masker = self.masker.clone();
         for (place, query) in ready {
             let number = |at: usize| place * expand::MAX_ITEMS + at;
             let fail = |at: usize, item: Option<String>, error: &Error| {
-                let report = QueryReport {
+                let mut report = QueryReport {
                     name: query.name.clone(),
                     item,
                     outcome: "failed".into(),
                     error: Some(error.to_string()),
                     ..QueryReport::default()
                 };
+                report.mask(&masker);
                 progress.more(1);
                 progress.done(&report);
                 (number(at), report)
@@ -266,6 +271,7 @@ impl<'a> Runner<'a> {
             Ok(raw) => self.write(number, unit, &file, &raw, &mut report),
             Err(error) => Err(error),
         };
+        report.mask(&self.masker);
         match outcome {
             Ok(result) => {
                 let result = self.needed.contains(unit.query.name.as_str()).then_some(result);
@@ -276,7 +282,7 @@ impl<'a> Runner<'a> {
                     workspace.remove(&unit.file);
                 }
                 report.outcome = "failed".into();
-                report.error = Some(super::redact::mask_text(&error.to_string()));
+                report.error = Some(self.masker.text(&error.to_string()).into_owned());
                 UnitDone { report, kind: Some(error.kind()), result: None }
             }
         }
@@ -324,7 +330,7 @@ impl<'a> Runner<'a> {
             None => raw.clone(),
         };
         let Some(workspace) = &self.workspace else { return Ok(filtered) };
-        let result = self.plan.redaction.apply(filtered.clone()).map_err(failed)?;
+        let result = self.plan.redaction.apply(filtered.clone(), &self.masker).map_err(failed)?;
         let sha256 = HEXLOWER.encode(&Sha256::digest(&result));
         let previous = workspace.previous(file);
         report.changed = match &unit.query.watch {

@@ -10,6 +10,7 @@ use super::output::INDEX_NAME;
 use super::report::{Index, QueryReport};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::mask::Masker;
 
 /// The largest report that is read back.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
@@ -80,12 +81,13 @@ impl Workspace {
         let _absent_is_fine = fs::remove_file(self.dir.join(file));
     }
 
-    /// Writes the report.
-    pub fn write_index(&self, index: &Index) -> Result<PathBuf> {
+    /// Writes the report, with credentials masked.
+    pub fn write_index(&self, index: &Index, masker: &Masker) -> Result<PathBuf> {
         let mut bytes = serde_json::to_vec_pretty(index).map_err(|cause| {
             Error::new(crate::error::Kind::Internal, "the report does not serialise").because(cause)
         })?;
         bytes.push(b'\n');
+        let bytes = masker.document(&bytes).unwrap_or(bytes);
         self.write(Path::new(INDEX_NAME), &bytes, usize::MAX)?;
         Ok(self.dir.join(INDEX_NAME))
     }

@@ -241,7 +241,7 @@ impl Asked<'_> {
             micros,
             bytes,
         };
-        self.door.journal.note(line, weight.stands_for);
+        self.door.journal.note(line, weight.stands_for, &self.door.identities.common().options.masker);
     }
 
     fn failed(&self, id: &str, identity: &Identity, request: &Request, error: &Error) -> Response<Body> {

@@ -2,6 +2,7 @@
 //!
 //! Knows: that hits are too many to be written down each. Does not know: who looks.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use crate::clock::Timestamp;
+use crate::mask::Masker;
 
 /// Answers that are kept.
 const MAX_LINES: usize = 200;
@@ -98,8 +100,11 @@ impl Journal {
         before.is_multiple_of(SAMPLE).then_some(Weight { stands_for: SAMPLE, sampled: true })
     }
 
-    /// Writes an answer down; `stands_for` as [`Journal::weight_of_hit`] said, 1 for anything else.
-    pub(super) fn note(&self, mut line: Line, stands_for: u64) {
+    /// Writes an answer down, its target with credentials masked; `stands_for` as [`Journal::weight_of_hit`] said, 1 for anything else.
+    pub(super) fn note(&self, mut line: Line, stands_for: u64, masker: &Masker) {
+        if let Cow::Owned(masked) = masker.text(&line.target) {
+            line.target = masked;
+        }
         line.seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
         if line.target.len() > MAX_TARGET_BYTES {
             line.target.truncate(line.target.floor_char_boundary(MAX_TARGET_BYTES));
@@ -209,10 +214,10 @@ mod tests {
 
     #[test]
     fn lines_and_endpoints_are_bounded_and_the_busiest_stay() {
-        let journal = Journal::default();
+        let (journal, masker) = (Journal::default(), Masker::default());
         for n in 0..1_000 {
-            journal.note(line(&format!("/x{n}"), "fetched"), 1);
-            journal.note(line("/busy?page=2", "hit"), 64);
+            journal.note(line(&format!("/x{n}"), "fetched"), 1, &masker);
+            journal.note(line("/busy?page=2", "hit"), 64, &masker);
         }
         assert_eq!(journal.since(0, 10_000).len(), MAX_LINES);
         let last = journal.since(1_998, 10);
@@ -220,7 +225,11 @@ mod tests {
         let busiest = journal.busiest(3);
         assert_eq!((busiest[0].target.as_str(), busiest[0].answers, busiest[0].asked), ("/busy", 64_000, 0));
         assert!(journal.endpoints.lock().unwrap().len() <= MAX_ENDPOINTS);
-        journal.note(line(&"é".repeat(400), "stale"), 1);
+        journal.note(line(&"é".repeat(400), "stale"), 1, &masker);
         assert!(journal.stale(5)[0].target.len() <= MAX_TARGET_BYTES + 3);
+        // Masked before it is cut: the beginning of a token is part of it.
+        let token = format!("/{}?token=abc&a=ghp_{}", "x".repeat(270), "a1".repeat(18));
+        journal.note(line(&token, "stale"), 1, &masker);
+        assert!(journal.stale(1)[0].target.ends_with("?token=***&a=***"), "{}", journal.stale(1)[0].target);
     }
 }

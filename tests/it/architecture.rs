@@ -8,6 +8,8 @@ const FLOORS: &[&[&str]] = &[
     &["error", "clock", "units"],
     &[
         "address",
+        "mask",
+        "text",
         "token",
         "partition",
         "request",
@@ -34,6 +36,7 @@ const FLOORS: &[&[&str]] = &[
 const EDGES: &[(&str, &str)] = &[
     ("error", "clock"),
     ("units", "error"),
+    ("token", "mask"),
     ("partition", "token"),
     ("request", "address"),
     ("graphql", "request"),

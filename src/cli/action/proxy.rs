@@ -12,14 +12,14 @@ use tokio::time::Instant;
 
 use super::super::serve::lock_of;
 use super::transfer::Transfer;
-use super::{Step, announce, block_on, event};
+use super::{Step, announce, block_on, event, warn};
 use crate::actions::{annotation, key_prefix};
 use crate::cli::{Exit, request_config};
 use crate::config::{Config, Flags};
 use crate::error::{Error, Kind, Result};
 use crate::files::{self, Durability};
+use crate::mask::Masker;
 use crate::partition::Partition;
-use crate::plan::redact;
 use crate::stack::{Narrow, Saved, Stack};
 use crate::stats::{Counts, Stats};
 
@@ -73,11 +73,11 @@ impl Place {
     }
 
     /// The end of what the server said.
-    fn log(&self) -> String {
+    fn log(&self, masker: &Masker) -> String {
         let bytes = fs::read(self.file("log")).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = text.lines().collect();
-        redact::mask_text(&lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"))
+        masker.text(&lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")).into_owned()
     }
 
     /// The lock that the server holds for as long as it lives.
@@ -117,7 +117,7 @@ impl Step<'_> {
         self.take_in(&transfer)?;
         let cache = config.cache(None, &self.context.clock)?;
         event::outdate(&self.environment, &cache).unwrap_or_else(|error| {
-            announce(&annotation("warning", "octocache", &format!("the event outdates nothing: {error}")));
+            warn(self.context.masker(), &format!("the event outdates nothing: {error}"));
         });
         let started = Started {
             before: Stats::read(&transfer.store),
@@ -201,12 +201,15 @@ impl Step<'_> {
                 if let Some(status) = ended {
                     return Err(Error::new(
                         Kind::Internal,
-                        format!("the proxy ended at once: {status}\n{}", place.log()),
+                        format!("the proxy ended at once: {status}\n{}", place.log(self.context.masker())),
                     ));
                 }
                 if started.elapsed() > START_WAIT {
                     let _ended = child.kill();
-                    return Err(Error::new(Kind::TimedOut, format!("the proxy does not listen\n{}", place.log())));
+                    return Err(Error::new(
+                        Kind::TimedOut,
+                        format!("the proxy does not listen\n{}", place.log(self.context.masker())),
+                    ));
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
@@ -225,17 +228,17 @@ impl Step<'_> {
         let was_serving = ready.exists() && place.lock()?.try_lock().is_err();
         let _not_there = fs::remove_file(&ready);
         if !was_serving {
-            let text = format!("the proxy had ended before it was told to\n{}", place.log());
+            let text = format!("the proxy had ended before it was told to\n{}", place.log(self.context.masker()));
             announce(&annotation("error", "octocache", &text));
         } else if !block_on(ended(&place))?? {
-            let text = format!("the proxy does not end\n{}", place.log());
+            let text = format!("the proxy does not end\n{}", place.log(self.context.masker()));
             announce(&annotation("error", "octocache", &text));
         }
         let _done_with = fs::remove_file(place.file("started.json"));
         let stack = Stack::new(&started.transfer.store, self.context.clock.clone());
         let narrow = Narrow::of(started.partition);
         let saved = stack.pack(&narrow, false).unwrap_or_else(|error| {
-            announce(&annotation("warning", "octocache", &format!("the bundle is not saved: {error}")));
+            warn(self.context.masker(), &format!("the bundle is not saved: {error}"));
             Saved::Unchanged
         });
         let saved = self.hand_out(&started.transfer, saved);
