@@ -22,6 +22,7 @@ mod run;
 mod serve;
 #[cfg(unix)]
 mod setup;
+mod trust;
 mod warm;
 
 use std::process::ExitCode;
@@ -113,6 +114,7 @@ fn dispatch(args: Args) -> Result<Exit> {
         Command::Cache(cache) => cache::main(&context, &cache),
         Command::Explain(explain) => explain::main(&context, &explain),
         Command::Config(config) => config::main(&context, &config),
+        Command::Trust(trust) => trust::main(&context, &trust),
         Command::P2p(P2pCommand::Keygen) => {
             print::line(&Group::generate()?)?;
             Ok(Exit::Done)
@@ -137,12 +139,24 @@ pub(crate) struct Context {
 
 /// The configuration for a plan.
 pub(crate) fn plan_config(flags: &Flags) -> Result<Config> {
+    plan_config_again(flags).inspect(warn)
+}
+
+/// The same for a process that has told of the plan's state already.
+pub(crate) fn plan_config_again(flags: &Flags) -> Result<Config> {
     Config::lower(flags, Environment::of_process(), 86_400)
+}
+
+/// Says what of a plan is not used.
+fn warn(config: &Config) {
+    if let Some(warning) = &config.plan_warning {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// The configuration for single requests: what no class knows is fresh for minutes.
 pub(crate) fn request_config(flags: &Flags) -> Result<Config> {
-    Config::lower(flags, Environment::of_process(), 300)
+    Config::lower(flags, Environment::of_process(), 300).inspect(warn)
 }
 
 /// One thread is enough: waiting dominates, and starting threads would cost every hit.

@@ -3,7 +3,7 @@
 //! Knows: what a plan means and every way in which it can be wrong, with line and column. Does
 //! not know: caches, files written, terminals (`run`).
 
-mod check;
+pub(crate) mod check;
 pub mod document;
 pub mod expand;
 pub mod filter;
@@ -49,7 +49,7 @@ pub const DEFAULT_PATH: &str = ".github/octocache.yml";
 pub struct Plan {
     /// The file's name, for messages and reports.
     pub name: String,
-    /// Where results go, as written.
+    /// Where results go, as written: below the project or the working directory.
     pub output_dir: Option<PathBuf>,
     /// The store, as written.
     pub cache_dir: Option<PathBuf>,
@@ -86,6 +86,15 @@ pub struct Warm {
     pub idle_secs: Option<u64>,
     /// A tick comes up to so much later.
     pub jitter_secs: Option<u64>,
+}
+
+/// Where a plan sends data: its store, and the places it shares with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Destinations {
+    /// The store, as written.
+    pub cache_dir: Option<PathBuf>,
+    /// Where answers are shared.
+    pub share: Shared,
 }
 
 /// Where answers are shared, as written.
@@ -241,6 +250,12 @@ impl Plan {
     pub fn parse(text: &str, name: &str, dir: &Path) -> Result<Self> {
         let spec = PlanSpec::parse(text).map_err(|error| error.within_file(name))?;
         check::check(&spec, name, dir)
+    }
+
+    /// Where a plan's text sends data, without a look at its queries. `name` is for messages.
+    pub fn destinations(text: &str, name: &str, dir: &Path) -> Result<Destinations> {
+        let spec = PlanSpec::parse(text).map_err(|error| error.within_file(name))?;
+        check::destinations(&spec, name, dir)
     }
 
     /// A plan of inline lines `name = GET /path`, as the Action's `query` input takes them.

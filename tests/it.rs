@@ -32,6 +32,9 @@ mod flow;
 #[cfg(unix)]
 #[path = "it/gh.rs"]
 mod gh;
+#[cfg(unix)]
+#[path = "it/hostile_plan.rs"]
+mod hostile_plan;
 #[cfg(all(target_os = "linux", feature = "p2p"))]
 #[path = "it/hosts.rs"]
 mod hosts;

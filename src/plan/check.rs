@@ -3,7 +3,7 @@
 //! Knows: what goes together, defaults, names that exist. Does not know: running.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use indexmap::IndexMap;
@@ -14,7 +14,7 @@ use super::recipe::{self, Batch, Recipe};
 use super::spec::{self, FreshWhileSpec, IpfsSpec, P2pSpec, PlanSpec, QuerySpec, RedisSpec, Site, Via};
 use super::template::Template;
 use super::{
-    Address, ForEach, Plan, Query, Redaction, Shared, SharedIpfs, SharedPeers, SharedRedis, Source, Warm, graph,
+    Address, Destinations, ForEach, Plan, Query, Redaction, Shared, SharedIpfs, SharedPeers, SharedRedis, Source, Warm, graph,
     nearest, output,
 };
 use crate::error::{Error, Result};
@@ -27,6 +27,16 @@ use crate::stack::Narrow;
 /// Checks `spec`. `name` is for messages; GraphQL documents are found beside `dir`.
 pub(super) fn check(spec: &PlanSpec, name: &str, dir: &Path) -> Result<Plan> {
     Checker { name, dir, filters: BTreeMap::new() }.plan(spec)
+}
+
+/// Checks where `spec` sends data, and nothing else of it.
+pub(super) fn destinations(spec: &PlanSpec, name: &str, dir: &Path) -> Result<Destinations> {
+    let checker = Checker { name, dir, filters: BTreeMap::new() };
+    Ok(Destinations { cache_dir: cache_dir(spec), share: checker.share(spec)? })
+}
+
+fn cache_dir(spec: &PlanSpec) -> Option<PathBuf> {
+    spec.cache.as_ref().and_then(|cache| cache.dir.clone()).map(Into::into)
 }
 
 struct Checker<'a> {
@@ -79,8 +89,8 @@ impl Checker<'_> {
         };
         Ok(Plan {
             name: self.name.to_owned(),
-            output_dir: spec.output_dir.clone().map(Into::into),
-            cache_dir: spec.cache.as_ref().and_then(|cache| cache.dir.clone()).map(Into::into),
+            output_dir: spec.output_dir.as_ref().map(|site| self.output_dir(site)).transpose()?,
+            cache_dir: cache_dir(spec),
             max_size: spec.cache.as_ref().and_then(|cache| cache.max_size).map(|size| size.0),
             max_requests: spec.budget.as_ref().and_then(|budget| budget.max_requests),
             reserve: self.reserve(spec)?,
@@ -92,6 +102,21 @@ impl Checker<'_> {
             narrow,
             queries,
         })
+    }
+
+    /// Results of a plan stay below its project; elsewhere they go by the user's word alone.
+    fn output_dir(&self, site: &Site<String>) -> Result<PathBuf> {
+        let dir = Path::new(&site.value);
+        let stays = dir.components().all(|part| match part {
+            Component::CurDir => true,
+            Component::Normal(name) => !name.eq_ignore_ascii_case(".git"),
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => false,
+        });
+        if !stays || site.value.is_empty() || site.value.contains(['\\', '\0']) || site.value.starts_with('~') {
+            let text = format!("`output-dir` leads out of the project: `{}`", site.value.escape_debug());
+            return Err(self.fault(site, text).hint("name a directory in it; one elsewhere is given by --output-dir"));
+        }
+        Ok(dir.to_owned())
     }
 
     fn reserve(&self, spec: &PlanSpec) -> Result<Option<Reserve>> {
@@ -126,6 +151,12 @@ impl Checker<'_> {
         let p2p = share.p2p.as_ref().map(|p2p| self.p2p(p2p)).transpose()?;
         let ipfs = share.ipfs.as_ref().map(|ipfs| self.ipfs(ipfs)).transpose()?;
         let secret = share.secret.as_ref().map(|site| self.variable(site, "secret")).transpose()?;
+        if let Some((site, name)) = share.ipfs.as_ref().and_then(|ipfs| ipfs.authorization.as_ref()).zip(
+            ipfs.as_ref().and_then(|ipfs| ipfs.authorization.as_deref()),
+        ) && (secret.as_deref() == Some(name) || NOT_FOR_NODES.contains(&name))
+        {
+            return Err(self.fault(site, format!("`{name}` opens more than this node's API")).hint("use a variable of its own"));
+        }
         let from_token = share.secret_from_token.as_ref().filter(|site| site.value);
         match (from_token, &secret) {
             (Some(site), Some(_)) => Err(self
@@ -138,8 +169,13 @@ impl Checker<'_> {
     fn redis(&self, redis: &RedisSpec) -> Result<SharedRedis> {
         let url = address(&redis.url.value).map_err(|why| {
             self.fault(&redis.url, why.to_owned())
-                .hint("write redis://HOST:6379, or ${REDIS_URL} and set that variable")
+                .hint("write redis://HOST:6379, or ${OCTOCACHE_REDIS_URL} and set that variable")
         })?;
+        if let Address::Variable(name) = &url
+            && is_token_variable(name)
+        {
+            return Err(self.token_variable(&redis.url, name));
+        }
         let timeout_ms = self.timeout_ms(redis.timeout_ms.as_ref())?;
         Ok(SharedRedis { url, timeout_ms, read_only: redis.read_only })
     }
@@ -202,10 +238,17 @@ impl Checker<'_> {
 
     /// The name in `${NAME}`. Anything else may be the secret itself, and is not repeated.
     fn variable(&self, site: &Site<String>, what: &str) -> Result<String> {
-        variable(&site.value).map(str::to_owned).ok_or_else(|| {
+        let name = variable(&site.value).ok_or_else(|| {
             self.fault(site, format!("the {what} does not belong into a plan"))
-                .hint("write ${NAME} and set that variable")
-        })
+                .hint("write ${OCTOCACHE_NAME} and set that variable")
+        })?;
+        if is_token_variable(name) { Err(self.token_variable(site, name)) } else { Ok(name.to_owned()) }
+    }
+
+    /// No plan reads the variables that hold tokens.
+    fn token_variable(&self, site: &Site<String>, name: &str) -> Error {
+        self.fault(site, format!("a plan cannot read `{name}`: it holds a token for GitHub"))
+            .hint("use a variable of its own, such as ${OCTOCACHE_SHARE_SECRET}")
     }
 
     fn query(&mut self, name: &str, site: &Site<QuerySpec>, vars: &IndexMap<String, String>) -> Result<Query> {
@@ -345,6 +388,15 @@ impl Checker<'_> {
         } else {
             let path = self.dir.parent().unwrap_or(self.dir).join(&file.value);
             let path = if path.exists() { path } else { self.dir.join(&file.value) };
+            let root = self.dir.ends_with(".github").then(|| self.dir.parent()).flatten().unwrap_or(self.dir);
+            let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
+            if let (Ok(root), Ok(file_path)) = (root.canonicalize(), path.canonicalize())
+                && !(file_path.starts_with(&root) && file_path.is_file())
+            {
+                return Err(self
+                    .fault(file, format!("the GraphQL document {} is not in the project", path.display()))
+                    .hint("its path is relative to the project"));
+            }
             let bytes = crate::files::read_bounded(&path, 100 << 10).ok().flatten().ok_or_else(|| {
                 self.fault(file, format!("cannot read the GraphQL document {}", path.display()))
                     .hint("its path is relative to the project")
@@ -433,7 +485,7 @@ impl Checker<'_> {
                     .fault(site, format!("query `{}`: all items would write {file}", query.name))
                     .hint("put {item} into `output`"));
             }
-            if path.as_os_str().eq_ignore_ascii_case(output::INDEX_NAME) {
+            if output::is_report(&path) {
                 return Err(self
                     .fault(site, format!("query `{}`: {} is the report's own name", query.name, output::INDEX_NAME)));
             }
@@ -467,6 +519,28 @@ impl Checker<'_> {
         Error::usage(text).within(place)
     }
 }
+
+/// Variables that hold tokens, or lead to them.
+const TOKEN_VARIABLES: &[&str] = &[
+    "GH_TOKEN",
+    "GITHUB_TOKEN",
+    "GH_ENTERPRISE_TOKEN",
+    "GITHUB_ENTERPRISE_TOKEN",
+    "OCTOCACHE_TOKEN",
+    "OCTOCACHE_TOKEN_FILE",
+    "ACTIONS_RUNTIME_TOKEN",
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+];
+
+/// What is never told to an IPFS node: it opens what the node keeps, or another place.
+const NOT_FOR_NODES: &[&str] = &["OCTOCACHE_SHARE_SECRET", "OCTOCACHE_REDIS_URL"];
+
+/// Whether the variable `name` holds a token. Some systems do not tell the case of variables apart.
+pub(crate) fn is_token_variable(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    TOKEN_VARIABLES.contains(&name.as_str()) || name.starts_with("OCTOCACHE_APP_")
+}
+
 /// The name in `${NAME}`.
 fn variable(text: &str) -> Option<&str> {
     let name = text.strip_prefix("${")?.strip_suffix('}')?;

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::expand::{self, Results, Unit};
 use super::report::{Index, QueryReport, Totals};
 use super::workspace::Workspace;
-use super::{ForEach, Plan, Query, document, triage};
+use super::{ForEach, Plan, Query, document, output, triage};
 use crate::cache::batch::{Batching, Wanted};
 use crate::cache::{Answer, Ask, Cache};
 use crate::error::{Error, Kind, Result};
@@ -183,6 +183,10 @@ impl<'a> Runner<'a> {
             for (at, item) in items.iter().enumerate() {
                 let (vars, api) = (&self.vars, self.cache.api());
                 let made = expand::unit(query, item.as_ref(), vars, api).and_then(|unit| {
+                    if output::is_report(&unit.file) {
+                        let text = format!("query `{}`: {} is the report's own name", query.name, unit.file.display());
+                        return Err(Error::usage(text).hint("put more than {item} into `output`"));
+                    }
                     let file = unit.file.to_string_lossy().to_lowercase();
                     match self.files.insert(file, query.name.clone()) {
                         None => Ok(unit),
@@ -218,7 +222,7 @@ impl<'a> Runner<'a> {
             .map(|(number, unit)| async move {
                 let mut report = unit.report();
                 let raw = self.ask(&unit, &mut report).await;
-                let done = self.finish(number, &unit, report, raw);
+                let done = self.finish(&unit, report, raw);
                 progress.done(&done.report);
                 (number, unit.query, done)
             })
@@ -253,17 +257,17 @@ impl<'a> Runner<'a> {
                 check(&answer)?;
                 Ok(answer.entry.body.clone())
             });
-            let done = self.finish(number, &unit, report, raw);
+            let done = self.finish(&unit, report, raw);
             progress.done(&done.report);
             (number, unit.query, done)
         });
         finished.collect()
     }
 
-    fn finish(&self, number: usize, unit: &Unit<'_>, mut report: QueryReport, raw: Result<Bytes>) -> UnitDone {
+    fn finish(&self, unit: &Unit<'_>, mut report: QueryReport, raw: Result<Bytes>) -> UnitDone {
         let file = unit.file.to_string_lossy().into_owned();
         let outcome = match raw {
-            Ok(raw) => self.write(number, unit, &file, &raw, &mut report),
+            Ok(raw) => self.write(unit, &file, &raw, &mut report),
             Err(error) => Err(error),
         };
         match outcome {
@@ -312,7 +316,6 @@ impl<'a> Runner<'a> {
     /// their items from it.
     fn write(
         &self,
-        number: usize,
         unit: &Unit<'_>,
         file: &str,
         raw: &Bytes,
@@ -339,7 +342,7 @@ impl<'a> Runner<'a> {
         // What is there already is not written again: it would cost more than looking.
         let same = previous.is_some_and(|before| before.sha256.as_deref() == Some(&sha256));
         if !(same && workspace.holds(&unit.file, &result)) {
-            workspace.write(&unit.file, &result, number)?;
+            workspace.write(&unit.file, &result)?;
         }
         report.sha256 = Some(sha256);
         report.file = Some(file.to_owned());

@@ -98,6 +98,7 @@ impl Step<'_> {
         let flags = Flags {
             cache_dir: Some(self.store_dir()?.into()),
             api_url: self.inputs.api_url.clone(),
+            plan: self.inputs.plan.exists().then(|| self.inputs.plan.clone()),
             ..self.context.flags.clone()
         };
         request_config(&flags)
