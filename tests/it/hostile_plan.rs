@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::binary::BINARY;
 use crate::flow::Fixture;
-use crate::harness::sim::Doc;
+use crate::harness::sim::{Doc, Fault};
 
 const TOKEN: &str = "ghp_VictimVictimVictimVictimVictimVictim";
 
@@ -103,7 +103,7 @@ fn a_found_plan_says_nothing_of_where_data_goes_until_it_is_trusted() {
     let thief = Thief::listen();
     let ipfs = format!("ipfs: {{ api: 'http://127.0.0.1:{}', authorization: '${{OCTOCACHE_LOOT}}' }}", thief.port);
     let redis = format!("redis: {{ url: 'redis://127.0.0.1:{}' }}", thief.port);
-    let env = [("OCTOCACHE_LOOT", "loot-of-mine"), ("OCTOCACHE_SHARE_SECRET", "a long enough passphrase")];
+    let env = [("OCTOCACHE_LOOT", "loot-of-mine"), ("OCTOCACHE_SHARE_SECRET", "a-long-enough-passphrase")];
     for share in [
         format!("share: {{ {redis} }}"),
         format!("share: {{ {ipfs} }}"),
@@ -154,7 +154,7 @@ fn no_plan_reads_a_token_and_no_other_variable_that_is_not_allowed() {
     let victim = Victim::new();
     let thief = Thief::listen();
     let api = format!("http://127.0.0.1:{}", thief.port);
-    let secret = ("OCTOCACHE_SHARE_SECRET", "a long enough passphrase");
+    let secret = ("OCTOCACHE_SHARE_SECRET", "a-long-enough-passphrase");
     for name in [
         "GH_TOKEN",
         "GITHUB_TOKEN",
@@ -420,4 +420,73 @@ fn a_result_never_takes_the_reports_place() {
     victim.plan("queries: { a: { get: /x, for-each: [Beta, beta], output: '{item}.json' } }");
     let (code, _, err) = victim.run(&["run"]);
     assert!(code == 3 && err.contains("is written by `a` already"), "{err}");
+}
+
+#[test]
+fn a_plan_holds_queries_only() {
+    let victim = Victim::new();
+    for (document, reason) in [
+        ("mutation{addStar{id}}", "only GraphQL queries"),
+        ("# x\nmutation{addStar{id}}", "only GraphQL queries"),
+        (", mutation{addStar{id}}", "only GraphQL queries"),
+        ("\u{feff}mutation{addStar{id}}", "only GraphQL queries"),
+        ("fragment f on Mutation{addStar{id}} mutation{...f}", "only GraphQL queries"),
+        ("# {\nsubscription{x}", "only GraphQL queries"),
+        ("query Q{a} mutation M{addStar{id}}", "not one well-formed query"),
+        ("query Q{a} query R{b}", "not one well-formed query"),
+        ("{ a", "not one well-formed query"),
+        ("{}", "not one well-formed query"),
+        ("fragment f on X{a} # { no operation", "not one well-formed query"),
+    ] {
+        for inline in [true, false] {
+            let text = if inline {
+                serde_json::to_string(document).unwrap()
+            } else {
+                std::fs::write(victim.clone.join("q.graphql"), document).unwrap();
+                "q.graphql".to_owned()
+            };
+            if inline && !document.contains('{') {
+                continue;
+            }
+            let plan = victim.plan(&format!("queries: {{ a: {{ graphql: {text} }} }}"));
+            let (code, _, err) = victim.run(&["run", "--plan", plan.to_str().unwrap()]);
+            assert!(code == 2 && err.contains("octocache.yml:2:26") && err.contains(reason), "{document}: {err}");
+        }
+    }
+    assert_eq!(victim.fx.sim.take_counts().0, 0);
+    for document in ["\u{feff}# why\n{ a }", "query($n: Int) { a(n: $n) { ...f } } fragment f on A { b }", ",,{ a }"] {
+        std::fs::write(victim.clone.join("q.graphql"), document).unwrap();
+        victim.plan("queries: { a: { graphql: q.graphql } }");
+        let (code, _, err) = victim.run(&["config", "check"]);
+        assert_eq!(code, 0, "{document}: {err}");
+    }
+    // A document from outside of the project is not read.
+    std::fs::write(victim.home.join("q.graphql"), "{ a }").unwrap();
+    symlink(victim.home.join("q.graphql"), victim.clone.join("link.graphql")).unwrap();
+    for path in [victim.home.join("q.graphql").to_str().unwrap(), "../home/q.graphql", "link.graphql", "/dev/zero"] {
+        victim.plan(&format!("queries: {{ a: {{ graphql: '{path}' }} }}"));
+        assert!(victim.run(&["config", "check"]).2.contains("is not in the project"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_understood_as_a_query_is_never_sent_twice() {
+    use octocache::cache::Ask;
+    use octocache::request::{Api, Request};
+    let fx = Fixture::new();
+    let api = Api::parse(&fx.sim.url()).unwrap();
+    for (document, times) in [
+        ("{ viewer { login } }", 3),
+        ("mutation { addStar { id } }", 1),
+        ("# x\nmutation { addStar { id } }", 1),
+        ("query Q { a } mutation M { b }", 1),
+        ("{ broken", 1),
+    ] {
+        fx.sim.fail_next(&[Fault::Status(500), Fault::Status(500), Fault::Status(500), Fault::Status(500)]);
+        let request = Request::graphql(&api, json!({ "query": document }).to_string());
+        // One of its own each: after three that were given up, nothing would be sent at all.
+        fx.cache(Some("ghp_one")).get(&request, &Ask::default()).await.unwrap_err();
+        assert_eq!(fx.sim.take_counts().0, times, "{document}");
+        fx.sim.with(|state| state.faults.clear());
+    }
 }
