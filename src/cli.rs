@@ -32,6 +32,7 @@ use clap::Parser;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, Flags};
 use crate::error::{Error, Kind, Result};
+use crate::plan::{Evaluator, filter};
 use crate::share::seal::Group;
 use args::{Args, Command, LogFormat, P2pCommand};
 
@@ -123,6 +124,9 @@ fn dispatch(args: Args) -> Result<Exit> {
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { dir } => pages::man(&dir),
         Command::Action(action) => action::main(&context, &action),
+        Command::FilterWorker => filter::serve()
+            .map(|()| Exit::Done)
+            .map_err(|cause| Error::new(Kind::Io, "cannot run filters").because(cause)),
     }
 }
 
@@ -135,6 +139,14 @@ pub(crate) struct Context {
     /// Whether machines read standard error.
     log_is_json: bool,
     clock: Clock,
+}
+
+/// What runs filters in a process of their own: this program again. They see an empty environment, or ours.
+pub(crate) fn evaluator(keep_environment: bool) -> Evaluator {
+    // The program may have been replaced since it was started.
+    let own = std::path::PathBuf::from("/proc/self/exe");
+    let program = if own.exists() { Some(own) } else { std::env::current_exe().ok() };
+    program.map_or_else(Evaluator::default, |program| Evaluator::new(program, &["filter-worker"], keep_environment))
 }
 
 /// The configuration for a plan.

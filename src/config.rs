@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::github::{App, Backoff, GitHub, Identity, Options, Proxy, Reserve};
 use crate::partition::Partition;
-use crate::plan::{DEFAULT_PATH, Plan};
+use crate::plan::{DEFAULT_PATH, Evaluator, Plan};
 use crate::policy::TtlTable;
 use crate::request::Api;
 use crate::serve::Common;
@@ -31,8 +31,8 @@ use crate::token::Token;
 use crate::units::Span;
 pub use environment::{ACCEPTED, Environment};
 pub use gh::{GhConfig, Places};
-use plan_file::{PlanFile, Search};
 pub use plan_file::{Candidate, plan_at};
+use plan_file::{PlanFile, Search};
 pub use trust::{TrustList, TrustedPlan};
 
 /// Where results go unless the plan or the user says otherwise.
@@ -67,6 +67,8 @@ pub struct Flags {
     pub retries: Option<u32>,
     /// `--max-wait`.
     pub max_wait: Option<Span>,
+    /// What runs the plan's filters, where they need a process of their own.
+    pub evaluator: Evaluator,
 }
 
 /// The values in force. Nothing here can print a token.
@@ -95,6 +97,7 @@ pub struct Config {
     /// How a server takes part among peers; a process that comes and goes only reaches out.
     pub takes_part: Option<TakesPart>,
     plan_file: Option<PlanFile>,
+    evaluator: Evaluator,
     environment: Environment,
 }
 
@@ -178,6 +181,7 @@ impl Config {
             batching,
             takes_part: None,
             plan_file,
+            evaluator: flags.evaluator.clone(),
             environment,
         })
     }
@@ -185,7 +189,7 @@ impl Config {
     /// The plan that `--plan` names or that was found upward from here.
     pub fn load_plan(&self) -> Result<Plan> {
         match &self.plan_file {
-            Some(file) => file.load(),
+            Some(file) => file.load(&self.evaluator),
             None => Err(Error::usage(format!("there is no {DEFAULT_PATH} here or above")).hint(
                 "write one, name another with --plan, or try a single request with `octocache api /repos/OWNER/REPO`",
             )),

@@ -57,6 +57,7 @@ pub mod cid;
 pub mod entry;
 pub mod files;
 pub mod graphql;
+pub mod json;
 pub mod key;
 pub mod link;
 pub mod metrics;

@@ -31,6 +31,7 @@ use crate::partition::Partition;
 use crate::policy::TtlTable;
 use crate::schedule::Schedule;
 use crate::stack::Narrow;
+pub use filter::Evaluator;
 use filter::Filter;
 use lineage::Lineage;
 use recipe::Recipe;
@@ -246,10 +247,16 @@ impl Plan {
         Self::parse(text, &name, path.parent().unwrap_or(Path::new(".")))
     }
 
-    /// Checks a plan's text. `name` is for messages; GraphQL documents are found beside `dir`.
+    /// Checks a plan's text. `name` is for messages; GraphQL documents are found beside `dir`. Filters that need a
+    /// process of their own fail when they are run: see [`Plan::parse_with`].
     pub fn parse(text: &str, name: &str, dir: &Path) -> Result<Self> {
+        Self::parse_with(text, name, dir, &Evaluator::default())
+    }
+
+    /// The same with filters run by `evaluator`, where they may take more than in proportion to their input.
+    pub fn parse_with(text: &str, name: &str, dir: &Path, evaluator: &Evaluator) -> Result<Self> {
         let spec = PlanSpec::parse(text).map_err(|error| error.within_file(name))?;
-        check::check(&spec, name, dir)
+        check::check(&spec, name, dir, evaluator)
     }
 
     /// Where a plan's text sends data, without a look at its queries. `name` is for messages.
@@ -273,7 +280,7 @@ impl Plan {
                 return Err(bad().within("the name is taken"));
             }
         }
-        check::check(&spec, "query", Path::new("."))
+        check::check(&spec, "query", Path::new("."), &Evaluator::default())
     }
 
     /// Only the queries called so, and those that they need.

@@ -92,6 +92,7 @@ impl Args {
             partition: self.partition.clone(),
             retries: self.retries,
             max_wait: self.max_wait,
+            evaluator: super::evaluator(false),
             ..Flags::default()
         }
     }
@@ -160,6 +161,9 @@ pub(crate) enum Command {
     /// A step of the GitHub Action
     #[command(hide = true)]
     Action(ActionArgs),
+    /// Run filters for another process of this program
+    #[command(hide = true)]
+    FilterWorker,
 }
 
 /// What may be used and asked.

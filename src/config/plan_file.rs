@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use super::trust::TrustList;
 use super::{Environment, Flags};
 use crate::error::{Error, Kind, Result};
-use crate::plan::{DEFAULT_PATH, Destinations, MAX_PLAN_BYTES, Plan};
+use crate::plan::{DEFAULT_PATH, Destinations, Evaluator, MAX_PLAN_BYTES, Plan};
 
 /// A plan's file, read once: what was checked is what is used.
 #[derive(Debug)]
@@ -88,9 +88,9 @@ impl Search {
 
 impl PlanFile {
     /// The plan, checked, without the settings that are ignored.
-    pub(super) fn load(&self) -> Result<Plan> {
+    pub(super) fn load(&self, evaluator: &Evaluator) -> Result<Plan> {
         let Some(text) = &self.text else { return Plan::load(&self.path) };
-        let mut plan = Plan::parse(text, &self.path.display().to_string(), dir_of(&self.path))?;
+        let mut plan = Plan::parse_with(text, &self.path.display().to_string(), dir_of(&self.path), evaluator)?;
         if !self.ignored.is_empty() {
             plan.share = crate::plan::Shared::default();
         }
@@ -225,7 +225,8 @@ impl Candidate {
     pub fn find(given: Option<&Path>) -> Result<Self> {
         let path = plan_at(given)?;
         let name = path.display().to_string();
-        let missing = || Error::usage(format!("there is no plan at {name}")).hint("name the file, or its project's directory");
+        let missing =
+            || Error::usage(format!("there is no plan at {name}")).hint("name the file, or its project's directory");
         let canonical = path.canonicalize().map_err(|_| missing())?;
         let bytes = crate::files::read_bounded(&canonical, MAX_PLAN_BYTES)?.ok_or_else(missing)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| Error::usage(format!("{name} is not UTF-8 text")))?;
@@ -242,9 +243,8 @@ pub fn plan_at(given: Option<&Path>) -> Result<PathBuf> {
         None => {
             let cwd = std::env::current_dir()
                 .map_err(|cause| Error::new(Kind::Io, "cannot find the working directory").because(cause))?;
-            find_upward(&cwd).ok_or_else(|| {
-                Error::usage(format!("there is no {DEFAULT_PATH} here or above")).hint("name the plan")
-            })
+            find_upward(&cwd)
+                .ok_or_else(|| Error::usage(format!("there is no {DEFAULT_PATH} here or above")).hint("name the plan"))
         }
     }
 }

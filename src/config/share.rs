@@ -85,8 +85,9 @@ impl Config {
     fn refused(&self, name: &str) -> Option<String> {
         let listed = self.environment.get(PLAN_VARS).unwrap_or_default();
         let is_listed = name.starts_with("OCTOCACHE_") || listed.split(',').any(|listed| listed.trim() == name);
-        (!is_listed || is_token_variable(name))
-            .then(|| format!("a plan may not read {name}; set {PLAN_VARS}={name}, or use a name that begins with OCTOCACHE_"))
+        (!is_listed || is_token_variable(name)).then(|| {
+            format!("a plan may not read {name}; set {PLAN_VARS}={name}, or use a name that begins with OCTOCACHE_")
+        })
     }
 
     /// Whether the user allows that what the node at `api` wants to see is sent there.

@@ -102,8 +102,10 @@ impl TrustList {
     fn write(&self) -> Result<()> {
         let dir = self.file.parent().unwrap_or(Path::new("."));
         files::create_private_dir(dir).map_err(|cause| Error::io("create", dir, cause))?;
-        let mut bytes = serde_json::to_vec_pretty(&Stored { v: VERSION, plans: self.plans.clone() })
-            .map_err(|cause| Error::new(Kind::Internal, "the list of trusted plans does not serialise").because(cause))?;
+        let mut bytes =
+            serde_json::to_vec_pretty(&Stored { v: VERSION, plans: self.plans.clone() }).map_err(|cause| {
+                Error::new(Kind::Internal, "the list of trusted plans does not serialise").because(cause)
+            })?;
         bytes.push(b'\n');
         files::write_atomic(&self.file, dir, &bytes, Durability::Rename)
     }

@@ -250,9 +250,8 @@ mod paths {
         }
 
         pub(super) fn open_file(&self, dirs: &[&OsStr], name: &OsStr) -> io::Result<Option<File>> {
-            let none = |error: &io::Error| {
-                matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-            };
+            let none =
+                |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
             let path = match self.at(dirs, false) {
                 Ok(dir) => dir.join(name),
                 Err(error) if none(&error) => return Ok(None),
@@ -318,7 +317,12 @@ mod tests {
         for bad in ["../a", "/a", "a/../b", ""] {
             assert!(tree.write(Path::new(bad), b"x").is_err(), "{bad}");
         }
-        assert!(fs::read_dir(dir.path()).unwrap().flatten().all(|file| !file.file_name().as_encoded_bytes().starts_with(b".")));
+        assert!(
+            fs::read_dir(dir.path())
+                .unwrap()
+                .flatten()
+                .all(|file| !file.file_name().as_encoded_bytes().starts_with(b"."))
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use indexmap::IndexMap;
 
-use super::filter::Filter;
+use super::filter::{Evaluator, Filter};
 use super::lineage::Lineage;
 use super::recipe::{self, Batch, Recipe};
 use super::spec::{self, FreshWhileSpec, PlanSpec, QuerySpec, Site, Via};
@@ -25,13 +25,13 @@ use crate::stack::Narrow;
 pub(crate) use share::is_token_variable;
 
 /// Checks `spec`. `name` is for messages; GraphQL documents are found beside `dir`.
-pub(super) fn check(spec: &PlanSpec, name: &str, dir: &Path) -> Result<Plan> {
-    Checker { name, dir, filters: BTreeMap::new() }.plan(spec)
+pub(super) fn check(spec: &PlanSpec, name: &str, dir: &Path, evaluator: &Evaluator) -> Result<Plan> {
+    Checker { name, dir, evaluator, filters: BTreeMap::new() }.plan(spec)
 }
 
 /// Checks where `spec` sends data, and nothing else of it.
 pub(super) fn destinations(spec: &PlanSpec, name: &str, dir: &Path) -> Result<Destinations> {
-    let checker = Checker { name, dir, filters: BTreeMap::new() };
+    let checker = Checker { name, dir, evaluator: &Evaluator::default(), filters: BTreeMap::new() };
     Ok(Destinations { cache_dir: cache_dir(spec), share: checker.share(spec)? })
 }
 
@@ -42,6 +42,7 @@ fn cache_dir(spec: &PlanSpec) -> Option<PathBuf> {
 struct Checker<'a> {
     name: &'a str,
     dir: &'a Path,
+    evaluator: &'a Evaluator,
     /// Compiled filters by their text: many queries share a few.
     filters: BTreeMap<String, Rc<Filter>>,
 }
@@ -252,7 +253,8 @@ impl Checker<'_> {
                 }
                 let filter = self.filter(&items)?;
                 let fields: Vec<&str> = fields.iter().map(|field| field.value.as_str()).collect();
-                let lineage = if fields.is_empty() { None } else { Some(Lineage::new(&items.value, &fields)) };
+                let lineage =
+                    if fields.is_empty() { None } else { Some(Lineage::new(&items.value, &fields, self.evaluator)) };
                 let fresh_while = lineage.transpose().map_err(|why| self.fault(&items, why))?.map(Rc::new);
                 Ok(ForEach::Query { query: query.clone(), items: filter, fresh_while })
             }
@@ -320,7 +322,7 @@ impl Checker<'_> {
         if let Some(known) = self.filters.get(&site.value) {
             return Ok(known.clone());
         }
-        let filter = Filter::compile(&site.value).map(Rc::new).map_err(|why| self.fault(site, why))?;
+        let filter = Filter::bounded(&site.value, self.evaluator).map(Rc::new).map_err(|why| self.fault(site, why))?;
         self.filters.insert(site.value.clone(), filter.clone());
         Ok(filter)
     }

@@ -24,7 +24,9 @@ pub fn safe_path(name: &str) -> Result<PathBuf, String> {
         if matches!(segment, "." | "..") {
             return bad("it leads out of the output directory");
         }
-        if segment.trim_end_matches([' ', '.']).eq_ignore_ascii_case(".git") || segment.to_ascii_lowercase().starts_with("git~") {
+        if segment.trim_end_matches([' ', '.']).eq_ignore_ascii_case(".git")
+            || segment.to_ascii_lowercase().starts_with("git~")
+        {
             return bad("it is git's own");
         }
         if segment.is_empty() || segment.len() > 200 {

@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 
 use super::expand::{self, Results, Unit};
+use super::filter::Wait;
 use super::report::{Index, QueryReport, Totals};
 use super::workspace::Workspace;
 use super::{ForEach, Plan, Query, document, output, triage};
@@ -80,7 +81,7 @@ pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &d
         // A wave: everything whose items are known by now, in the order the store reads fastest.
         let (ready, later): (Vec<_>, Vec<_>) = rest.iter().partition(|(_, query)| !waits(query, &rest));
         rest = later;
-        let units = runner.expand(&ready, &mut reports, progress);
+        let units = runner.expand(&ready, &mut reports, progress).await;
         let done = runner.wave(units, progress).await;
         for (number, query, finished) in done {
             if let Some(kind) = finished.kind {
@@ -151,7 +152,7 @@ impl<'a> Runner<'a> {
     }
 
     /// What the ready queries ask. A query that cannot be expanded is reported as failed.
-    fn expand(
+    async fn expand(
         &mut self,
         ready: &[(usize, &'a Query)],
         reports: &mut Vec<(usize, QueryReport)>,
@@ -172,7 +173,7 @@ impl<'a> Runner<'a> {
                 progress.done(&report);
                 (number(at), report)
             };
-            let items = match expand::items(query, &self.results, self.cache.now()) {
+            let items = match expand::items(query, &self.results, self.cache.now(), Wait::Async).await {
                 Ok(items) => items,
                 Err(error) => {
                     reports.push(fail(0, None, &error));
@@ -222,7 +223,7 @@ impl<'a> Runner<'a> {
             .map(|(number, unit)| async move {
                 let mut report = unit.report();
                 let raw = self.ask(&unit, &mut report).await;
-                let done = self.finish(&unit, report, raw);
+                let done = self.finish(&unit, report, raw).await;
                 progress.done(&done.report);
                 (number, unit.query, done)
             })
@@ -250,24 +251,25 @@ impl<'a> Runner<'a> {
         let wanted: Vec<Wanted> = units.iter().filter_map(|(_, unit)| unit.wanted(&self.options.ask)).collect();
         let answers =
             if wanted.is_empty() { Vec::new() } else { self.cache.get_batch(&wanted, &self.options.batching).await };
-        let finished = units.into_iter().zip(answers).map(|((number, unit), answer)| {
+        let mut finished = Vec::with_capacity(units.len());
+        for ((number, unit), answer) in units.into_iter().zip(answers) {
             let mut report = unit.report();
             let raw = answer.and_then(|answer| {
                 add(&mut report, &answer);
                 check(&answer)?;
                 Ok(answer.entry.body.clone())
             });
-            let done = self.finish(&unit, report, raw);
+            let done = self.finish(&unit, report, raw).await;
             progress.done(&done.report);
-            (number, unit.query, done)
-        });
-        finished.collect()
+            finished.push((number, unit.query, done));
+        }
+        finished
     }
 
-    fn finish(&self, unit: &Unit<'_>, mut report: QueryReport, raw: Result<Bytes>) -> UnitDone {
+    async fn finish(&self, unit: &Unit<'_>, mut report: QueryReport, raw: Result<Bytes>) -> UnitDone {
         let file = unit.file.to_string_lossy().into_owned();
         let outcome = match raw {
-            Ok(raw) => self.write(unit, &file, &raw, &mut report),
+            Ok(raw) => self.write(unit, &file, &raw, &mut report).await,
             Err(error) => Err(error),
         };
         match outcome {
@@ -314,16 +316,10 @@ impl<'a> Runner<'a> {
 
     /// Shapes, redacts and writes an answer; gives the result before redaction, for those who take
     /// their items from it.
-    fn write(
-        &self,
-        unit: &Unit<'_>,
-        file: &str,
-        raw: &Bytes,
-        report: &mut QueryReport,
-    ) -> Result<Bytes> {
+    async fn write(&self, unit: &Unit<'_>, file: &str, raw: &Bytes, report: &mut QueryReport) -> Result<Bytes> {
         let failed = |why: String| Error::usage(format!("query `{}`: {why}", unit.query.name));
         let filtered = match &unit.query.filter {
-            Some(filter) => Bytes::from(filter.run_to_one(raw).map_err(failed)?),
+            Some(filter) => Bytes::from(filter.run_to_one_by(raw, Wait::Async).await.map_err(failed)?),
             None => raw.clone(),
         };
         let Some(workspace) = &self.workspace else { return Ok(filtered) };
@@ -333,7 +329,8 @@ impl<'a> Runner<'a> {
         report.changed = match &unit.query.watch {
             None => previous.is_none_or(|before| before.sha256.as_deref() != Some(&sha256)),
             Some(watch) => {
-                let watched = HEXLOWER.encode(&Sha256::digest(watch.run_to_one(&result).map_err(failed)?));
+                let watched = watch.run_to_one_by(&result, Wait::Async).await.map_err(failed)?;
+                let watched = HEXLOWER.encode(&Sha256::digest(watched));
                 let same = previous.is_some_and(|before| before.watch_sha256.as_deref() == Some(&watched));
                 report.watch_sha256 = Some(watched);
                 !same

@@ -190,7 +190,8 @@ fn no_plan_reads_a_token_and_no_other_variable_that_is_not_allowed() {
     let (code, _, err) = run(&[("OCTOCACHE_IPFS_HOSTS", &hosts)]);
     assert!(code == 0 && err.contains("OCTOCACHE_PLAN_VARS=AWS_SECRET_ACCESS_KEY"), "{err}");
     for hosts in ["", "127.0.0.1", "127.0.0.1:1", "localhost"] {
-        let (code, _, err) = run(&[("OCTOCACHE_IPFS_HOSTS", hosts), ("OCTOCACHE_PLAN_VARS", "A,AWS_SECRET_ACCESS_KEY")]);
+        let (code, _, err) =
+            run(&[("OCTOCACHE_IPFS_HOSTS", hosts), ("OCTOCACHE_PLAN_VARS", "A,AWS_SECRET_ACCESS_KEY")]);
         assert!(code == 0 && err.contains("OCTOCACHE_IPFS_HOSTS"), "{hosts}: {err}");
     }
     assert_eq!(thief.heard(), "");
@@ -312,7 +313,9 @@ fn results_of_a_plan_stay_in_its_project() {
 #[test]
 fn no_link_below_the_output_directory_is_followed() {
     let victim = Victim::new();
-    victim.plan("queries: { a: { get: /x, output: sub/a.json }, b: { get: /y }, c: { get: /y, output: deep/er/c.json } }");
+    victim.plan(
+        "queries: { a: { get: /x, output: sub/a.json }, b: { get: /y }, c: { get: /y, output: deep/er/c.json } }",
+    );
     let out = victim.clone.join(".octocache");
     std::fs::create_dir_all(out.join("deep")).unwrap();
     let secret = victim.home.join("victim");
@@ -329,7 +332,8 @@ fn no_link_below_the_output_directory_is_followed() {
     assert!(!out.join("b.json").is_symlink() && !out.join("index.json").is_symlink());
     assert_eq!(std::fs::read_dir(&victim.home).unwrap().flatten().filter(|file| file.path().is_file()).count(), 1);
     // Names of temporary files cannot be foreseen, and none stays.
-    let odd = std::fs::read_dir(&out).unwrap().flatten().any(|file| file.file_name().to_string_lossy().starts_with('.'));
+    let odd =
+        std::fs::read_dir(&out).unwrap().flatten().any(|file| file.file_name().to_string_lossy().starts_with('.'));
     assert!(!odd);
 }
 
@@ -353,7 +357,8 @@ fn a_store_in_a_clone_leads_nowhere_else() {
     victim.plan(ONE);
     let store = victim.clone.join(".cache/github");
     let secret = victim.home.join("victim");
-    let all = ["stats.log", "partitions.log", "used.log", "fresh.log", "lock", "cutoffs.lock", ".gitignore", "CACHEDIR.TAG"];
+    let all =
+        ["stats.log", "partitions.log", "used.log", "fresh.log", "lock", "cutoffs.lock", ".gitignore", "CACHEDIR.TAG"];
     for missing in [false, true] {
         std::fs::create_dir_all(&store).unwrap();
         for name in all {
@@ -489,4 +494,128 @@ async fn what_is_not_understood_as_a_query_is_never_sent_twice() {
         assert_eq!(fx.sim.take_counts().0, times, "{document}");
         fx.sim.with(|state| state.faults.clear());
     }
+}
+
+/// Filters that take more than there is, each in its own way.
+const GREEDY: &[&str] = &[
+    "def f: f; f",
+    "def f: [f]; f",
+    "def f: f | f; f",
+    "\"x\" * 10000000000",
+    "[.. | numbers | tostring * 3000000000]",
+    "reduce range(40) as $i (\"xxxxxxxx\"; . + .)",
+    "reduce range(100000) as $i (.; [.])",
+    "reduce range(5000) as $i (.; [.])",
+    "[limit(1000000; repeat(\"x\" * 1000))] | .[]",
+    "tobytes",
+    "nan",
+];
+
+#[test]
+fn a_filter_ends_nothing_but_itself() {
+    let victim = Victim::new();
+    for text in ["halt", "halt_error", "debug", "input", "inputs", "stderr", "env.HOME", "import \"a\" as a; ."] {
+        victim.plan(&format!("queries: {{ a: {{ get: /x, jq: '{text}' }} }}"));
+        let (code, _, err) = victim.run(&["run"]);
+        assert!(code == 2 && err.contains("octocache.yml:2:"), "{text}: {err}");
+        let (code, out, _) = victim.run(&["api", "/x", "--jq", text]);
+        assert!(code == i32::from(text != "env.HOME") && !out.contains("salaries"), "{text}: {code} {out}");
+    }
+    let home = victim.run(&["api", "/x", "--jq", "env.HOME"]).1;
+    assert_eq!(home.trim(), victim.home.to_str().unwrap(), "as gh has it, on one's own terminal");
+}
+
+#[test]
+fn a_filter_takes_no_more_than_it_may_and_the_other_queries_go_on() {
+    let victim = Victim::new();
+    let texts = GREEDY;
+    let mut queries = String::from(
+        "queries:\n  ok: { get: /x, jq: '[.[]] | join(\" \")' }\n  z: { get: /y }\n  after: { get: /x, jq: 'def f: .n; f' }\n",
+    );
+    for (n, text) in texts.iter().enumerate() {
+        queries.push_str(&format!("  q{n}: {{ get: /x, jq: {} }}\n", serde_json::to_string(text).unwrap()));
+    }
+    victim.plan(&queries);
+    let started = tokio::time::Instant::now();
+    let (code, out, err) = victim.run(&["run"]);
+    assert_eq!(code, 3, "{out}{err}");
+    let index = victim.index();
+    assert_eq!(
+        (&index["totals"]["failed"], &index["totals"]["queries"]),
+        (&json!(texts.len()), &json!(texts.len() + 3))
+    );
+    for query in index["queries"].as_array().unwrap() {
+        let error = query["error"].as_str().unwrap_or_default();
+        assert!(query["file"].is_string() || error.contains("the jq filter"), "{query}");
+    }
+    for file in ["ok.json", "z.json", "after.json"] {
+        assert!(victim.clone.join(".octocache").join(file).exists(), "{file}");
+    }
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_greedy_filter_fails_by_itself_on_a_terminal_and_where_items_come_from() {
+    let victim = Victim::new();
+    for text in ["def f: [f]; f", "\"x\" * 10000000000", "reduce range(100000) as $i (.; [.])"] {
+        let (code, out, err) = victim.run(&["api", "/x", "--jq", text]);
+        assert!(code == 1 && err.contains("the jq filter"), "{text}: {code} {out} {err}");
+        let text = serde_json::to_string(text).unwrap();
+        victim.plan(&format!(
+            "queries:\n  p: {{ get: /x }}\n  c: {{ get: /y, for-each: {{ query: p, items: {text} }} }}\n  w: {{ get: /y, watch: [{text}] }}\n  f: {{ get: /y, for-each: {{ query: p, items: {text}, fresh-while: [.n] }} }}\n"
+        ));
+        let (code, _, err) = victim.run(&["run"]);
+        assert_eq!(code, 3, "{err}");
+        assert_eq!(victim.index()["totals"]["failed"], 3, "{err}");
+        assert_eq!(victim.run(&["run", "--dry-run"]).0, 0);
+    }
+    // What is heavy and honest works, the same as ever.
+    let filter = "[range(5)] | map(. * 2) | add as $sum | {sum: $sum, joined: ([\"a\", \"b\"] | join(\"-\")), t: (\"x1\" | test(\"[0-9]\"))}";
+    assert_eq!(victim.run(&["api", "/x", "--jq", filter]).1, "{\"joined\":\"a-b\",\"sum\":20,\"t\":true}\n");
+    assert_eq!(victim.run(&["api", "/x", "--jq", "def f: if . > 9 then . else . + 1 | f end; .n | f"]).1, "10\n");
+}
+
+#[test]
+fn deep_json_is_an_error_of_its_query() {
+    let victim = Victim::new();
+    for levels in [101_usize, 20_000, 30_000] {
+        let deep = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        victim.fx.sim.put("/deep", Doc::Raw { content_type: "application/json", body: deep.clone().into() });
+        victim.plan(
+            "redact: [..email]\nqueries:\n  raw: { get: /y }\n  j: { get: /deep, jq: '.[0]' }\n  k: { get: /deep, jq: 'def f: .; f' }\n  w: { get: /deep, watch: [.a] }\n  p: { get: /deep }\n  c: { get: '/{item}', for-each: { query: p } }\n",
+        );
+        let (code, _, err) = victim.run(&["run", "--force-refresh"]);
+        assert_eq!(code, 3, "{err}");
+        let index = victim.index();
+        assert_eq!(index["totals"]["failed"], 5, "{index}");
+        assert!(victim.clone.join(".octocache/raw.json").exists());
+        // Templates read as far as serde_json does.
+        let template = if levels > 128 { &["-t", "{{.}}"][..] } else { &["-q", ".a"] };
+        for args in [&["--jq", "."][..], &["--jq", "[recurse]"], template] {
+            let (code, _, err) = victim.run(&[&["api", "/deep"], args].concat());
+            assert!(code == 1 && !err.is_empty(), "{args:?} {code}: {err}");
+        }
+        let (code, out, err) = victim.run(&["api", "/deep", "--color", "always"]);
+        assert!(code == 0 && out.len() < 2 * levels + 1_000, "{} bytes, {err}", out.len());
+    }
+}
+
+#[test]
+fn a_server_that_warms_by_a_hostile_plan_goes_on() {
+    let victim = Victim::new();
+    let plan = victim.plan(
+        "warm: { schedule: '* * * * *', jitter: 0s }\nqueries:\n  a: { get: /x, jq: 'def f: [f]; f' }\n  b: { get: /x, jq: '.private * 10000000000' }\n",
+    );
+    // The same tick, without a minute's wait.
+    let (code, out, err) = victim.run(&["warm", "--plan", plan.to_str().unwrap(), "--json"]);
+    assert!(code == 0 || code == 3, "{out}{err}");
+    let (code, out, _) = victim.run(&["bundle", "pack"]);
+    assert_eq!(code, 0, "{out}");
+}
+
+#[test]
+fn a_client_cannot_make_a_server_recurse_by_variables() {
+    use octocache::graphql::operation;
+    let deep = format!(r#"{{"query":"{{ a }}","variables":{{"v":{}{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(operation::read(deep.as_bytes()), None);
 }

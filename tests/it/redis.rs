@@ -415,7 +415,8 @@ fn five_processes_with_one_plan_ask_github_each_question_once() {
     server.stop();
     server.sim.take_counts();
     // They all run on this one machine, beside other tests.
-    let plan = PLAN.replace("queries:", "share: { redis: { url: '${OCTOCACHE_TEAM_REDIS}', timeout-ms: 5000 } }\nqueries:");
+    let plan =
+        PLAN.replace("queries:", "share: { redis: { url: '${OCTOCACHE_TEAM_REDIS}', timeout-ms: 5000 } }\nqueries:");
     std::fs::write(server.dir.path().join("plan.yml"), plan).unwrap();
     let run = |name: String| {
         let mut octocache = Command::new(BINARY);

@@ -16,11 +16,16 @@ impl Checker<'_> {
         let p2p = share.p2p.as_ref().map(|p2p| self.p2p(p2p)).transpose()?;
         let ipfs = share.ipfs.as_ref().map(|ipfs| self.ipfs(ipfs)).transpose()?;
         let secret = share.secret.as_ref().map(|site| self.variable(site, "secret")).transpose()?;
-        if let Some((site, name)) = share.ipfs.as_ref().and_then(|ipfs| ipfs.authorization.as_ref()).zip(
-            ipfs.as_ref().and_then(|ipfs| ipfs.authorization.as_deref()),
-        ) && (secret.as_deref() == Some(name) || NOT_FOR_NODES.contains(&name))
+        if let Some((site, name)) = share
+            .ipfs
+            .as_ref()
+            .and_then(|ipfs| ipfs.authorization.as_ref())
+            .zip(ipfs.as_ref().and_then(|ipfs| ipfs.authorization.as_deref()))
+            && (secret.as_deref() == Some(name) || NOT_FOR_NODES.contains(&name))
         {
-            return Err(self.fault(site, format!("`{name}` opens more than this node's API")).hint("use a variable of its own"));
+            return Err(self
+                .fault(site, format!("`{name}` opens more than this node's API"))
+                .hint("use a variable of its own"));
         }
         let from_token = share.secret_from_token.as_ref().filter(|site| site.value);
         match (from_token, &secret) {
