@@ -23,6 +23,7 @@ mod run;
 mod serve;
 #[cfg(unix)]
 mod setup;
+mod trust;
 mod warm;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Environment, Flags};
 use crate::error::{Error, Kind, Result};
 use crate::mask::Masker;
+use crate::plan::{Evaluator, filter};
 use crate::share::seal::Group;
 use args::{Args, Command, LogFormat, P2pCommand};
 
@@ -116,6 +118,7 @@ fn dispatch(args: Args, masker: &Masker) -> Result<Exit> {
         Command::Cache(cache) => cache::main(&context, &cache),
         Command::Explain(explain) => explain::main(&context, &explain),
         Command::Config(config) => config::main(&context, &config),
+        Command::Trust(trust) => trust::main(&context, &trust),
         Command::P2p(P2pCommand::Keygen) => {
             print::line(&Group::generate()?)?;
             Ok(Exit::Done)
@@ -124,6 +127,9 @@ fn dispatch(args: Args, masker: &Masker) -> Result<Exit> {
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { dir } => pages::man(&dir),
         Command::Action(action) => action::main(&context, &action),
+        Command::FilterWorker => filter::serve()
+            .map(|()| Exit::Done)
+            .map_err(|cause| Error::new(Kind::Io, "cannot run filters").because(cause)),
     }
 }
 
@@ -145,14 +151,34 @@ impl Context {
     }
 }
 
+/// What runs filters in a process of their own: this program again. They see an empty environment, or ours.
+pub(crate) fn evaluator(keep_environment: bool) -> Evaluator {
+    // The program may have been replaced since it was started.
+    let own = std::path::PathBuf::from("/proc/self/exe");
+    let program = if own.exists() { Some(own) } else { std::env::current_exe().ok() };
+    program.map_or_else(Evaluator::default, |program| Evaluator::new(program, &["filter-worker"], keep_environment))
+}
+
 /// The configuration for a plan.
 pub(crate) fn plan_config(flags: &Flags) -> Result<Config> {
+    plan_config_again(flags).inspect(warn)
+}
+
+/// The same for a process that has told of the plan's state already.
+pub(crate) fn plan_config_again(flags: &Flags) -> Result<Config> {
     Config::lower(flags, Environment::of_process(), 86_400)
+}
+
+/// Says what of a plan is not used.
+fn warn(config: &Config) {
+    if let Some(warning) = &config.plan_warning {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// The configuration for single requests: what no class knows is fresh for minutes.
 pub(crate) fn request_config(flags: &Flags) -> Result<Config> {
-    Config::lower(flags, Environment::of_process(), 300)
+    Config::lower(flags, Environment::of_process(), 300).inspect(warn)
 }
 
 /// One thread is enough: waiting dominates, and starting threads would cost every hit.

@@ -6,9 +6,11 @@
 mod environment;
 mod gh;
 mod git;
+mod plan_file;
 pub(crate) mod share;
 mod store;
 mod token;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::github::{App, Backoff, GitHub, Identity, Options, Proxy, Reserve};
 use crate::mask::Masker;
 use crate::partition::Partition;
-use crate::plan::{DEFAULT_PATH, Plan};
+use crate::plan::{DEFAULT_PATH, Evaluator, Plan};
 use crate::policy::TtlTable;
 use crate::request::Api;
 use crate::serve::Common;
@@ -31,6 +33,12 @@ use crate::token::Token;
 use crate::units::Span;
 pub use environment::{ACCEPTED, Environment};
 pub use gh::{GhConfig, Places};
+pub use plan_file::{Candidate, plan_at};
+use plan_file::{PlanFile, Search};
+pub use trust::{TrustList, TrustedPlan};
+
+/// Where results go unless the plan or the user says otherwise.
+pub const OUTPUT_DIR: &str = ".octocache";
 
 /// What the user typed, as far as it is for every command.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +71,8 @@ pub struct Flags {
     pub max_wait: Option<Span>,
     /// Where secrets are registered as they are found, so that no output repeats them.
     pub masker: Masker,
+    /// What runs the plan's filters, where they need a process of their own.
+    pub evaluator: Evaluator,
 }
 
 /// The values in force. Nothing here can print a token.
@@ -78,6 +88,8 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// The plan's file, where there is one.
     pub plan_path: Option<PathBuf>,
+    /// What of a plan is not used, and why.
+    pub plan_warning: Option<String>,
     /// How GitHub is reached.
     pub options: Options,
     /// TTLs from flags and environment; a plan's come on top.
@@ -88,6 +100,8 @@ pub struct Config {
     pub batching: Batching,
     /// How a server takes part among peers; a process that comes and goes only reaches out.
     pub takes_part: Option<TakesPart>,
+    plan_file: Option<PlanFile>,
+    evaluator: Evaluator,
     environment: Environment,
 }
 
@@ -131,9 +145,10 @@ impl Config {
             }
             (None, Some((token, _))) => Partition::token(token),
         };
-        let plan_path = flags.plan.clone().or_else(|| find_upward(&cwd, DEFAULT_PATH));
-        let cache_dir = cache_dir(flags, &environment, plan_path.as_deref())?;
-        let cache_dir = store::usable(cache_dir, flags, &environment, plan_path.as_deref())?;
+        let Search { file: plan_file, warning: plan_warning } = Search::run(flags, &environment, &cwd);
+        let cache_dir = cache_dir(flags, &environment, plan_file.as_ref())?;
+        let found = plan_file.as_ref().map(|file| file.path.as_path());
+        let cache_dir = store::usable(cache_dir, flags, &environment, found)?;
         let mut options = Options::new(api.clone(), token.as_ref().map(|(token, _)| token.clone()));
         options.masker = flags.masker.clone();
         if let Some((token, _)) = &token {
@@ -171,20 +186,23 @@ impl Config {
             token,
             partition,
             cache_dir,
-            plan_path,
+            plan_path: plan_file.as_ref().map(|file| file.path.clone()),
+            plan_warning,
             options,
             ttls,
             mode,
             batching,
             takes_part: None,
+            plan_file,
+            evaluator: flags.evaluator.clone(),
             environment,
         })
     }
 
     /// The plan that `--plan` names or that was found upward from here.
     pub fn load_plan(&self) -> Result<Plan> {
-        match &self.plan_path {
-            Some(path) => Plan::load(path),
+        match &self.plan_file {
+            Some(file) => file.load(&self.evaluator),
             None => Err(Error::usage(format!("there is no {DEFAULT_PATH} here or above")).hint(
                 "write one, name another with --plan, or try a single request with `octocache api /repos/OWNER/REPO`",
             )),
@@ -273,6 +291,40 @@ impl Config {
         vars
     }
 
+    /// The plan's file, and what of it does not count.
+    fn shown_plan(&self) -> String {
+        let Some(file) = &self.plan_file else {
+            return self.plan_warning.as_ref().map_or_else(|| "none".to_owned(), |why| format!("none: {why}"));
+        };
+        let path = file.path.display();
+        if file.ignored.is_empty() { path.to_string() } else { format!("{path} (not trusted)") }
+    }
+
+    /// Where results go: where the user says, else where `plan` says, else `.octocache` here. A plan's word does not
+    /// lead out of its project, and no link in it leads anywhere.
+    pub fn output_dir(&self, given: Option<&Path>, plan: &Plan) -> Result<PathBuf> {
+        if let Some(dir) = given {
+            return Ok(dir.to_owned());
+        }
+        let (dir, what) = match &plan.output_dir {
+            Some(dir) => (dir.as_path(), format!("{}: `output-dir`", plan.name)),
+            None => (Path::new(OUTPUT_DIR), "the output directory".to_owned()),
+        };
+        // A plan from elsewhere says nothing of where one stands.
+        let root = self.plan_file.as_ref().filter(|_| plan.output_dir.is_some()).map(PlanFile::root);
+        let root = root.filter(|root| !root.as_os_str().is_empty());
+        let is_here = |root: &Path| {
+            let cwd = std::env::current_dir().and_then(|cwd| cwd.canonicalize());
+            matches!((root.canonicalize(), cwd), (Ok(root), Ok(cwd)) if cwd.starts_with(&root))
+        };
+        let base = root.filter(|root| !is_here(root)).unwrap_or(Path::new(""));
+        if plan_file::is_inside(if base.as_os_str().is_empty() { Path::new(".") } else { base }, dir) {
+            return Ok(base.join(dir));
+        }
+        let text = format!("{what} {} leads through a symbolic link", base.join(dir).display());
+        Err(Error::usage(text).hint("give it by --output-dir, if it shall lead there"))
+    }
+
     /// The environment.
     pub fn environment(&self) -> &Environment {
         &self.environment
@@ -291,7 +343,7 @@ impl Config {
             ("token", token),
             ("partition", self.partition.to_string()),
             ("cache-dir", self.cache_dir.display().to_string()),
-            ("plan", self.plan_path.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string())),
+            ("plan", self.shown_plan()),
             ("ttl", secs(self.ttls.everything_secs)),
             ("default ttl", secs(self.ttls.default_secs)),
             ("stale-if-error", secs(self.ttls.stale_secs)),
@@ -318,20 +370,15 @@ fn named_partition(name: &str, signs: bool) -> Result<Partition> {
     Ok(partition)
 }
 
-fn cache_dir(flags: &Flags, environment: &Environment, plan: Option<&Path>) -> Result<PathBuf> {
+fn cache_dir(flags: &Flags, environment: &Environment, plan: Option<&PlanFile>) -> Result<PathBuf> {
     if let Some(dir) = &flags.cache_dir {
         return Ok(dir.clone());
     }
     if let Some(dir) = environment.first(store::VARIABLES) {
         return Ok(dir.into());
     }
-    if let Some(plan) = plan {
-        // `.github/octocache.yml` belongs to the project two levels up; any other plan to its directory.
-        let beside = plan.parent().unwrap_or(Path::new("."));
-        let root = if beside.ends_with(".github") { beside.parent().unwrap_or(beside) } else { beside };
-        let text = std::fs::read_to_string(plan).unwrap_or_default();
-        let named = if text.contains("\ncache:") { Plan::load(plan)?.cache_dir } else { None };
-        return Ok(root.join(named.unwrap_or_else(|| PathBuf::from(".cache/github"))));
+    if let Some(dir) = plan.map(PlanFile::store_dir).transpose()?.flatten() {
+        return Ok(dir);
     }
     user_cache_dir(environment).map(|base| base.join("octocache")).ok_or_else(|| {
         Error::usage("there is no place for the cache: neither HOME nor XDG_CACHE_HOME is set")
@@ -352,6 +399,16 @@ fn user_cache_dir(environment: &Environment) -> Option<PathBuf> {
     base.is_absolute().then_some(base)
 }
 
+/// The user's directory for configuration, where there is one.
+fn user_config_dir(environment: &Environment) -> Option<PathBuf> {
+    let base = match environment.get("XDG_CONFIG_HOME") {
+        Some(dir) => PathBuf::from(dir),
+        None if cfg!(windows) => PathBuf::from(environment.get("APPDATA")?),
+        None => PathBuf::from(environment.get("HOME")?).join(".config"),
+    };
+    base.is_absolute().then_some(base)
+}
+
 /// Flags over the environment: how failures and limits are waited out.
 fn lower_backoff(flags: &Flags, environment: &Environment, backoff: &mut Backoff) {
     if environment.is_false("GITHUB_BACKOFF_ENABLED") {
@@ -363,8 +420,4 @@ fn lower_backoff(flags: &Flags, environment: &Environment, backoff: &mut Backoff
     if let Some(Span(secs)) = flags.max_wait {
         backoff.max_wait = Duration::from_secs(secs);
     }
-}
-
-fn find_upward(from: &Path, name: &str) -> Option<PathBuf> {
-    from.ancestors().map(|dir| dir.join(name)).find(|path| path.is_file())
 }

@@ -2,6 +2,8 @@
 //!
 //! Knows: temporary file and rename, modes, size bounds. Does not know: what is in them.
 
+mod tree;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -10,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::error::{Error, Kind, Result};
+pub use tree::Tree;
 
 /// Whether a written file must survive a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,25 +99,44 @@ pub fn commit(file: File, partial: &Path, target: &Path, durability: Durability)
     Ok(())
 }
 
-/// Writes a file that is not there yet, readable by this user only; one that is there stays, whatever it is.
-pub fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
+/// Opens a lock file, readable by this user only; what it holds does not matter.
+pub fn open_lock(path: &Path) -> std::io::Result<File> {
+    open_own(OpenOptions::new().write(true).create(true).truncate(false), path)
+}
+
+/// Opens a log that lines are appended to, readable by this user only.
+pub fn open_append(path: &Path) -> std::io::Result<File> {
+    open_own(OpenOptions::new().append(true).create(true), path)
+}
+
+/// Makes a file that is not there, readable by this user only; whatever has its name stays as it is.
+pub fn create_once(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    match open_own(OpenOptions::new().write(true).create_new(true), path) {
+        Ok(mut file) => file.write_all(bytes),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        opened => opened?.write_all(bytes),
+        Err(error) => Err(error),
     }
 }
 
-/// Opens a lock file, readable by this user only; what it holds does not matter.
-pub fn open_lock(path: &Path) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false);
+/// Opens a file of the program's own. A symbolic link in its place is refused: it would lead to a file of others.
+fn open_own(options: &mut OpenOptions, path: &Path) -> std::io::Result<File> {
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    }
+    #[cfg(not(unix))]
+    refuse_link(path)?;
     options.open(path)
+}
+
+/// Refuses a symbolic link at `path`; what is not there is fine.
+pub fn refuse_link(path: &Path) -> std::io::Result<()> {
+    if path.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
+        let text = format!("{} is a symbolic link", path.display());
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text));
+    }
+    Ok(())
 }
 
 /// Reads a file of at most `max` bytes; `None` when there is none.

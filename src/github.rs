@@ -33,6 +33,7 @@ use tokio::time::Instant;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::mask::Masker;
+use crate::graphql::operation::{self, Operation};
 use crate::policy::{Signer, Validators, validator};
 use crate::reply::Reply;
 use crate::request::{Api, Method, Request};
@@ -330,7 +331,7 @@ impl GitHub {
             let in_vain = matches!(request.method, Method::Graphql(_))
                 && matches!(error.kind(), Kind::TimedOut | Kind::Server(502 | 504));
             let pause = self.options.backoff.pause(&error, spent, luck(), self.clock.now());
-            match pause.filter(|_| !in_vain && (conditions.may_wait || !limited)) {
+            match pause.filter(|_| !in_vain && (conditions.may_wait || !limited) && is_read(request)) {
                 Some(pause) if !lock(&self.outage).is_likely() => {
                     tracing::debug!(%error, ?pause, "asking again");
                     self.options.tally.retried(pause);
@@ -424,6 +425,14 @@ pub fn random() -> u64 {
     let mut bytes = [0; 8];
     let drawn = ring::rand::SystemRandom::new().fill(&mut bytes);
     drawn.map_or(1 << 63, |()| u64::from_le_bytes(bytes))
+}
+
+/// Whether a request changes nothing for sure, so that it may be sent twice.
+fn is_read(request: &Request) -> bool {
+    match &request.method {
+        Method::Graphql(body) => matches!(operation::read(body), Some(Operation::Query(_))),
+        Method::Get | Method::Head | Method::Projected => true,
+    }
 }
 
 /// A panic elsewhere cannot leave these small states half-changed.

@@ -58,6 +58,7 @@ pub mod cid;
 pub mod entry;
 pub mod files;
 pub mod graphql;
+pub mod json;
 pub mod key;
 pub mod link;
 pub mod mask;

@@ -3,7 +3,7 @@
 //! Knows: what a plan means and every way in which it can be wrong, with line and column. Does
 //! not know: caches, files written, terminals (`run`).
 
-mod check;
+pub(crate) mod check;
 pub mod document;
 pub mod expand;
 pub mod filter;
@@ -31,6 +31,7 @@ use crate::partition::Partition;
 use crate::policy::TtlTable;
 use crate::schedule::Schedule;
 use crate::stack::BundleRules;
+pub use filter::Evaluator;
 use filter::Filter;
 use lineage::Lineage;
 use recipe::Recipe;
@@ -49,7 +50,7 @@ pub const DEFAULT_PATH: &str = ".github/octocache.yml";
 pub struct Plan {
     /// The file's name, for messages and reports.
     pub name: String,
-    /// Where results go, as written.
+    /// Where results go, as written: below the project or the working directory.
     pub output_dir: Option<PathBuf>,
     /// The store, as written.
     pub cache_dir: Option<PathBuf>,
@@ -86,6 +87,15 @@ pub struct Warm {
     pub idle_secs: Option<u64>,
     /// A tick comes up to so much later.
     pub jitter_secs: Option<u64>,
+}
+
+/// Where a plan sends data: its store, and the places it shares with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Destinations {
+    /// The store, as written.
+    pub cache_dir: Option<PathBuf>,
+    /// Where answers are shared.
+    pub share: Shared,
 }
 
 /// Where answers are shared, as written.
@@ -237,10 +247,22 @@ impl Plan {
         Self::parse(text, &name, path.parent().unwrap_or(Path::new(".")))
     }
 
-    /// Checks a plan's text. `name` is for messages; GraphQL documents are found beside `dir`.
+    /// Checks a plan's text. `name` is for messages; GraphQL documents are found beside `dir`. Filters that need a
+    /// process of their own fail when they are run: see [`Plan::parse_with`].
     pub fn parse(text: &str, name: &str, dir: &Path) -> Result<Self> {
+        Self::parse_with(text, name, dir, &Evaluator::default())
+    }
+
+    /// The same with filters run by `evaluator`, where they may take more than in proportion to their input.
+    pub fn parse_with(text: &str, name: &str, dir: &Path, evaluator: &Evaluator) -> Result<Self> {
         let spec = PlanSpec::parse(text).map_err(|error| error.within_file(name))?;
-        check::check(&spec, name, dir)
+        check::check(&spec, name, dir, evaluator)
+    }
+
+    /// Where a plan's text sends data, without a look at its queries. `name` is for messages.
+    pub fn destinations(text: &str, name: &str, dir: &Path) -> Result<Destinations> {
+        let spec = PlanSpec::parse(text).map_err(|error| error.within_file(name))?;
+        check::destinations(&spec, name, dir)
     }
 
     /// A plan of inline lines `name = GET /path`, as the Action's `query` input takes them.
@@ -258,7 +280,7 @@ impl Plan {
                 return Err(bad().within("the name is taken"));
             }
         }
-        check::check(&spec, "query", Path::new("."))
+        check::check(&spec, "query", Path::new("."), &Evaluator::default())
     }
 
     /// Only the queries called so, and those that they need.

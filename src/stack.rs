@@ -278,6 +278,10 @@ impl Stack {
     /// Makes the directory with what belongs into each: private, ignored by git and backups.
     pub fn prepare(&self) -> Result<()> {
         let failed = |cause| Error::io("create", &self.dir, cause);
+        // A store may come with a checkout: a link in it would lead what is written elsewhere.
+        for name in ["partial", "v1", "turns"] {
+            files::refuse_link(&self.dir.join(name)).map_err(failed)?;
+        }
         files::create_private_dir(&self.dir.join("partial")).map_err(failed)?;
         files::create_private_dir(&self.dir.join("v1")).map_err(failed)?;
         if let Err(unfit) = ownership::check(&self.dir, Origin::Own) {
@@ -285,7 +289,7 @@ impl Stack {
         }
         for (name, text) in [(".gitignore", "*\n"), ("CACHEDIR.TAG", CACHEDIR_TAG)] {
             let path = self.dir.join(name);
-            files::write_new(&path, text.as_bytes()).map_err(|cause| Error::io("write", &path, cause))?;
+            files::create_once(&path, text.as_bytes()).map_err(|cause| Error::io("write", &path, cause))?;
         }
         Ok(())
     }
@@ -327,11 +331,7 @@ impl Stack {
         if used.is_empty() {
             return;
         }
-        let mut options = fs::OpenOptions::new();
-        options.append(true).create(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let _best_effort = options.open(self.used_log()).and_then(|mut log| {
+        let _best_effort = files::open_append(&self.used_log()).and_then(|mut log| {
             if log.metadata()?.len() < MAX_USED_LOG_BYTES { log.write_all(&used.concat()) } else { Ok(()) }
         });
     }

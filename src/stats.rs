@@ -7,7 +7,6 @@ mod table;
 mod ticks;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -228,11 +227,7 @@ impl Stats {
         let Ok(mut line) = serde_json::to_vec(&new) else { return };
         line.push(b'\n');
         let path = dir.join("stats.log");
-        let mut options = fs::OpenOptions::new();
-        options.append(true).create(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let appended = options.open(&path).and_then(|mut log| {
+        let appended = files::open_append(&path).and_then(|mut log| {
             log.write_all(&line)?;
             log.metadata()
         });
@@ -263,6 +258,8 @@ impl Stats {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::outcome::{Because, Proof};
     use crate::policy::class;

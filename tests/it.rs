@@ -44,6 +44,9 @@ mod hostile_client;
 #[cfg(unix)]
 #[path = "it/hostile_text.rs"]
 mod hostile_text;
+#[cfg(unix)]
+#[path = "it/hostile_plan.rs"]
+mod hostile_plan;
 #[cfg(all(target_os = "linux", feature = "p2p"))]
 #[path = "it/hosts.rs"]
 mod hosts;

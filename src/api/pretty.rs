@@ -11,7 +11,8 @@ const BOOL: &str = "33";
 /// `json` with two spaces a level, in colours; what is no JSON stays as it is.
 pub fn coloured(json: &[u8]) -> Vec<u8> {
     let Ok(text) = std::str::from_utf8(json) else { return json.to_vec() };
-    if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
+    // Each line of what nests deeply would be as long as that is deep.
+    if crate::json::check_depth(json).is_err() || serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
         return json.to_vec();
     }
     let mut out = String::with_capacity(text.len() * 2);
@@ -100,5 +101,7 @@ mod tests {
             plain.split('\u{1b}').map(|part| part.split_once('m').map_or(part, |(_, text)| text)).collect();
         assert_eq!(bare, "{\n  \"a\": [\n    1.0,\n    true,\n    \"x\\\"y\"\n  ],\n  \"b\": {},\n  \"c\": null\n}\n");
         assert_eq!(coloured(b"not json"), b"not json");
+        let deep = ["[".repeat(20_000), "]".repeat(20_000)].concat();
+        assert_eq!(coloured(deep.as_bytes()), deep.as_bytes(), "stays as it is");
     }
 }

@@ -10,7 +10,6 @@ mod transfer;
 
 use super::args::{ActionArgs, ActionStep};
 use super::progress::Shown;
-use super::run::OUTPUT_DIR;
 use super::{Context, Exit, block_on, event, plan_config};
 use crate::actions::{Commands, FailOn, Inputs, annotation, key_prefix, summary};
 use crate::cache::Ask;
@@ -118,8 +117,7 @@ impl Step<'_> {
         event::outdate(&self.environment, &cache).unwrap_or_else(|error| {
             warn(self.context.masker(), &format!("the event outdates nothing: {error}"));
         });
-        let output_dir =
-            self.inputs.output_dir.clone().or_else(|| plan.output_dir.clone()).unwrap_or_else(|| OUTPUT_DIR.into());
+        let output_dir = config.output_dir(self.inputs.output_dir.as_deref(), &plan)?;
         let ask = Ask::default().mode(self.inputs.mode);
         let options =
             Options { output_dir: Some(&output_dir), vars: config.repository_vars(), ask, batching: config.batching };

@@ -264,7 +264,12 @@ impl<'a> Printer<'a> {
         let surroundings = Surroundings { now: context.clock.now(), colour };
         Ok(Self {
             args,
-            filter: args.jq.as_deref().map(Filter::compile_with_environment).transpose().map_err(Error::usage)?,
+            filter: match &args.jq {
+                Some(text) => {
+                    Some(Filter::bounded_with_environment(text, &super::evaluator(true)).map_err(Error::usage)?)
+                }
+                None => None,
+            },
             template: match &args.template {
                 Some(text) => Some(Template::parse(text, surroundings).map_err(Error::usage)?),
                 None => None,

@@ -92,6 +92,7 @@ impl Args {
             partition: self.partition.clone(),
             retries: self.retries,
             max_wait: self.max_wait,
+            evaluator: super::evaluator(false),
             ..Flags::default()
         }
     }
@@ -140,6 +141,8 @@ pub(crate) enum Command {
     /// Check a plan, show the settings in force, print the plan's JSON Schema
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Let a plan that is found, not named by --plan, say where data goes
+    Trust(TrustArgs),
     /// Make the secret of those who share sealed copies
     #[command(subcommand)]
     P2p(P2pCommand),
@@ -158,6 +161,9 @@ pub(crate) enum Command {
     /// A step of the GitHub Action
     #[command(hide = true)]
     Action(ActionArgs),
+    /// Run filters for another process of this program
+    #[command(hide = true)]
+    FilterWorker,
 }
 
 /// What may be used and asked.
@@ -303,6 +309,25 @@ pub(crate) struct WarmArgs {
     /// Print each tick's report as JSON, one a line
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+const TRUST_EXAMPLE: &str = "\
+A plan that is found in the working directory or above answers queries. That it also says where data goes (`share`, a
+`cache.dir` outside of the project) takes your word once: it may have come with a clone. The word is for this file
+as it is now; when it changes, it is asked for again. A plan that is named by --plan or OCTOCACHE_PLAN needs no trust.";
+
+/// Let a plan that is found, not named by --plan, say where data goes
+#[derive(Debug, ClapArgs)]
+#[command(after_help = TRUST_EXAMPLE)]
+pub(crate) struct TrustArgs {
+    /// The plan, or its project's directory [default: .github/octocache.yml here or above]
+    pub(crate) plan: Option<PathBuf>,
+    /// List the plans that are trusted
+    #[arg(long, conflicts_with_all = ["plan", "revoke"])]
+    pub(crate) list: bool,
+    /// End the trust in the plan
+    #[arg(long)]
+    pub(crate) revoke: bool,
 }
 
 const DOCTOR_EXAMPLE: &str = "\

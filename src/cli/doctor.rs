@@ -82,6 +82,9 @@ fn bad(about: &'static str, text: impl ToString) -> Finding {
 
 fn plan(config: &Config) -> Finding {
     match (&config.plan_path, config.load_plan()) {
+        (Some(_), Ok(_)) | (None, _) if config.plan_warning.is_some() => {
+            note("plan", config.plan_warning.clone().unwrap_or_default())
+        }
         (None, _) => note("plan", "none here or above; `octocache run --help` shows one".into()),
         (Some(_), Ok(plan)) => ok("plan", format!("{}: {} queries", plan.name, plan.queries.len())),
         (Some(_), Err(error)) => bad("plan", error),

@@ -8,9 +8,6 @@ use crate::plan::report::{Index, Totals};
 use crate::plan::run::{Finished, Options};
 use crate::plan::{Plan, dry, run};
 
-/// Where results go unless somebody says otherwise.
-pub(crate) const OUTPUT_DIR: &str = ".octocache";
-
 pub(super) fn main(context: &Context, args: &RunArgs) -> Result<Exit> {
     let mut flags = context.flags.clone();
     flags.plan.clone_from(&args.plan);
@@ -35,7 +32,7 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     event::outdate(config.environment(), &cache)?;
-    let output_dir = args.output_dir.clone().or_else(|| plan.output_dir.clone()).unwrap_or_else(|| OUTPUT_DIR.into());
+    let output_dir = config.output_dir(args.output_dir.as_deref(), &plan)?;
     let options = Options { output_dir: Some(&output_dir), vars, ask, batching: config.batching };
     let quiet = context.quiet || args.quiet;
     let shown = Shown::new(quiet || args.json);

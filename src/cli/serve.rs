@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::args::ServeArgs;
 use super::warm::Worker;
-use super::{Context, Exit, plan_config, print, request_config};
+use super::{Context, Exit, plan_config_again, print, request_config};
 use crate::cache::Ask;
 use crate::config::{Config, Environment, Flags, TakesPart};
 use crate::error::{Error, Kind, Result};
@@ -302,7 +302,7 @@ impl Warmer<'_> {
         let mut changes = self.changes.clone();
         loop {
             changes.borrow_and_update();
-            let mut config = plan_config(self.flags)?;
+            let mut config = plan_config_again(self.flags)?;
             // What is sent is counted with what clients cause.
             config.options.tally = serving.options.tally.clone();
             match self.plan(&config) {

@@ -21,6 +21,8 @@ pub static ACCEPTED: &[(&str, &str)] = &[
     ("OCTOCACHE_DIR, GITHUB_CACHE_DIR, CACHE_DIR", "--cache-dir"),
     ("OCTOCACHE_REDIS_URL", "the Redis with which answers are shared, where no plan says it"),
     ("OCTOCACHE_SHARE_SECRET", "the secret with which shared copies are sealed, where no plan names another"),
+    ("OCTOCACHE_PLAN_VARS", "further variables that a plan may read as ${NAME}, separated by commas"),
+    ("OCTOCACHE_IPFS_HOSTS", "the hosts (HOST:PORT, separated by commas) to which a plan's `authorization` may go"),
     (
         "CACHE_ENABLE_P2P, CACHE_LISTEN_PORT, CACHE_BOOTSTRAP_PEERS",
         "`serve`'s --p2p, the port of --p2p-listen, --p2p-bootstrap",

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 #[cfg(feature = "p2p")]
 use crate::partition::Partition;
+use crate::plan::check::is_token_variable;
 use crate::plan::{Address, Plan, Shared, SharedIpfs, SharedRedis};
 use crate::share::ipfs::{self, Ipfs};
 #[cfg(feature = "p2p")]
@@ -29,6 +30,12 @@ const REDIS_URL: &str = "OCTOCACHE_REDIS_URL";
 
 /// The variable that holds the secret with which copies are sealed, where no plan names another.
 const SECRET: &str = "OCTOCACHE_SHARE_SECRET";
+
+/// Further variables that a plan may read, separated by commas.
+const PLAN_VARS: &str = "OCTOCACHE_PLAN_VARS";
+
+/// Hosts (`HOST:PORT`, separated by commas) to which a plan's `authorization` may be sent.
+const IPFS_HOSTS: &str = "OCTOCACHE_IPFS_HOSTS";
 
 /// Where a server is reached by other peers, unless somebody says otherwise.
 #[cfg(feature = "p2p")]
@@ -69,15 +76,29 @@ impl Config {
         shared.p2p.map(|_| bundle.with_file_name(MET))
     }
 
-    /// What a plan says that nobody has read yet. One without such a key, however it is written, is not parsed.
+    /// What the plan says of sharing, where it was not loaded as a whole.
     fn planned_share(&self) -> Result<Shared> {
-        let has_key = |text: String| {
-            text.split("share").skip(1).any(|rest| rest.trim_start_matches(['"', '\'', ' ']).starts_with(':'))
+        self.plan_file.as_ref().map_or_else(|| Ok(Shared::default()), |file| Ok(file.destinations()?.share.clone()))
+    }
+
+    /// Why a plan may not read the variable `name`, if it may not: it has to be of this program's names, or listed.
+    fn refused(&self, name: &str) -> Option<String> {
+        let listed = self.environment.get(PLAN_VARS).unwrap_or_default();
+        let is_listed = name.starts_with("OCTOCACHE_") || listed.split(',').any(|listed| listed.trim() == name);
+        (!is_listed || is_token_variable(name)).then(|| {
+            format!("a plan may not read {name}; set {PLAN_VARS}={name}, or use a name that begins with OCTOCACHE_")
+        })
+    }
+
+    /// Whether the user allows that what the node at `api` wants to see is sent there.
+    fn allows_node(&self, api: &str) -> bool {
+        let authority = |uri: &http::Uri| {
+            let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+            uri.host().map(|host| format!("{}:{port}", host.to_ascii_lowercase()))
         };
-        match &self.plan_path {
-            Some(path) if std::fs::read_to_string(path).is_ok_and(has_key) => Ok(Plan::load(path)?.share),
-            _ => Ok(Shared::default()),
-        }
+        let Some(node) = api.parse().ok().as_ref().and_then(authority) else { return false };
+        let hosts = self.environment.get(IPFS_HOSTS).unwrap_or_default();
+        hosts.split(',').any(|host| host.trim().to_ascii_lowercase() == node)
     }
 
     fn redis(&self, planned: Option<&SharedRedis>) -> Option<redis::Settings> {
@@ -97,6 +118,13 @@ impl Config {
     fn ipfs(&self, shared: &Shared) -> Result<Option<ipfs::Settings>> {
         let Some(SharedIpfs { api, authorization, timeout_ms }) = &shared.ipfs else { return Ok(None) };
         let Some(group) = self.group(shared, "IPFS")? else { return Ok(None) };
+        if authorization.is_some() && !self.allows_node(api) {
+            tracing::warn!(
+                "nothing is shared by IPFS: its authorization is sent to hosts alone that {IPFS_HOSTS} names, and {api} is \
+                 none; set {IPFS_HOSTS}=HOST:PORT"
+            );
+            return Ok(None);
+        }
         let authorization = match authorization {
             Some(name) => match self.set(name, "IPFS") {
                 Some(value) => Some(self.registered(value)),
@@ -216,7 +244,12 @@ impl Config {
         secret
     }
 
+    /// The value of a variable that a plan names.
     fn set(&self, name: &str, what: &str) -> Option<&str> {
+        if let Some(why) = self.refused(name) {
+            tracing::warn!("nothing is shared by {what}: {why}");
+            return None;
+        }
         let value = self.environment.get(name);
         if value.is_none() {
             tracing::info!("{name} is not set; nothing is shared by {what}");
@@ -230,7 +263,7 @@ impl Config {
             return self.token.is_none().then(|| "there is no token to be it".to_owned());
         }
         let name = shared.secret.as_deref().unwrap_or(SECRET);
-        self.environment.get(name).is_none().then(|| format!("{name} is not set"))
+        self.refused(name).or_else(|| self.environment.get(name).is_none().then(|| format!("{name} is not set")))
     }
 
     /// What is shared, for `config show`; addresses may hold passwords.
@@ -242,6 +275,9 @@ impl Config {
         match (is_set(REDIS_URL), shared.redis.map(|planned| planned.url)) {
             (true, _) => places.push(format!("Redis, from {REDIS_URL}")),
             (false, Some(Address::Literal(url))) => places.push(format!("Redis at {url}")),
+            (false, Some(Address::Variable(name))) if self.refused(&name).is_some() => {
+                places.push(format!("no Redis: {}", self.refused(&name).unwrap_or_default()));
+            }
             (false, Some(Address::Variable(name))) if is_set(&name) => places.push(format!("Redis, from {name}")),
             (false, Some(Address::Variable(name))) => places.push(format!("no Redis: {name} is not set")),
             (false, None) => {}
@@ -249,7 +285,11 @@ impl Config {
         if shared.p2p.is_some() {
             places.push(missing.as_ref().map_or_else(|| "peers".to_owned(), |missing| format!("no peers: {missing}")));
         }
-        if let Some(SharedIpfs { api, .. }) = shared.ipfs {
+        if let Some(SharedIpfs { api, authorization, .. }) = shared.ipfs {
+            let missing = missing.or_else(|| {
+                let refused = authorization.is_some() && !self.allows_node(&api);
+                refused.then(|| format!("{IPFS_HOSTS} does not name {api}"))
+            });
             places.push(missing.map_or_else(|| format!("IPFS at {api}"), |missing| format!("no IPFS: {missing}")));
         }
         if places.is_empty() { "nothing".to_owned() } else { places.join("; ") }

@@ -91,7 +91,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 /// Reads a body. `None` for what is no single, well-formed operation: persisted queries, several at
 /// once, extensions, broken text. Such a request is handed on as it is.
 pub fn read(body: &[u8]) -> Option<Operation> {
-    if body.len() > MAX_BODY_BYTES {
+    if body.len() > MAX_BODY_BYTES || crate::json::check_depth(body).is_err() {
         return None;
     }
     let posted: Posted<'_> = serde_json::from_slice(body).ok()?;

@@ -2,36 +2,47 @@
 //!
 //! Knows: what goes together, defaults, names that exist. Does not know: running.
 
+mod share;
+
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use indexmap::IndexMap;
 
-use super::filter::Filter;
+use super::filter::{Evaluator, Filter};
 use super::lineage::Lineage;
 use super::recipe::{self, Batch, Recipe};
-use super::spec::{self, FreshWhileSpec, IpfsSpec, P2pSpec, PlanSpec, QuerySpec, RedisSpec, Site, Via};
+use super::spec::{self, FreshWhileSpec, PlanSpec, QuerySpec, Site, Via};
 use super::template::Template;
-use super::{
-    Address, ForEach, Plan, Query, Redaction, Shared, SharedIpfs, SharedPeers, SharedRedis, Source, Warm, graph,
-    nearest, output,
-};
+use super::{Destinations, ForEach, Plan, Query, Redaction, Source, Warm, graph, nearest, output};
 use crate::error::{Error, Result};
 use crate::github::Reserve;
-use crate::partition::Partition;
+use crate::graphql::operation::{self, Operation};
 use crate::policy::{TtlTable, class};
 use crate::schedule::Schedule;
 use crate::stack::BundleRules;
+pub(crate) use share::is_token_variable;
 
 /// Checks `spec`. `name` is for messages; GraphQL documents are found beside `dir`.
-pub(super) fn check(spec: &PlanSpec, name: &str, dir: &Path) -> Result<Plan> {
-    Checker { name, dir, filters: BTreeMap::new() }.plan(spec)
+pub(super) fn check(spec: &PlanSpec, name: &str, dir: &Path, evaluator: &Evaluator) -> Result<Plan> {
+    Checker { name, dir, evaluator, filters: BTreeMap::new() }.plan(spec)
+}
+
+/// Checks where `spec` sends data, and nothing else of it.
+pub(super) fn destinations(spec: &PlanSpec, name: &str, dir: &Path) -> Result<Destinations> {
+    let checker = Checker { name, dir, evaluator: &Evaluator::default(), filters: BTreeMap::new() };
+    Ok(Destinations { cache_dir: cache_dir(spec), share: checker.share(spec)? })
+}
+
+fn cache_dir(spec: &PlanSpec) -> Option<PathBuf> {
+    spec.cache.as_ref().and_then(|cache| cache.dir.clone()).map(Into::into)
 }
 
 struct Checker<'a> {
     name: &'a str,
     dir: &'a Path,
+    evaluator: &'a Evaluator,
     /// Compiled filters by their text: many queries share a few.
     filters: BTreeMap<String, Rc<Filter>>,
 }
@@ -83,8 +94,8 @@ impl Checker<'_> {
         };
         Ok(Plan {
             name: self.name.to_owned(),
-            output_dir: spec.output_dir.clone().map(Into::into),
-            cache_dir: spec.cache.as_ref().and_then(|cache| cache.dir.clone()).map(Into::into),
+            output_dir: spec.output_dir.as_ref().map(|site| self.output_dir(site)).transpose()?,
+            cache_dir: cache_dir(spec),
             max_size: spec.cache.as_ref().and_then(|cache| cache.max_size).map(|size| size.0),
             max_requests: spec.budget.as_ref().and_then(|budget| budget.max_requests),
             reserve: self.reserve(spec)?,
@@ -104,6 +115,21 @@ impl Checker<'_> {
             self.fault(site, format!("`{}` is no private TTL class", site.value.escape_debug()))
                 .hint(format!("private are {}", private.by_ref().collect::<Vec<_>>().join(", ")))
         })
+    }
+
+    /// Results of a plan stay below its project; elsewhere they go by the user's word alone.
+    fn output_dir(&self, site: &Site<String>) -> Result<PathBuf> {
+        let dir = Path::new(&site.value);
+        let stays = dir.components().all(|part| match part {
+            Component::CurDir => true,
+            Component::Normal(name) => !name.eq_ignore_ascii_case(".git"),
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => false,
+        });
+        if !stays || site.value.is_empty() || site.value.contains(['\\', '\0']) || site.value.starts_with('~') {
+            let text = format!("`output-dir` leads out of the project: `{}`", site.value.escape_debug());
+            return Err(self.fault(site, text).hint("name a directory in it; one elsewhere is given by --output-dir"));
+        }
+        Ok(dir.to_owned())
     }
 
     fn reserve(&self, spec: &PlanSpec) -> Result<Option<Reserve>> {
@@ -129,94 +155,6 @@ impl Checker<'_> {
             ahead_secs: warm.ahead.map(|span| span.0),
             idle_secs: warm.idle.map(|span| span.0),
             jitter_secs: warm.jitter.map(|span| span.0),
-        })
-    }
-
-    fn share(&self, spec: &PlanSpec) -> Result<Shared> {
-        let Some(share) = &spec.share else { return Ok(Shared::default()) };
-        let redis = share.redis.as_ref().map(|redis| self.redis(redis)).transpose()?;
-        let p2p = share.p2p.as_ref().map(|p2p| self.p2p(p2p)).transpose()?;
-        let ipfs = share.ipfs.as_ref().map(|ipfs| self.ipfs(ipfs)).transpose()?;
-        let secret = share.secret.as_ref().map(|site| self.variable(site, "secret")).transpose()?;
-        let from_token = share.secret_from_token.as_ref().filter(|site| site.value);
-        match (from_token, &secret) {
-            (Some(site), Some(_)) => Err(self
-                .fault(site, "the secret comes from a variable and from the token".to_owned())
-                .hint("leave out `secret-from-token`; a secret of its own is better")),
-            _ => Ok(Shared { redis, p2p, ipfs, secret, secret_from_token: from_token.is_some() }),
-        }
-    }
-
-    fn redis(&self, redis: &RedisSpec) -> Result<SharedRedis> {
-        let url = address(&redis.url.value).map_err(|why| {
-            self.fault(&redis.url, why.to_owned())
-                .hint("write redis://HOST:6379, or ${REDIS_URL} and set that variable")
-        })?;
-        let timeout_ms = self.timeout_ms(redis.timeout_ms.as_ref())?;
-        Ok(SharedRedis { url, timeout_ms, read_only: redis.read_only })
-    }
-
-    fn p2p(&self, p2p: &P2pSpec) -> Result<SharedPeers> {
-        let address = |site: &Site<String>| {
-            let text = &site.value;
-            if text.starts_with('/') && text.split('/').count() >= 5 {
-                return Ok(text.clone());
-            }
-            Err(self
-                .fault(site, format!("`{}` is no address of a peer", text.escape_debug()))
-                .hint("it looks like /ip4/10.0.0.5/tcp/9100"))
-        };
-        let partition = |site: &Site<String>| match site.value.as_str() {
-            "own" => Ok(None),
-            name => Partition::read_back(name).or_else(|| Partition::named(name).ok()).map(Some).ok_or_else(|| {
-                self.fault(site, format!("`{}` is no partition", name.escape_debug()))
-                    .hint("write public, own, repo:OWNER/NAME, or the name given by --partition")
-            }),
-        };
-        let family = |site: &Site<String>| {
-            class::by_name(&site.value).map(|class| class.name.to_owned()).ok_or_else(|| {
-                self.fault(site, format!("`{}` is no TTL class", site.value.escape_debug()))
-                    .hint("see docs/ttl.md for all of them")
-            })
-        };
-        Ok(SharedPeers {
-            listen: p2p.listen.as_ref().map(address).transpose()?,
-            bootstrap: p2p.bootstrap.iter().map(address).collect::<Result<_>>()?,
-            mdns: p2p.mdns,
-            partitions: p2p.partitions.iter().map(partition).collect::<Result<_>>()?,
-            families: p2p.families.iter().map(family).collect::<Result<_>>()?,
-            trust_public: p2p.trust_public,
-            read_only: p2p.read_only,
-            writers: p2p.writers.iter().map(|site| site.value.clone()).collect(),
-            timeout_ms: self.timeout_ms(p2p.timeout_ms.as_ref())?,
-        })
-    }
-
-    fn ipfs(&self, ipfs: &IpfsSpec) -> Result<SharedIpfs> {
-        let api = &ipfs.api.value;
-        if !(api.starts_with("http://") || api.starts_with("https://")) || api.contains('@') {
-            return Err(self
-                .fault(&ipfs.api, "the address is none of an IPFS node's API".to_owned())
-                .hint("write http://127.0.0.1:5001; what it wants to see in `Authorization` stands apart"));
-        }
-        let authorization = ipfs.authorization.as_ref().map(|site| self.variable(site, "authorization")).transpose()?;
-        Ok(SharedIpfs { api: api.clone(), authorization, timeout_ms: self.timeout_ms(ipfs.timeout_ms.as_ref())? })
-    }
-
-    fn timeout_ms(&self, site: Option<&Site<u32>>) -> Result<Option<u32>> {
-        match site {
-            Some(site) if !(1..=10_000).contains(&site.value) => {
-                Err(self.fault(site, format!("{} ms is no time-out from 1 to 10,000 ms", site.value)))
-            }
-            site => Ok(site.map(|site| site.value)),
-        }
-    }
-
-    /// The name in `${NAME}`. Anything else may be the secret itself, and is not repeated.
-    fn variable(&self, site: &Site<String>, what: &str) -> Result<String> {
-        variable(&site.value).map(str::to_owned).ok_or_else(|| {
-            self.fault(site, format!("the {what} does not belong into a plan"))
-                .hint("write ${NAME} and set that variable")
         })
     }
 
@@ -327,7 +265,8 @@ impl Checker<'_> {
                 }
                 let filter = self.filter(&items)?;
                 let fields: Vec<&str> = fields.iter().map(|field| field.value.as_str()).collect();
-                let lineage = if fields.is_empty() { None } else { Some(Lineage::new(&items.value, &fields)) };
+                let lineage =
+                    if fields.is_empty() { None } else { Some(Lineage::new(&items.value, &fields, self.evaluator)) };
                 let fresh_while = lineage.transpose().map_err(|why| self.fault(&items, why))?.map(Rc::new);
                 Ok(ForEach::Query { query: query.clone(), items: filter, fresh_while })
             }
@@ -357,6 +296,15 @@ impl Checker<'_> {
         } else {
             let path = self.dir.parent().unwrap_or(self.dir).join(&file.value);
             let path = if path.exists() { path } else { self.dir.join(&file.value) };
+            let root = self.dir.ends_with(".github").then(|| self.dir.parent()).flatten().unwrap_or(self.dir);
+            let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
+            if let (Ok(root), Ok(file_path)) = (root.canonicalize(), path.canonicalize())
+                && !(file_path.starts_with(&root) && file_path.is_file())
+            {
+                return Err(self
+                    .fault(file, format!("the GraphQL document {} is not in the project", path.display()))
+                    .hint("its path is relative to the project"));
+            }
             let bytes = crate::files::read_bounded(&path, 100 << 10).ok().flatten().ok_or_else(|| {
                 self.fault(file, format!("cannot read the GraphQL document {}", path.display()))
                     .hint("its path is relative to the project")
@@ -364,10 +312,17 @@ impl Checker<'_> {
             String::from_utf8(bytes.into())
                 .map_err(|_| self.fault(file, "the GraphQL document is not UTF-8 text".into()))?
         };
-        if document.trim_start().starts_with("mutation") || document.trim_start().starts_with("subscription") {
-            return Err(self.fault(file, "only GraphQL queries can be cached".into()));
+        let document = document.trim_start_matches('\u{feff}').to_owned();
+        let body = serde_json::json!({ "query": document }).to_string();
+        match operation::read(body.as_bytes()) {
+            Some(Operation::Query(_)) => Ok(Source::Graphql { document, variables: spec.variables.clone() }),
+            Some(Operation::Mutation(_) | Operation::Subscription) => {
+                Err(self.fault(file, "only GraphQL queries can be cached".into()))
+            }
+            None => Err(self
+                .fault(file, "the GraphQL document is not one well-formed query".into())
+                .hint("write exactly one operation, a query, and the fragments that it uses")),
         }
-        Ok(Source::Graphql { document, variables: spec.variables.clone() })
     }
 
     fn watch(&mut self, paths: &[Site<String>]) -> Result<Rc<Filter>> {
@@ -379,7 +334,7 @@ impl Checker<'_> {
         if let Some(known) = self.filters.get(&site.value) {
             return Ok(known.clone());
         }
-        let filter = Filter::compile(&site.value).map(Rc::new).map_err(|why| self.fault(site, why))?;
+        let filter = Filter::bounded(&site.value, self.evaluator).map(Rc::new).map_err(|why| self.fault(site, why))?;
         self.filters.insert(site.value.clone(), filter.clone());
         Ok(filter)
     }
@@ -445,7 +400,7 @@ impl Checker<'_> {
                     .fault(site, format!("query `{}`: all items would write {file}", query.name))
                     .hint("put {item} into `output`"));
             }
-            if path.as_os_str().eq_ignore_ascii_case(output::INDEX_NAME) {
+            if output::is_report(&path) {
                 return Err(self
                     .fault(site, format!("query `{}`: {} is the report's own name", query.name, output::INDEX_NAME)));
             }
@@ -478,25 +433,4 @@ impl Checker<'_> {
         };
         Error::usage(text).within(place)
     }
-}
-/// The name in `${NAME}`.
-fn variable(text: &str) -> Option<&str> {
-    let name = text.strip_prefix("${")?.strip_suffix('}')?;
-    let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    fits.then_some(name)
-}
-
-/// Reads `${NAME}`, or an address without a password. Errors do not repeat it.
-fn address(text: &str) -> Result<Address, &'static str> {
-    if text.starts_with("${") {
-        let name = variable(text).ok_or("the address names no variable")?;
-        return Ok(Address::Variable(name.to_owned()));
-    }
-    if !(text.starts_with("redis://") || text.starts_with("rediss://")) {
-        return Err("the address is none of Redis's");
-    }
-    if text.contains('@') {
-        return Err("an address with a user or a password does not belong into a plan");
-    }
-    Ok(Address::Literal(text.to_owned()))
 }

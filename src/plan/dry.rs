@@ -6,13 +6,17 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use serde::Serialize;
 
 use super::expand::{self, Results};
+use super::filter::Wait;
+use super::lineage::Item;
 use super::{ForEach, Plan, Query, document, run};
 use crate::cache::batch::{Batching, ForeseenWay, Wanted};
 use crate::cache::pages::request_behind;
 use crate::cache::{Ask, Cache};
+use crate::error::{Error, Kind, Result};
 use crate::graphql;
 use crate::link;
 use crate::outcome::Outcome;
@@ -80,7 +84,7 @@ pub fn forecast(plan: &Plan, cache: &Cache, vars: &BTreeMap<String, String>, ask
                 reason: None,
                 note: Some(note),
             };
-            match expand::items(query, &results, cache.now()) {
+            match items(query, &results, cache) {
                 Err(error) => forecast.queries.push(unknown(None, error.to_string())),
                 Ok(items) => {
                     for (number, item) in items.iter().enumerate() {
@@ -100,6 +104,13 @@ pub fn forecast(plan: &Plan, cache: &Cache, vars: &BTreeMap<String, String>, ask
     forecast.requests = forecast.queries.iter().map(|query| query.requests).sum();
     forecast.charged = forecast.queries.iter().map(|query| query.charged).sum();
     forecast
+}
+
+/// The items of a query. Filters are waited for: nothing else goes on meanwhile.
+fn items(query: &Query, results: &Results, cache: &Cache) -> Result<Vec<Option<Item>>> {
+    expand::items(query, results, cache.now(), Wait::Blocking)
+        .now_or_never()
+        .unwrap_or_else(|| Err(Error::new(Kind::Internal, "a filter that is waited for has not ended")))
 }
 
 fn waits_for(query: &Query, others: &[Query]) -> bool {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::filter::Wait;
 use super::lineage::Item;
 use super::output;
 use super::report::QueryReport;
@@ -104,7 +105,7 @@ impl Results {
 }
 
 /// The items of a query: one empty one without `for-each`.
-pub fn items(query: &Query, results: &Results, now: Timestamp) -> Result<Vec<Option<Item>>> {
+pub async fn items(query: &Query, results: &Results, now: Timestamp, wait: Wait) -> Result<Vec<Option<Item>>> {
     let items: Vec<Item> = match &query.for_each {
         None => return Ok(vec![None]),
         Some(ForEach::List(list)) => {
@@ -120,9 +121,10 @@ pub fn items(query: &Query, results: &Results, now: Timestamp) -> Result<Vec<Opt
             })?;
             let lineage = fresh_while.as_ref().filter(|_| !results.is_stale(other));
             match lineage {
-                Some(lineage) => lineage.items(&json, items, now).map_err(failed)?,
+                Some(lineage) => lineage.items(&json, items, now, wait).await.map_err(failed)?,
                 None => items
-                    .run(&json)
+                    .run_by(&json, wait)
+                    .await
                     .map_err(failed)?
                     .iter()
                     .map(|json| serde_json::from_slice(json).map(|value| Item { value, fields: None }))

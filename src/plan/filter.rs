@@ -1,7 +1,15 @@
 //! jq filters, by jaq.
 //!
-//! Knows: compiling with a position in the message, running over JSON bytes. Does not know:
-//! queries. Filters cannot see the environment: `env` would let a plan copy a token into a file.
+//! Knows: compiling with a position in the message, running over JSON bytes, within bounds. Does not know: queries.
+//!
+//! What a filter takes of time, memory and stack cannot be bounded within a process. So filters that can only take in
+//! proportion to their input run here (`linear`), and all others in a process of their own that can be ended
+//! (`evaluator`). Filters end nothing but themselves and see nothing but their input: `halt`, `debug`, `input` and the
+//! like are not there, and `env` only for who runs a filter on their own terminal.
+
+mod evaluator;
+mod linear;
+mod process;
 
 use std::fmt;
 
@@ -9,10 +17,17 @@ use jaq_core::load::{Arena, File, Loader, span};
 use jaq_core::{Ctx, Vars, data, unwrap_valr};
 use jaq_json::{Val, read, write};
 
+use crate::json;
+pub use evaluator::{Evaluator, Wait};
+pub use process::serve;
+
 /// A compiled filter.
 pub struct Filter {
     text: String,
     inner: jaq_core::Filter<data::JustLut<Val>>,
+    /// Where it runs unless it is here.
+    evaluator: Option<Evaluator>,
+    with_environment: bool,
 }
 
 /// Formats that jq has and the library has not.
@@ -21,53 +36,66 @@ def @csv: [.[] | if type == "string" then "\"" + (split("\"") | join("\"\"")) + 
 def @tsv: [.[] | if . == null then "" else tostring | split("\\") | join("\\\\") | split("\t") | join("\\t") | split("\n") | join("\\n") | split("\r") | join("\\r") end] | join("\t");
 "#;
 
+/// What ends the process, writes to its terminal, or reads what is no input of the filter.
+const NOT_HERE: &[&str] = &[
+    "halt",
+    "halt_error",
+    "debug",
+    "debug_empty",
+    "stderr",
+    "stderr_empty",
+    "input",
+    "inputs",
+    "input_filename",
+    "input_line_number",
+];
+
 /// Outputs that one run of a filter may give.
 const MAX_OUTPUTS: usize = 1_000_000;
 
+/// Bytes that the outputs of one run may have.
+const MAX_OUTPUT_BYTES: usize = 64 << 20;
+
+/// The longest filter.
+const MAX_TEXT_BYTES: usize = 16 << 10;
+
+/// Longer filters are compiled on a stack of this size: the parser recurses.
+const SHORT_TEXT_BYTES: usize = 100;
+const STACK_BYTES: usize = 256 << 20;
+
+/// Outputs, and what went wrong after them.
+type Outputs = (Vec<Vec<u8>>, Option<String>);
+
 impl Filter {
-    /// Compiles a filter; the error says where in it.
+    /// Compiles a filter that this program made itself, of texts that it has checked: it runs in this process.
     pub fn compile(text: &str) -> Result<Self, String> {
-        Self::compile_but(text, &["env"])
+        let (inner, _) = compiled(text, false)?;
+        Ok(Self { text: text.to_owned(), inner, evaluator: None, with_environment: false })
+    }
+
+    /// Compiles a filter of somebody's; the error says where in it. What may take more than in proportion to its input
+    /// is run by `evaluator`.
+    pub fn bounded(text: &str, evaluator: &Evaluator) -> Result<Self, String> {
+        Self::bounded_with(text, evaluator, false)
     }
 
     /// The same with `env`, for whoever runs it on their own terminal.
-    pub fn compile_with_environment(text: &str) -> Result<Self, String> {
-        Self::compile_but(text, &[])
+    pub fn bounded_with_environment(text: &str, evaluator: &Evaluator) -> Result<Self, String> {
+        Self::bounded_with(text, evaluator, true)
     }
 
-    fn compile_but(text: &str, without: &[&str]) -> Result<Self, String> {
-        let formats = jaq_core::load::parse(FORMATS, |parser| parser.defs()).unwrap_or_default();
-        let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(formats);
-        let funs = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
-        let safe = funs.filter(|(name, _, _)| !without.contains(name));
-        let at = |part: &str| {
-            let range = span(text, part);
-            text.get(..range.start).map_or(1, |before| before.chars().count() + 1)
-        };
-        let fail = |found: Option<(String, usize)>| {
-            let (what, at) = found.unwrap_or_else(|| ("it does not parse".into(), 1));
-            format!("the jq filter `{}` is wrong at character {at}: {what}", text.escape_debug())
-        };
-        let arena = Arena::default();
-        let modules = Loader::new(defs).load(&arena, File { code: text, path: () }).map_err(|errors| {
-            fail(errors.into_iter().next().and_then(|(_, error)| match error {
-                jaq_core::load::Error::Lex(all) => {
-                    all.first().map(|(expected, part)| (format!("expected {}", expected.as_str()), at(part)))
-                }
-                jaq_core::load::Error::Parse(all) => {
-                    all.first().map(|(expected, part)| (format!("expected {}", expected.as_str()), at(part)))
-                }
-                jaq_core::load::Error::Io(_) => None,
-            }))
-        })?;
-        let inner = jaq_core::Compiler::default().with_funs(safe).compile(modules).map_err(|errors| {
-            let first = errors.into_iter().next().and_then(|(_, all)| all.into_iter().next());
-            fail(first.map(|(part, undefined)| (format!("there is no {} `{part}`", undefined.as_str()), at(part))))
-        })?;
-        Ok(Self { text: text.to_owned(), inner })
+    fn bounded_with(text: &str, evaluator: &Evaluator, with_environment: bool) -> Result<Self, String> {
+        let (inner, is_linear) = compiled(text, with_environment)?;
+        let evaluator = (!is_linear).then(|| evaluator.clone());
+        Ok(Self { text: text.to_owned(), inner, evaluator, with_environment })
     }
 
-    /// Runs over one JSON text; each output is compact JSON.
+    /// Whether it takes time and memory in proportion to its input, and runs in this process.
+    pub fn is_linear(&self) -> bool {
+        self.evaluator.is_none()
+    }
+
+    /// Runs over one JSON text; each output is compact JSON. A filter that runs elsewhere blocks until it ends.
     pub fn run(&self, json: &[u8]) -> Result<Vec<Vec<u8>>, String> {
         let mut outputs = Vec::new();
         self.run_each(json, |output| {
@@ -79,36 +107,172 @@ impl Filter {
 
     /// The same one by one, while `each` says so; those before an error have had their turn.
     pub fn run_each(&self, json: &[u8], mut each: impl FnMut(&[u8]) -> bool) -> Result<(), String> {
-        let input = read::parse_single(json).map_err(|error| format!("the answer is no JSON: {error}"))?;
-        let context = Ctx::<data::JustLut<Val>>::new(&self.inner.lut, Vars::new([]));
-        let mut count = 0;
-        for output in self.inner.id.run((context, input)).map(unwrap_valr) {
-            let value =
-                output.map_err(|error| format!("the jq filter `{}` failed: {error}", self.text.escape_debug()))?;
-            count += 1;
-            if count > MAX_OUTPUTS {
-                return Err(format!(
-                    "the jq filter `{}` gives more than {MAX_OUTPUTS} outputs",
-                    self.text.escape_debug()
-                ));
-            }
-            let mut bytes = Vec::new();
-            write::write(&mut bytes, &write::Pp::default(), 0, &value).map_err(|error| error.to_string())?;
-            if !each(&bytes) {
-                break;
+        let Some(evaluator) = &self.evaluator else { return self.run_here(json, each) };
+        json::check_depth(json)?;
+        let outputs = evaluator.run_blocking(&self.text, self.with_environment, json);
+        let (outputs, failed) = outputs.map_err(|why| self.failed(&why))?;
+        for output in &outputs {
+            if !each(output) {
+                return Ok(());
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), |why| Err(self.failed(&why)))
+    }
+
+    /// Runs; where that takes a process of its own, it is waited for as `wait` says.
+    pub async fn run_by(&self, json: &[u8], wait: Wait) -> Result<Vec<Vec<u8>>, String> {
+        let Some(evaluator) = self.evaluator.as_ref().filter(|_| wait == Wait::Async) else { return self.run(json) };
+        json::check_depth(json)?;
+        let (outputs, failed) =
+            evaluator.run(&self.text, self.with_environment, json).await.map_err(|why| self.failed(&why))?;
+        failed.map_or(Ok(outputs), |why| Err(self.failed(&why)))
+    }
+
+    fn run_here(&self, json: &[u8], each: impl FnMut(&[u8]) -> bool) -> Result<(), String> {
+        run_compiled(&self.inner, json, each).map_err(|why| match why {
+            Failure::Input(why) => why,
+            Failure::Filter(why) => self.failed(&why),
+        })
+    }
+
+    fn failed(&self, why: &str) -> String {
+        let mut text: String = self.text.chars().take(200).collect();
+        if text.len() < self.text.len() {
+            text.push('…');
+        }
+        format!("the jq filter `{}` failed: {why}", text.escape_debug())
     }
 
     /// Runs and makes one JSON value of the outputs: the only one, `null` for none, else an array.
     pub fn run_to_one(&self, json: &[u8]) -> Result<Vec<u8>, String> {
-        let mut outputs = self.run(json)?;
-        match outputs.len() {
-            0 => Ok(b"null".to_vec()),
-            1 => Ok(outputs.remove(0)),
-            _ => Ok([&b"["[..], &outputs.join(&b','), b"]"].concat()),
+        self.run(json).map(to_one)
+    }
+
+    /// The same, waited for as `wait` says.
+    pub async fn run_to_one_by(&self, json: &[u8], wait: Wait) -> Result<Vec<u8>, String> {
+        self.run_by(json, wait).await.map(to_one)
+    }
+}
+
+fn to_one(mut outputs: Vec<Vec<u8>>) -> Vec<u8> {
+    match outputs.len() {
+        0 => b"null".to_vec(),
+        1 => outputs.remove(0),
+        _ => [&b"["[..], &outputs.join(&b','), b"]"].concat(),
+    }
+}
+
+/// A filter of jaq's, and whether it is linear.
+type Compiled = (jaq_core::Filter<data::JustLut<Val>>, bool);
+
+/// Compiles `text`, on a stack that is large enough for it.
+fn compiled(text: &str, with_environment: bool) -> Result<Compiled, String> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(format!("the jq filter has {} bytes, more than {MAX_TEXT_BYTES}", text.len()));
+    }
+    if text.len() <= SHORT_TEXT_BYTES {
+        return compile_here(text, with_environment);
+    }
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().stack_size(STACK_BYTES);
+        let thread = builder.spawn_scoped(scope, || compile_here(text, with_environment));
+        thread.map_err(|error| error.to_string())?.join().unwrap_or_else(|_| Err("the jq filter cannot be read".into()))
+    })
+}
+
+fn compile_here(text: &str, with_environment: bool) -> Result<Compiled, String> {
+    let is_left_out = |name: &str| NOT_HERE.contains(&name) || (name == "env" && !with_environment);
+    let formats = jaq_core::load::parse(FORMATS, |parser| parser.defs()).unwrap_or_default();
+    let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(formats);
+    let defs = defs.filter(|def| !is_left_out(def.name));
+    let funs = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
+    let funs = funs.filter(|(name, _, _)| !is_left_out(name));
+    let at = |part: &str| {
+        let range = span(text, part);
+        text.get(..range.start).map_or(1, |before| before.chars().count() + 1)
+    };
+    let fail = |found: Option<(String, usize)>| {
+        let (what, at) = found.unwrap_or_else(|| ("it does not parse".into(), 1));
+        format!("the jq filter `{}` is wrong at character {at}: {what}", text.escape_debug())
+    };
+    let arena = Arena::default();
+    let modules = Loader::new(defs).load(&arena, File { code: text, path: () }).map_err(|errors| {
+        fail(errors.into_iter().next().and_then(|(_, error)| match error {
+            jaq_core::load::Error::Lex(all) => {
+                all.first().map(|(expected, part)| (format!("expected {}", expected.as_str()), at(part)))
+            }
+            jaq_core::load::Error::Parse(all) => {
+                all.first().map(|(expected, part)| (format!("expected {}", expected.as_str()), at(part)))
+            }
+            jaq_core::load::Error::Io(all) => all.first().map(|(part, _)| ("there are no modules".into(), at(part))),
+        }))
+    })?;
+    let inner = jaq_core::Compiler::default().with_funs(funs).compile(modules).map_err(|errors| {
+        let first = errors.into_iter().next().and_then(|(_, all)| all.into_iter().next());
+        fail(first.map(|(part, undefined)| (format!("there is no {} `{part}`", undefined.as_str()), at(part))))
+    })?;
+    let term = jaq_core::load::parse(text, |parser| parser.term());
+    Ok((inner, term.is_some_and(|term| linear::is_linear(&term))))
+}
+
+/// Whose fault it is.
+enum Failure {
+    Input(String),
+    Filter(String),
+}
+
+fn run_compiled(
+    filter: &jaq_core::Filter<data::JustLut<Val>>,
+    json: &[u8],
+    mut each: impl FnMut(&[u8]) -> bool,
+) -> Result<(), Failure> {
+    json::check_depth(json).map_err(Failure::Input)?;
+    let input = read::parse_single(json).map_err(|error| Failure::Input(format!("the answer is no JSON: {error}")))?;
+    let context = Ctx::<data::JustLut<Val>>::new(&filter.lut, Vars::new([]));
+    let (mut count, mut left) = (0, MAX_OUTPUT_BYTES);
+    for output in filter.id.run((context, input)).map(unwrap_valr) {
+        let value = output.map_err(|error| Failure::Filter(shortened(&error.to_string())))?;
+        count += 1;
+        if count > MAX_OUTPUTS {
+            return Err(Failure::Filter(format!("it gives more than {MAX_OUTPUTS} outputs")));
         }
+        let mut bytes = Bounded { bytes: Vec::new(), left };
+        write::write(&mut bytes, &write::Pp::default(), 0, &value)
+            .map_err(|error| Failure::Filter(error.to_string()))?;
+        left = bytes.left;
+        if !each(&bytes.bytes) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// An error of jaq's may hold a whole value.
+fn shortened(text: &str) -> String {
+    let mut short: String = text.chars().take(500).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// Bytes up to a bound.
+struct Bounded {
+    bytes: Vec<u8>,
+    left: usize,
+}
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.left = self.left.checked_sub(bytes.len()).ok_or_else(|| {
+            std::io::Error::other(format!("its outputs have more than {} MiB", MAX_OUTPUT_BYTES >> 20))
+        })?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -138,12 +302,71 @@ mod tests {
         assert!(Filter::compile(".a | }").unwrap_err().contains("character 6"));
         let failed = Filter::compile(".a.b").unwrap().run(b"[1]").unwrap_err();
         assert!(failed.contains("`.a.b` failed"), "{failed}");
+        // An error does not repeat a large value.
+        let large = format!("[\"{}\"]", "x".repeat(100_000));
+        assert!(Filter::compile(".a").unwrap().run(large.as_bytes()).unwrap_err().len() < 1_000);
     }
 
     #[test]
-    fn filters_cannot_see_the_environment() {
+    fn filters_see_and_end_nothing_but_themselves() {
         for text in ["env", "$ENV", "env.HOME", "$ENV.PATH"] {
             assert!(Filter::compile(text).is_err(), "{text}");
         }
+        let evaluator = Evaluator::default();
+        for text in [
+            "halt",
+            "halt(1)",
+            "halt_error",
+            "halt_error(1)",
+            "debug",
+            "debug(1)",
+            "stderr",
+            "input",
+            "inputs",
+            "debug_empty",
+            "stderr_empty",
+            "input_filename",
+            "import \"a\" as a; 1",
+            "include \"a\"; 1",
+        ] {
+            assert!(Filter::bounded(text, &evaluator).is_err(), "{text}");
+            assert!(Filter::bounded_with_environment(text, &evaluator).is_err(), "{text}");
+        }
+        assert!(Filter::bounded_with_environment("env.HOME", &evaluator).is_ok());
+        assert!(Filter::bounded("now", &evaluator).unwrap().is_linear());
+    }
+
+    #[test]
+    fn without_an_evaluator_what_is_not_bounded_is_refused() {
+        let filter = Filter::bounded("def f: f; f", &Evaluator::default()).unwrap();
+        assert!(!filter.is_linear());
+        assert!(filter.run(b"1").unwrap_err().contains("process of its own"));
+    }
+
+    #[test]
+    fn texts_of_any_shape_are_read_or_refused() {
+        let evaluator = Evaluator::default();
+        for part in
+            ["[", "{", "(", "-", "if ", "try ", ".a|", "def f: ", ". as $x | ", "\"\\(", "reduce . as $x (", "..", "["]
+        {
+            let _either = Filter::bounded(&part.repeat(MAX_TEXT_BYTES / part.len()), &evaluator);
+        }
+        let nested = format!("{}.{}", "[".repeat(8_000), "]".repeat(8_000));
+        assert!(!Filter::bounded(&nested, &evaluator).unwrap().is_linear());
+        assert!(Filter::bounded(&".".repeat(MAX_TEXT_BYTES + 1), &evaluator).unwrap_err().contains("more than"));
+    }
+
+    #[test]
+    fn inputs_and_outputs_are_bounded() {
+        let deep = "[".repeat(30_000) + &"]".repeat(30_000);
+        for text in [".", ".[]", "..", "length"] {
+            let error = Filter::compile(text).unwrap().run(deep.as_bytes()).unwrap_err();
+            assert!(error.contains("deeper than 100 levels"), "{error}");
+        }
+        let large = format!("[{}]", vec!["1"; 1_000_001].join(","));
+        assert!(Filter::compile(".[]").unwrap().run(large.as_bytes()).unwrap_err().contains("outputs"));
+        let large = format!("\"{}\"", "x".repeat(9 << 20));
+        let eight = "[., ., ., ., ., ., ., .]";
+        assert!(Filter::compile(eight).unwrap().run(large.as_bytes()).unwrap_err().contains("64 MiB"));
     }
 }

@@ -7,7 +7,7 @@
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::filter::Filter;
+use super::filter::{Evaluator, Filter, Wait};
 use crate::cid::Cid;
 use crate::clock::Timestamp;
 
@@ -35,7 +35,13 @@ pub struct Item {
 
 impl Lineage {
     /// For items that the filter `items` gives. All texts were compiled by themselves before.
-    pub fn new(items: &str, fields: &[&str]) -> Result<Self, String> {
+    pub fn new(items: &str, fields: &[&str], evaluator: &Evaluator) -> Result<Self, String> {
+        let mut are_linear = Filter::bounded(items, evaluator)?.is_linear();
+        for field in fields {
+            are_linear &= Filter::bounded(field, evaluator)?.is_linear();
+        }
+        // What is put around them takes no more than they do.
+        let compile = |text: &str| if are_linear { Filter::compile(text) } else { Filter::bounded(text, evaluator) };
         let fields = fields.iter().map(|field| format!("({field})")).collect::<Vec<_>>().join(", ");
         // The innermost list element on the way to the item; without one, what the item is a part of.
         let by_path = format!(
@@ -44,27 +50,25 @@ impl Lineage {
             | (if $at == null then $path[:-1] else $path[:$at + 1] end) as $element
             | [($whole | getpath($path)), ($whole | getpath($element) | [{fields}])]"
         );
-        Ok(Self { by_path: Filter::compile(&by_path)?, of_item: Filter::compile(&format!("[{fields}]"))? })
+        Ok(Self { by_path: compile(&by_path)?, of_item: compile(&format!("[{fields}]"))? })
     }
 
     /// The items of a result with their proofs at `now`. `plain` gives the items alone.
-    pub fn items(&self, result: &[u8], plain: &Filter, now: Timestamp) -> Result<Vec<Item>, String> {
+    pub async fn items(&self, result: &[u8], plain: &Filter, now: Timestamp, wait: Wait) -> Result<Vec<Item>, String> {
         let item = |value: &[u8], fields: Option<&[u8]>| -> Result<Item, String> {
             let value = serde_json::from_slice(value).map_err(|error| error.to_string())?;
             Ok(Item { value, fields: fields.and_then(|fields| proof(fields, now)) })
         };
         // Items that are made rather than taken have no path; then they must carry the fields.
-        let Ok(pairs) = self.by_path.run(result) else {
-            let outputs = plain.run(result)?;
-            return outputs
-                .iter()
-                .map(|value| match self.of_item.run(value).ok().and_then(|mut fields| fields.pop()) {
-                    Some(fields) => item(value, Some(&fields)),
-                    None => {
-                        Err("`fresh-while` finds no fields: the items are neither parts of lists nor objects".into())
-                    }
-                })
-                .collect();
+        let Ok(pairs) = self.by_path.run_by(result, wait).await else {
+            let mut items = Vec::new();
+            for value in plain.run_by(result, wait).await? {
+                let fields = self.of_item.run_by(&value, wait).await.ok().and_then(|mut fields| fields.pop());
+                let fields =
+                    fields.ok_or("`fresh-while` finds no fields: the items are neither parts of lists nor objects")?;
+                items.push(item(&value, Some(&fields))?);
+            }
+            return Ok(items);
         };
         pairs
             .iter()
@@ -93,13 +97,16 @@ fn proof(fields: &[u8], now: Timestamp) -> Option<Cid> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
     fn items(filter: &str, fields: &[&str], json: &str) -> Result<Vec<(String, Option<Cid>)>, String> {
         let plain = Filter::compile(filter).unwrap();
-        let items = Lineage::new(filter, fields).unwrap().items(json.as_bytes(), &plain, NOW)?;
+        let lineage = Lineage::new(filter, fields, &Evaluator::default()).unwrap();
+        let items = lineage.items(json.as_bytes(), &plain, NOW, Wait::Blocking).now_or_never().unwrap()?;
         Ok(items.into_iter().map(|item| (item.value.to_string(), item.fields)).collect())
     }
 
@@ -127,8 +134,9 @@ mod tests {
         let settled = format!(r#"[{{"n":1,"at":"{at}"}}]"#);
         let digest = |now| {
             let plain = Filter::compile(".[].n").unwrap();
-            let lineage = Lineage::new(".[].n", &[".at"]).unwrap();
-            lineage.items(settled.as_bytes(), &plain, now).unwrap()[0].fields.unwrap()
+            let lineage = Lineage::new(".[].n", &[".at"], &Evaluator::default()).unwrap();
+            let items = lineage.items(settled.as_bytes(), &plain, now, Wait::Blocking).now_or_never().unwrap();
+            items.unwrap()[0].fields.unwrap()
         };
         let early = digest(at.plus(1));
         assert_eq!(early, digest(at.plus(SETTLING_SECS - 1)));

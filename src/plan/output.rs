@@ -2,7 +2,7 @@
 //!
 //! Knows: which names are safe. Does not know: what is written.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The report's file.
 pub const INDEX_NAME: &str = "index.json";
@@ -24,6 +24,11 @@ pub fn safe_path(name: &str) -> Result<PathBuf, String> {
         if matches!(segment, "." | "..") {
             return bad("it leads out of the output directory");
         }
+        if segment.trim_end_matches([' ', '.']).eq_ignore_ascii_case(".git")
+            || segment.to_ascii_lowercase().starts_with("git~")
+        {
+            return bad("it is git's own");
+        }
         if segment.is_empty() || segment.len() > 200 {
             return bad("a part of it is empty or too long");
         }
@@ -43,6 +48,11 @@ pub fn safe_path(name: &str) -> Result<PathBuf, String> {
         path.push(segment);
     }
     Ok(path)
+}
+
+/// Whether a result at `path` would stand in the place of the report.
+pub fn is_report(path: &Path) -> bool {
+    path.iter().next().is_some_and(|first| first.eq_ignore_ascii_case(INDEX_NAME))
 }
 
 #[cfg(test)]
@@ -75,6 +85,8 @@ mod tests {
             "x.",
             "x ",
             "a\nb",
+            ".git/config",
+            "a/.GIT/hooks/x",
             &long,
         ] {
             assert!(safe_path(bad).is_err(), "{bad:?}");

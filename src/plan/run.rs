@@ -12,9 +12,10 @@ use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 
 use super::expand::{self, Results, Unit};
+use super::filter::Wait;
 use super::report::{Index, QueryReport, Totals};
 use super::workspace::Workspace;
-use super::{ForEach, Plan, Query, document, triage};
+use super::{ForEach, Plan, Query, document, output, triage};
 use crate::cache::batch::{Batching, Wanted};
 use crate::cache::{Answer, Ask, Cache};
 use crate::error::{Error, Kind, Result};
@@ -82,7 +83,7 @@ pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &d
         // A wave: everything whose items are known by now, in the order the store reads fastest.
         let (ready, later): (Vec<_>, Vec<_>) = rest.iter().partition(|(_, query)| !waits(query, &rest));
         rest = later;
-        let units = runner.expand(&ready, &mut reports, progress);
+        let units = runner.expand(&ready, &mut reports, progress).await;
         let done = runner.wave(units, progress).await;
         for (number, query, finished) in done {
             if let Some(kind) = finished.kind {
@@ -154,7 +155,7 @@ impl<'a> Runner<'a> {
     }
 
     /// What the ready queries ask. A query that cannot be expanded is reported as failed.
-    fn expand(
+    async fn expand(
         &mut self,
         ready: &[(usize, &'a Query)],
         reports: &mut Vec<(usize, QueryReport)>,
@@ -177,7 +178,7 @@ impl<'a> Runner<'a> {
                 progress.done(&report);
                 (number(at), report)
             };
-            let items = match expand::items(query, &self.results, self.cache.now()) {
+            let items = match expand::items(query, &self.results, self.cache.now(), Wait::Async).await {
                 Ok(items) => items,
                 Err(error) => {
                     reports.push(fail(0, None, &error));
@@ -188,6 +189,10 @@ impl<'a> Runner<'a> {
             for (at, item) in items.iter().enumerate() {
                 let (vars, api) = (&self.vars, self.cache.api());
                 let made = expand::unit(query, item.as_ref(), vars, api).and_then(|unit| {
+                    if output::is_report(&unit.file) {
+                        let text = format!("query `{}`: {} is the report's own name", query.name, unit.file.display());
+                        return Err(Error::usage(text).hint("put more than {item} into `output`"));
+                    }
                     let file = unit.file.to_string_lossy().to_lowercase();
                     match self.files.insert(file, query.name.clone()) {
                         None => Ok(unit),
@@ -223,7 +228,7 @@ impl<'a> Runner<'a> {
             .map(|(number, unit)| async move {
                 let mut report = unit.report();
                 let raw = self.ask(&unit, &mut report).await;
-                let done = self.finish(number, &unit, report, raw);
+                let done = self.finish(&unit, report, raw).await;
                 progress.done(&done.report);
                 (number, unit.query, done)
             })
@@ -251,24 +256,25 @@ impl<'a> Runner<'a> {
         let wanted: Vec<Wanted> = units.iter().filter_map(|(_, unit)| unit.wanted(&self.options.ask)).collect();
         let answers =
             if wanted.is_empty() { Vec::new() } else { self.cache.get_batch(&wanted, &self.options.batching).await };
-        let finished = units.into_iter().zip(answers).map(|((number, unit), answer)| {
+        let mut finished = Vec::with_capacity(units.len());
+        for ((number, unit), answer) in units.into_iter().zip(answers) {
             let mut report = unit.report();
             let raw = answer.and_then(|answer| {
                 add(&mut report, &answer);
                 check(&answer)?;
                 Ok(answer.entry.body.clone())
             });
-            let done = self.finish(number, &unit, report, raw);
+            let done = self.finish(&unit, report, raw).await;
             progress.done(&done.report);
-            (number, unit.query, done)
-        });
-        finished.collect()
+            finished.push((number, unit.query, done));
+        }
+        finished
     }
 
-    fn finish(&self, number: usize, unit: &Unit<'_>, mut report: QueryReport, raw: Result<Bytes>) -> UnitDone {
+    async fn finish(&self, unit: &Unit<'_>, mut report: QueryReport, raw: Result<Bytes>) -> UnitDone {
         let file = unit.file.to_string_lossy().into_owned();
         let outcome = match raw {
-            Ok(raw) => self.write(number, unit, &file, &raw, &mut report),
+            Ok(raw) => self.write(unit, &file, &raw, &mut report).await,
             Err(error) => Err(error),
         };
         report.mask(&self.masker);
@@ -316,17 +322,10 @@ impl<'a> Runner<'a> {
 
     /// Shapes, redacts and writes an answer; gives the result before redaction, for those who take
     /// their items from it.
-    fn write(
-        &self,
-        number: usize,
-        unit: &Unit<'_>,
-        file: &str,
-        raw: &Bytes,
-        report: &mut QueryReport,
-    ) -> Result<Bytes> {
+    async fn write(&self, unit: &Unit<'_>, file: &str, raw: &Bytes, report: &mut QueryReport) -> Result<Bytes> {
         let failed = |why: String| Error::usage(format!("query `{}`: {why}", unit.query.name));
         let filtered = match &unit.query.filter {
-            Some(filter) => Bytes::from(filter.run_to_one(raw).map_err(failed)?),
+            Some(filter) => Bytes::from(filter.run_to_one_by(raw, Wait::Async).await.map_err(failed)?),
             None => raw.clone(),
         };
         let Some(workspace) = &self.workspace else { return Ok(filtered) };
@@ -336,7 +335,8 @@ impl<'a> Runner<'a> {
         report.changed = match &unit.query.watch {
             None => previous.is_none_or(|before| before.sha256.as_deref() != Some(&sha256)),
             Some(watch) => {
-                let watched = HEXLOWER.encode(&Sha256::digest(watch.run_to_one(&result).map_err(failed)?));
+                let watched = watch.run_to_one_by(&result, Wait::Async).await.map_err(failed)?;
+                let watched = HEXLOWER.encode(&Sha256::digest(watched));
                 let same = previous.is_some_and(|before| before.watch_sha256.as_deref() == Some(&watched));
                 report.watch_sha256 = Some(watched);
                 !same
@@ -345,7 +345,7 @@ impl<'a> Runner<'a> {
         // What is there already is not written again: it would cost more than looking.
         let same = previous.is_some_and(|before| before.sha256.as_deref() == Some(&sha256));
         if !(same && workspace.holds(&unit.file, &result)) {
-            workspace.write(&unit.file, &result, number)?;
+            workspace.write(&unit.file, &result)?;
         }
         report.sha256 = Some(sha256);
         report.file = Some(file.to_owned());

@@ -111,9 +111,10 @@ impl JsonSchema for Text {
 pub struct PlanSpec {
     /// The format's version: 1.
     pub version: Site<u32>,
-    /// Directory for the JSON results, relative to the working directory. Default: .octocache
+    /// Directory for the JSON results, relative to the working directory and never outside of the project.
+    /// Default: .octocache
     #[serde(default)]
-    pub output_dir: Option<String>,
+    pub output_dir: Option<Site<String>>,
     /// Values for placeholders in paths; `owner` and `repo` default to this repository.
     #[serde(default)]
     pub vars: IndexMap<String, String>,

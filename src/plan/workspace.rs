@@ -1,6 +1,6 @@
 //! The output directory: result files and the report of the run before.
 //!
-//! Knows: writing atomically and only inside. Does not know: what results mean.
+//! Knows: writing atomically and only inside, through no link. Does not know: what results mean.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::output::INDEX_NAME;
 use super::report::{Index, QueryReport};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::Tree;
 use crate::mask::Masker;
 
 /// The largest report that is read back.
@@ -18,7 +18,7 @@ const MAX_INDEX_BYTES: u64 = 64 << 20;
 /// Where results go.
 #[derive(Debug)]
 pub struct Workspace {
-    dir: PathBuf,
+    tree: Tree,
     previous: HashMap<String, QueryReport>,
 }
 
@@ -27,10 +27,9 @@ impl Workspace {
     pub fn open(dir: &Path) -> Result<Self> {
         let advise = |error: Error| error.hint("choose another directory with --output-dir");
         fs::create_dir_all(dir).map_err(|cause| advise(Error::io("create", dir, cause)))?;
-        let probe = temporary(dir, 0);
-        fs::write(&probe, b"").map_err(|cause| advise(Error::io("write to", dir, cause)))?;
-        let _best_effort = fs::remove_file(&probe);
-        let bytes = files::read_bounded(&dir.join(INDEX_NAME), MAX_INDEX_BYTES).ok().flatten().unwrap_or_default();
+        let tree = Tree::open(dir).map_err(|cause| advise(Error::io("open", dir, cause)))?;
+        tree.probe().map_err(|cause| advise(Error::io("write to", dir, cause)))?;
+        let bytes = tree.read(Path::new(INDEX_NAME), MAX_INDEX_BYTES).ok().flatten().unwrap_or_default();
         // Without a readable report of the run before, everything counts as changed.
         let index: Option<Index> = serde_json::from_slice(&bytes).ok().filter(|index: &Index| index.v == 1);
         let previous = index
@@ -38,12 +37,12 @@ impl Workspace {
             .flat_map(|index| index.queries)
             .filter_map(|query| Some((query.file.clone()?, query)))
             .collect();
-        Ok(Self { dir: dir.to_owned(), previous })
+        Ok(Self { tree, previous })
     }
 
     /// The directory.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.tree.path()
     }
 
     /// What the run before said of a file.
@@ -53,32 +52,18 @@ impl Workspace {
 
     /// Whether a file is there with exactly these bytes.
     pub fn holds(&self, file: &Path, bytes: &[u8]) -> bool {
-        let there = files::read_bounded(&self.dir.join(file), bytes.len() as u64);
+        let there = self.tree.read(file, bytes.len() as u64);
         matches!(there, Ok(Some(there)) if there == bytes)
     }
 
     /// Writes a result: the old file or the new one is there at any time, never half of one.
-    pub fn write(&self, file: &Path, bytes: &[u8], number: usize) -> Result<()> {
-        let target = self.dir.join(file);
-        let partial = temporary(&self.dir, number);
-        let failed = |cause| Error::io("write", &target, cause);
-        fs::write(&partial, bytes).map_err(failed)?;
-        let moved = fs::rename(&partial, &target).or_else(|error| {
-            if error.kind() != std::io::ErrorKind::NotFound {
-                return Err(error);
-            }
-            fs::create_dir_all(target.parent().unwrap_or(&self.dir))?;
-            fs::rename(&partial, &target)
-        });
-        moved.map_err(|cause| {
-            let _best_effort = fs::remove_file(&partial);
-            failed(cause)
-        })
+    pub fn write(&self, file: &Path, bytes: &[u8]) -> Result<()> {
+        self.tree.write(file, bytes).map_err(|cause| Error::io("write", &self.dir().join(file), cause))
     }
 
     /// Removes the result of an earlier run: without an answer there is no file that looks like one.
     pub fn remove(&self, file: &Path) {
-        let _absent_is_fine = fs::remove_file(self.dir.join(file));
+        let _absent_is_fine = self.tree.remove(file);
     }
 
     /// Writes the report, with credentials masked.
@@ -88,11 +73,7 @@ impl Workspace {
         })?;
         bytes.push(b'\n');
         let bytes = masker.document(&bytes).unwrap_or(bytes);
-        self.write(Path::new(INDEX_NAME), &bytes, usize::MAX)?;
-        Ok(self.dir.join(INDEX_NAME))
+        self.write(Path::new(INDEX_NAME), &bytes)?;
+        Ok(self.dir().join(INDEX_NAME))
     }
-}
-
-fn temporary(dir: &Path, number: usize) -> PathBuf {
-    dir.join(format!(".octocache-{}-{number}", std::process::id()))
 }

@@ -2,7 +2,6 @@
 //!
 //! Knows: a short list of names. Does not know: who may see what; GitHub says that.
 
-use std::fs::OpenOptions;
 use std::io::Write;
 
 use super::{Stack, lock};
@@ -32,12 +31,8 @@ impl Stack {
         if self.read_partitions().contains(partition) {
             return;
         }
-        let mut options = OpenOptions::new();
-        options.append(true).create(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let line = format!("{partition}\n");
-        let _best_effort = options.open(self.partitions_path()).and_then(|mut list| {
+        let _best_effort = files::open_append(&self.partitions_path()).and_then(|mut list| {
             if list.metadata()?.len() < MAX_LIST_BYTES { list.write_all(line.as_bytes()) } else { Ok(()) }
         });
     }

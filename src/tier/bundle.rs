@@ -8,7 +8,6 @@
 //! record fails its checksum and counts for nothing.
 
 use std::collections::HashMap;
-use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -107,11 +106,7 @@ impl BundleTier {
             return Ok(false);
         }
         let failed = |cause| Error::io("append to", &self.log, cause);
-        let mut options = OpenOptions::new();
-        options.append(true).create(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut log = options.open(&self.log).map_err(failed)?;
+        let mut log = files::open_append(&self.log).map_err(failed)?;
         if log.metadata().map_err(failed)?.len() > MAX_LOG_BYTES {
             return Ok(false);
         }

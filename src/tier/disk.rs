@@ -137,7 +137,11 @@ impl Tier for DiskTier {
 impl WritableTier for DiskTier {
     fn put(&self, entry: &Entry) -> Result<()> {
         let key = entry.key();
-        files::write_atomic(&self.path(&key), &self.partial, &entry.encode(), Durability::Rename)
+        let path = self.path(&key);
+        if let Some(shard) = path.parent() {
+            files::refuse_link(shard).map_err(|cause| crate::error::Error::io("write", &path, cause))?;
+        }
+        files::write_atomic(&path, &self.partial, &entry.encode(), Durability::Rename)
     }
 
     fn remove(&self, key: &CacheKey) -> Result<()> {

@@ -42,7 +42,7 @@ impl Host {
         server.through = ["ip", "netns", "exec", &format!("h{n}")].map(str::to_owned).into();
         server.env = vec![
             ("PATH", std::env::var("PATH").unwrap()),
-            ("TEAM_SECRET", secret.to_owned()),
+            ("OCTOCACHE_TEAM_SECRET", secret.to_owned()),
             ("OCTOCACHE_API_URL", format!("http://{GITHUB}:{github}")),
             ("OCTOCACHE_DIR", server.dir.path().join("store").display().to_string()),
         ];

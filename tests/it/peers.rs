@@ -357,13 +357,13 @@ pub fn free_port() -> u16 {
 fn taking_part(sim: &Sim, secret: &str, port: u16, bootstrap: &[u16]) -> Server {
     let mut server = Server::before(sim.clone());
     server.env = vec![
-        ("TEAM_SECRET", secret.to_owned()),
+        ("OCTOCACHE_TEAM_SECRET", secret.to_owned()),
         ("OCTOCACHE_DIR", server.dir.path().join("store").display().to_string()),
     ];
     let plan = server.dir.path().join("plan.yml");
     let peers: Vec<String> = bootstrap.iter().map(|port| format!("'/ip4/127.0.0.1/tcp/{port}'")).collect();
     let text = format!(
-        "version: 1\nshare:\n  secret: '${{TEAM_SECRET}}'\n  p2p: {{ trust-public: true, bootstrap: [{}], timeout-ms: 5000 }}\nqueries: {{ user: {{ get: /users/octocat }} }}\n",
+        "version: 1\nshare:\n  secret: '${{OCTOCACHE_TEAM_SECRET}}'\n  p2p: {{ trust-public: true, bootstrap: [{}], timeout-ms: 5000 }}\nqueries: {{ user: {{ get: /users/octocat }} }}\n",
         peers.join(", ")
     );
     std::fs::write(&plan, text).unwrap();
@@ -413,7 +413,7 @@ fn servers_that_take_part_a_late_one_and_a_guest_share_and_the_wire_shows_nothin
     let guest = |args: &[&str]| {
         let mut octocache = Command::new(BINARY);
         octocache.args(args).env_clear().env("HOME", late.dir.path()).current_dir(late.dir.path());
-        octocache.env("OCTOCACHE_API_URL", sim.url()).env("TEAM_SECRET", &secret);
+        octocache.env("OCTOCACHE_API_URL", sim.url()).env("OCTOCACHE_TEAM_SECRET", &secret);
         octocache.env("OCTOCACHE_DIR", late.dir.path().join(if args[0] == "run" { "guest" } else { "store" }));
         let output = octocache.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -451,7 +451,7 @@ fn five_runners(token: Option<&str>) -> (u64, Vec<(String, u16)>) {
     let plan = format!(
         "version: 1
 share:
-  secret: '${{TEAM_SECRET}}'
+  secret: '${{OCTOCACHE_TEAM_SECRET}}'
   p2p: {{ trust-public: true, partitions: [public, own], bootstrap: ['/ip4/127.0.0.1/tcp/{port}'], timeout-ms: 5000 }}
 queries:
   repos: {{ recipe: org-repos, org: acme }}
@@ -467,7 +467,7 @@ queries:
         octocache.args(["run", "--plan", "five.yml", "--json", "--output-dir"]).arg(format!("out-{name}"));
         octocache.env_clear().env("HOME", server.dir.path()).current_dir(server.dir.path());
         octocache.env("OCTOCACHE_API_URL", sim.url()).env("OCTOCACHE_DIR", server.dir.path().join(&name));
-        octocache.envs(token.map(|token| ("OCTOCACHE_TOKEN", token))).env("TEAM_SECRET", &secret);
+        octocache.envs(token.map(|token| ("OCTOCACHE_TOKEN", token))).env("OCTOCACHE_TEAM_SECRET", &secret);
         octocache.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let runners: Vec<Child> = (0..5).map(|n| run(format!("runner-{n}"))).collect();
@@ -534,7 +534,7 @@ fn a_token_is_the_secret_only_where_somebody_says_so_and_that_is_told() {
 fn nameless(redis: Option<&RedisServer>) -> String {
     let redis = redis.map(|redis| format!("  redis: {{ url: '{}', timeout-ms: 5000 }}\n", redis.url()));
     format!(
-        "version: 1\nshare:\n  secret: '${{TEAM_SECRET}}'\n{}  p2p: {{ trust-public: true, timeout-ms: 5000 }}\nqueries: {{ repo: {{ get: {PATH} }} }}\n",
+        "version: 1\nshare:\n  secret: '${{OCTOCACHE_TEAM_SECRET}}'\n{}  p2p: {{ trust-public: true, timeout-ms: 5000 }}\nqueries: {{ repo: {{ get: {PATH} }} }}\n",
         redis.unwrap_or_default()
     )
 }
@@ -548,7 +548,7 @@ fn peers_find_each_other_by_notes_in_redis_and_a_run_knows_whom_an_earlier_one_m
     let start = || {
         let mut server = Server::before(sim.clone());
         server.env = vec![
-            ("TEAM_SECRET", secret.clone()),
+            ("OCTOCACHE_TEAM_SECRET", secret.clone()),
             ("OCTOCACHE_DIR", server.dir.path().join("store").display().to_string()),
         ];
         let plan = server.dir.path().join("plan.yml");
@@ -600,7 +600,7 @@ fn peers_find_each_other_by_notes_in_redis_and_a_run_knows_whom_an_earlier_one_m
         std::fs::write(dir.path().join("plan.yml"), plan).unwrap();
         let mut octocache = Command::new(BINARY);
         octocache.args(["run", "--plan", "plan.yml", "--json"]).env_clear().env("HOME", dir.path());
-        octocache.current_dir(dir.path()).env("OCTOCACHE_API_URL", sim.url()).env("TEAM_SECRET", &secret);
+        octocache.current_dir(dir.path()).env("OCTOCACHE_API_URL", sim.url()).env("OCTOCACHE_TEAM_SECRET", &secret);
         let output = octocache.env("OCTOCACHE_DIR", dir.path().join(store)).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let index: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -415,14 +415,15 @@ fn five_processes_with_one_plan_ask_github_each_question_once() {
     server.stop();
     server.sim.take_counts();
     // They all run on this one machine, beside other tests.
-    let plan = PLAN.replace("queries:", "share: { redis: { url: '${TEAM_REDIS}', timeout-ms: 5000 } }\nqueries:");
+    let plan =
+        PLAN.replace("queries:", "share: { redis: { url: '${OCTOCACHE_TEAM_REDIS}', timeout-ms: 5000 } }\nqueries:");
     std::fs::write(server.dir.path().join("plan.yml"), plan).unwrap();
     let run = |name: String| {
         let mut octocache = Command::new(BINARY);
         octocache.args(["run", "--plan", "plan.yml", "--json", "--output-dir"]).arg(format!("out-{name}"));
         octocache.env_clear().env("HOME", server.dir.path().join(&name)).current_dir(server.dir.path());
         octocache.env("OCTOCACHE_API_URL", server.sim.url()).env("OCTOCACHE_DIR", server.dir.path().join(&name));
-        octocache.env("TEAM_REDIS", redis.url()).env("OCTOCACHE_TOKEN", crate::serve::TOKEN);
+        octocache.env("OCTOCACHE_TEAM_REDIS", redis.url()).env("OCTOCACHE_TOKEN", crate::serve::TOKEN);
         octocache.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let runners: Vec<Child> = (0..5).map(|n| run(format!("runner-{n}"))).collect();
@@ -628,14 +629,14 @@ fn over_tls_with_a_user_and_a_password_and_none_of_it_is_printed() {
     server.stop();
     std::fs::write(
         dir.path().join("plan.yml"),
-        "version: 1\nshare: { redis: { url: '${TEAM_REDIS}', timeout-ms: 5000 } }\nqueries:\n  user: { recipe: user, user: octocat }\n",
+        "version: 1\nshare: { redis: { url: '${OCTOCACHE_TEAM_REDIS}', timeout-ms: 5000 } }\nqueries:\n  user: { recipe: user, user: octocat }\n",
     )
     .unwrap();
     let run = |name: &str, url: &str, command: &[&str]| {
         let mut octocache = Command::new(BINARY);
         octocache.args(command).env_clear().env("HOME", dir.path().join(name)).current_dir(dir.path());
         octocache.env("OCTOCACHE_API_URL", server.sim.url()).env("OCTOCACHE_DIR", dir.path().join(name).join("store"));
-        octocache.env("TEAM_REDIS", url).env("SSL_CERT_FILE", cert).output().unwrap()
+        octocache.env("OCTOCACHE_TEAM_REDIS", url).env("SSL_CERT_FILE", cert).output().unwrap()
     };
     let url = format!("rediss://octo:hunter2hunter2@localhost:{tls_port}/0");
     let wrong = format!("rediss://octo:wrongwrong@localhost:{tls_port}/0");

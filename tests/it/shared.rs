@@ -35,6 +35,8 @@ fn job(n: u8, dir: &Path, sim: &Sim, plan: &str, env: &[(&str, &str)]) -> (Value
     let home = dir.join(format!("job{n}"));
     std::fs::create_dir_all(home.join(".github")).unwrap();
     std::fs::write(home.join(".github/octocache.yml"), plan).unwrap();
+    let trust = Command::new(BINARY).arg("trust").env_clear().env("HOME", &home).current_dir(&home).output().unwrap();
+    assert!(trust.status.success(), "{}", String::from_utf8_lossy(&trust.stderr));
     let mut octocache = Command::new(BINARY);
     octocache.args(["run", "--json"]).env_clear().env("HOME", &home).current_dir(&home);
     octocache.env("OCTOCACHE_API_URL", sim.url()).env("OCTOCACHE_TOKEN", format!("ghs_job{n}"));
@@ -58,15 +60,15 @@ fn jobs_share_a_redis_and_pull_requests_only_read_it() {
     let (sim, dir) = (github(), tempfile::tempdir().unwrap());
     let plan = example("shared-redis/.github/octocache.yml");
     // They all run on this one machine, beside other tests.
-    let plan = plan.replace("'${REDIS_URL}' }", "'${REDIS_URL}', timeout-ms: 5000 }");
+    let plan = plan.replace("'${OCTOCACHE_REDIS_URL}' }", "'${OCTOCACHE_REDIS_URL}', timeout-ms: 5000 }");
     let reader = format!("redis://reader:pass@127.0.0.1:{}", redis.port);
     // A reader leaves nothing there, and is not in trouble for it.
-    let (charged, _) = job(1, dir.path(), &sim, &plan, &[("REDIS_URL", &reader)]);
+    let (charged, _) = job(1, dir.path(), &sim, &plan, &[("OCTOCACHE_REDIS_URL", &reader)]);
     assert_ne!(charged, 0);
-    assert_eq!(job(2, dir.path(), &sim, &plan, &[("REDIS_URL", &redis.url())]).0, charged);
+    assert_eq!(job(2, dir.path(), &sim, &plan, &[("OCTOCACHE_REDIS_URL", &redis.url())]).0, charged);
     let elsewhere = tempfile::tempdir().unwrap();
     for (n, url) in [(1, &reader), (3, &redis.url())] {
-        assert_eq!(job(n, elsewhere.path(), &sim, &plan, &[("REDIS_URL", url)]), (0.into(), 0.into()));
+        assert_eq!(job(n, elsewhere.path(), &sim, &plan, &[("OCTOCACHE_REDIS_URL", url)]), (0.into(), 0.into()));
     }
     // A fork has no secrets.
     assert_eq!(job(2, elsewhere.path(), &sim, &plan, &[]).0, charged);
@@ -77,7 +79,7 @@ fn jobs_of_a_fleet_leave_what_they_have_asked_with_the_server_on_their_host() {
     let (sim, secret, port) = (github(), Group::generate().unwrap(), free_port());
     let mut server = Server::before(sim.clone());
     let store = server.dir.path().join("store").display().to_string();
-    server.env = vec![("TEAM_SECRET", secret.clone()), ("OCTOCACHE_DIR", store)];
+    server.env = vec![("OCTOCACHE_TEAM_SECRET", secret.clone()), ("OCTOCACHE_DIR", store)];
     // The server, with the arguments of its service and a name that stands for it.
     let service = example("shared-fleet/octocache-peer.service");
     let start =
@@ -91,7 +93,7 @@ fn jobs_of_a_fleet_leave_what_they_have_asked_with_the_server_on_their_host() {
     let plan = example("shared-fleet/.github/octocache.yml")
         .replace("tcp/9100]", &format!("tcp/{port}]\n    timeout-ms: 5000"));
     let dir = tempfile::tempdir().unwrap();
-    let env = [("TEAM_SECRET", secret.as_str())];
+    let env = [("OCTOCACHE_TEAM_SECRET", secret.as_str())];
     let (charged, _) = job(1, dir.path(), &sim, &plan, &env);
     assert_ne!(charged, 0);
     // The first job's machine is gone; the next one's token is another.

@@ -98,6 +98,7 @@ impl Step<'_> {
         let flags = Flags {
             cache_dir: Some(self.stores()?),
             api_url: self.inputs.api_url.clone(),
+            plan: self.inputs.plan.exists().then(|| self.inputs.plan.clone()),
             ..self.context.flags.clone()
         };
         self.locate(request_config(&flags)?)

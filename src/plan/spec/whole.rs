@@ -156,7 +156,8 @@ pub struct P2pSpec {
 pub struct IpfsSpec {
     /// The address of its RPC API: `http://127.0.0.1:5001`.
     pub api: Site<String>,
-    /// A variable that holds what the API wants to see in `Authorization`: `${IPFS_AUTHORIZATION}`.
+    /// A variable that holds what the API wants to see in `Authorization`: `${OCTOCACHE_IPFS_AUTHORIZATION}`.
+    /// It is sent to hosts alone that the environment names in `OCTOCACHE_IPFS_HOSTS`.
     #[serde(default)]
     pub authorization: Option<Site<String>>,
     /// No look-up is waited for longer, in milliseconds. Default: 80
@@ -169,7 +170,7 @@ pub struct IpfsSpec {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RedisSpec {
     /// Its address, `redis://host:6379` or `rediss://…` for TLS, or a variable that holds it:
-    /// `${REDIS_URL}`. A password belongs into a variable.
+    /// `${OCTOCACHE_REDIS_URL}`. A password belongs into a variable.
     pub url: Site<String>,
     /// No operation is waited for longer, in milliseconds. Default: 50
     #[serde(default)]
