@@ -2,7 +2,7 @@
 //!
 //! Knows: how deep a text nests, without parsing it. Does not know: whether it is JSON.
 
-/// Levels that a text may nest. GitHub's answers stay below 50; most readers of JSON recurse, and serde_json, which
+/// Levels that a text may nest. GitHub's answers stay below 50; most readers of JSON recurse, and `serde_json`, which
 /// bounds that, stops at 128.
 pub const MAX_DEPTH: usize = 100;
 

@@ -102,7 +102,7 @@ fn mistakes_are_named_with_place_and_advice() {
         ),
         (
             "version: 1\nshare: { redis: { url: 'redis://:hunter2@h' } }\nqueries: { a: { get: /x } }\n",
-            &["plan.yml:2:24", "${REDIS_URL}"],
+            &["plan.yml:2:24", "${OCTOCACHE_REDIS_URL}"],
         ),
         ("version: 1\nshare: { redis: { url: 'http://h' } }\nqueries: { a: { get: /x } }\n", &["none of Redis's"]),
         ("version: 1\nshare: { redis: { url: '${a-b}' } }\nqueries: { a: { get: /x } }\n", &["names no variable"]),
@@ -117,7 +117,7 @@ fn mistakes_are_named_with_place_and_advice() {
         ("version: 1\nshare: { ipfs: { api: '127.0.0.1:5001' } }\nqueries: { a: { get: /x } }\n", &["plan.yml:2:23"]),
         (
             "version: 1\nshare: { ipfs: { api: 'http://h', authorization: 'Bearer hunter2' } }\nqueries: { a: { get: /x } }\n",
-            &["the authorization does not belong into a plan", "${NAME}"],
+            &["the authorization does not belong into a plan", "${OCTOCACHE_NAME}"],
         ),
         ("version: yes\nqueries: { a: { get: /x } }\n", &["plan.yml:1:10"]),
     ] {

@@ -33,7 +33,7 @@ pub fn node_dir() -> Option<PathBuf> {
 pub struct Runner {
     pub fx: Fixture,
     node: PathBuf,
-    /// A machine whose RUNNER_TEMP stays from job to job; else each job has its own.
+    /// A machine whose `RUNNER_TEMP` stays from job to job; else each job has its own.
     pub temp: Option<PathBuf>,
 }
 

@@ -172,6 +172,32 @@ fn a_proxy_is_used_and_a_kept_archive_needs_no_network() {
     assert!(setup.install(&args, &[]).0, "and is fetched anew");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_kept_archive_that_is_replaced_after_the_check_is_not_unpacked() {
+    let setup = Setup::new();
+    let path = |name: &str| setup.dir.path().join(name).display().to_string();
+    let args = ["--version", "9.9.9", "--sha256", &setup.sha256, "--keep", &path("keep")];
+    assert!(setup.install(&args, &[]).0);
+    std::fs::remove_file(setup.bin()).unwrap();
+    // Another program under the same name, put in place as soon as any digest was computed.
+    std::fs::write(path("stage/octocache"), "#!/bin/sh\necho another\n").unwrap();
+    Command::new("tar").args(["-czf", "../b.tar.gz", "octocache"]).current_dir(path("stage")).status().unwrap();
+    let search = std::env::var("PATH").unwrap();
+    let replace = format!(
+        "#!/bin/sh\nPATH='{search}' sha256sum \"$@\"\ncp '{}' '{}/{ARCHIVE}'\n",
+        path("b.tar.gz"),
+        path("keep")
+    );
+    std::fs::create_dir(path("shim")).unwrap();
+    std::fs::write(path("shim/sha256sum"), replace).unwrap();
+    Command::new("chmod").args(["755", &path("shim/sha256sum")]).status().unwrap();
+    let search = format!("{}:{search}", path("shim"));
+    let (done, why) = setup.install(&args, &[("PATH", &search), ("OCTOCACHE_RELEASES_URL", "http://127.0.0.1:1")]);
+    assert!(done, "{why}");
+    assert_eq!(Command::new(setup.bin()).output().unwrap().stdout, b"octocache 9.9.9\n");
+}
+
 #[test]
 fn the_action_installs_the_release_that_its_own_tree_names() {
     let setup = Setup::new();

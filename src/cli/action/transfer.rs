@@ -1,7 +1,7 @@
 //! The bundle on its way between the workspace and the store.
 //!
 //! actions/cache restores and saves a file of the workspace: its path is part of what an entry is found by, and
-//! only a path relative to the workspace is the same on every runner. The store itself lies in RUNNER_TEMP,
+//! only a path relative to the workspace is the same on every runner. The store itself lies in `RUNNER_TEMP`,
 //! since a checkout can bring any file: what stands in the workspace is read only if actions/cache has just
 //! restored it.
 //!
@@ -23,7 +23,7 @@ use crate::plan::Plan;
 use crate::stack::ownership::{self, Origin};
 use crate::stack::{BUNDLE_NAME, Saved, Stack};
 
-/// The stores of a job, in RUNNER_TEMP.
+/// The stores of a job, in `RUNNER_TEMP`.
 const STORES: &str = "octocache-store";
 
 /// Where the files of a store are in the workspace, the bundle first.

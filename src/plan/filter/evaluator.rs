@@ -217,7 +217,7 @@ impl Process {
             let _ended_already = child.kill();
         }
         let status = child.wait();
-        if status.as_ref().is_ok_and(|status| status.code() == Some(OUT_OF_TIME) || killed(status)) {
+        if status.as_ref().is_ok_and(|status| status.code() == Some(OUT_OF_TIME) || killed(*status)) {
             return format!("it takes longer than {} s", DEADLINE.as_secs());
         }
         match status {
@@ -232,12 +232,12 @@ impl Process {
 
 /// Whether it was ended from here.
 #[cfg(unix)]
-fn killed(status: &std::process::ExitStatus) -> bool {
-    std::os::unix::process::ExitStatusExt::signal(status) == Some(9)
+fn killed(status: std::process::ExitStatus) -> bool {
+    std::os::unix::process::ExitStatusExt::signal(&status) == Some(9)
 }
 
 #[cfg(not(unix))]
-fn killed(_: &std::process::ExitStatus) -> bool {
+fn killed(_: std::process::ExitStatus) -> bool {
     false
 }
 

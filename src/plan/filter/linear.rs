@@ -55,8 +55,8 @@ impl Cost {
 
     /// Each output of one with each of the other.
     fn combined(self, other: Self) -> Option<Self> {
-        let bounded =
-            (self.single && other.single) || (self.single && self.constant) || (other.single && other.constant);
+        let bounded = [self, other].iter().all(|part| part.single)
+            || [self, other].iter().any(|part| part.single && part.constant);
         if bounded { self.and(other) } else { None }
     }
 }
@@ -67,7 +67,7 @@ fn cost(term: &Term<&str>, levels: usize) -> Option<Cost> {
     match term {
         Term::Id => Some(ONE),
         Term::Recurse => Some(Cost { factor: MAX_DEPTH as u64, single: false, constant: false }),
-        Term::Num(_) => Some(Cost::constant()),
+        Term::Num(_) | Term::Arr(None) => Some(Cost::constant()),
         Term::Str(format, parts) => {
             let factor = match format {
                 None => 2,
@@ -83,7 +83,6 @@ fn cost(term: &Term<&str>, levels: usize) -> Option<Cost> {
             }
             Some(all)
         }
-        Term::Arr(None) => Some(Cost::constant()),
         Term::Arr(Some(inner)) => Some(Cost { single: true, ..of(inner)?.with(2)? }),
         Term::Obj(entries) => {
             let mut all = Cost::constant();
