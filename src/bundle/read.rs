@@ -348,7 +348,7 @@ mod tests {
         let body = format!("{{\"id\":\"{}\"}}", "x".repeat(12 << 20));
         let entries: Vec<Entry> = (0..3).map(|n| entry(&format!("/repos/o/r{n}"), body.as_bytes())).collect();
         assert!(entries.iter().all(|entry| stack.put(entry)));
-        stack.pack(&Narrow::default(), true).unwrap();
+        stack.pack(&Narrow::everything(), true).unwrap();
         let bundle = Bundle::open(&stack.bundle_path()).unwrap().unwrap();
         for entry in &entries {
             assert!(bundle.look_up(&entry.key()).unwrap().is_some());

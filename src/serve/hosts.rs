@@ -214,9 +214,9 @@ impl Hosts {
 impl Hosts {
     /// The host to which a request would be handed on.
     pub(crate) fn other(&self, uri: &Uri, headers: &HeaderMap) -> Option<String> {
-        match self.target(uri, headers) {
-            Target::Other(authority) => Some(authority),
-            Target::Api(_) | Target::Foreign(_) => None,
+        match self.target(Version::HTTP_11, uri, headers) {
+            Target::Other(authority) => Some(authority.to_string()),
+            _ => None,
         }
     }
 }

@@ -198,7 +198,7 @@ async fn the_event_that_started_a_workflow_outdates_what_it_touched() {
     ] {
         cache.get(&Request::get(&api, path).unwrap(), &Ask::default()).await.unwrap();
     }
-    cache.stack().pack(&Narrow::default(), false).unwrap();
+    cache.stack().pack(&Narrow::everything(), false).unwrap();
     runner.save();
     runner.clean();
     runner.fx.sim.take_counts();

@@ -38,7 +38,7 @@ fn plant(fx: &Fixture, dir: &Path, partition: Partition, token: &str, as_bundle:
     let request = Request::get(&api, PERMISSION).unwrap();
     runtime.block_on(cache.get(&request, &Ask::default())).unwrap();
     if as_bundle {
-        cache.stack().pack(&Narrow::default(), false).unwrap();
+        cache.stack().pack(&Narrow::everything(), false).unwrap();
     }
     truth(fx);
     fx.sim.take_counts();
