@@ -351,6 +351,47 @@ mod tests {
         assert_eq!(Masker::default().document(&bytes).unwrap(), b"\xff\xfe *** \xff");
     }
 
+    /// Quadratic time would take minutes.
+    #[test]
+    fn the_time_is_linear_in_the_length() {
+        const BYTES: usize = 256 << 10;
+        for part in [
+            "eyJ-",
+            "eyJaaaaaaaaaa.",
+            "eyJaaaaaaaaaa.eyJaaaaaaaaaa ",
+            "AKIA",
+            "AKIAa",
+            "ghp_",
+            "=token=",
+            "token%3D",
+            "access_token=",
+            "x://@",
+            "@",
+            "x://u:p@@@",
+            "a@",
+            "-----BEGIN ",
+            "-----BEGIN PRIVATE KEY",
+            "-----END ",
+            "uthorization",
+            "\"\\u00",
+            "{\"token\":\"",
+            "authorization: bearer ",
+            "secret_access_key=",
+            "sig=",
+            "\\",
+            "\"a\"  ",
+        ] {
+            let text = part.repeat(BYTES / part.len());
+            let masker = Masker::default();
+            masker.add("secret-secret-secret");
+            let _masked_or_not = (masker.text(&text).len(), masker.document(text.as_bytes()));
+            let json = serde_json::to_string(&[&text]).unwrap();
+            let _masked_or_not = masker.document(json.as_bytes());
+            let _safe =
+                (crate::text::line(&text).len(), crate::text::lines(&text).len(), crate::text::json(&text).len());
+        }
+    }
+
     #[test]
     fn own_secrets_are_masked_in_each_form() {
         use data_encoding::{BASE64, BASE64URL, HEXLOWER};

@@ -9,8 +9,11 @@ use memchr::{memchr_iter, memmem};
 
 use super::search::Search;
 
-/// Bytes before an `@` that are searched for the beginning of a URL.
-const MAX_USERINFO: usize = 1024;
+/// Bytes before and behind an `@` that are searched for the ends of a URL's authority.
+const MAX_AUTHORITY: usize = 1024;
+
+/// Bytes of a percent-encoded value.
+const MAX_ENCODED: usize = 4096;
 
 /// Bytes of a parameter's name.
 const MAX_NAME: usize = 64;
@@ -157,14 +160,20 @@ static ANCHORS: LazyLock<Vec<Option<Search>>> = LazyLock::new(|| {
     PATTERNS.chunks(ROWS).map(of).collect()
 });
 
-/// Calls `found` with the place of each credential, until it returns false. Places may overlap.
+/// Calls `found` with the place of each credential, until it returns false. Places may overlap. The time is
+/// linear in the text's length, whatever is in it.
 pub(super) fn find(text: &[u8], mut found: impl FnMut(Range<usize>) -> bool) {
     for (anchors, rows) in ANCHORS.iter().zip(PATTERNS.chunks(ROWS)) {
-        let mut from = 0;
+        let (mut from, mut without_jwt) = (0, 0);
         while let Some((number, hit)) = anchors.as_ref().and_then(|anchors| anchors.next(text, from)) {
             let (_anchor, shape, _source) = rows[number];
             from = hit.start + 1;
-            if let Some(place) = place(shape, text, hit.start, hit.len()) {
+            let place = match shape {
+                Shape::Jwt if hit.start < without_jwt || !begins(text, hit.start) => None,
+                Shape::Jwt => jwt(text, hit.start).map_err(|end| without_jwt = end).ok(),
+                shape => place(shape, text, hit.start, hit.len()),
+            };
+            if let Some(place) = place {
                 from = place.end.max(from);
                 if !found(place) {
                     return;
@@ -172,8 +181,10 @@ pub(super) fn find(text: &[u8], mut found: impl FnMut(Range<usize>) -> bool) {
             }
         }
     }
+    let mut past = 0;
     for at in memchr_iter(b'@', text) {
-        if let Some(place) = userinfo(text, at)
+        if at >= past
+            && let Some(place) = userinfo(text, &mut past, at)
             && !found(place)
         {
             return;
@@ -199,16 +210,16 @@ pub(super) fn may_be_secret_member(name: &[u8]) -> bool {
 fn place(shape: Shape, text: &[u8], start: usize, anchor: usize) -> Option<Range<usize>> {
     let end = start + anchor;
     match shape {
+        Shape::Token(..) if !begins(text, start) => None,
         Shape::Token(is_of, at_least) => {
             let mut len = run(&text[end..], is_of);
             while len > 0 && text[end + len - 1] == b'.' {
                 len -= 1;
             }
             let ends = text.get(end + len).is_none_or(|byte| !byte.is_ascii_alphanumeric());
-            (len >= at_least && ends && begins(text, start)).then(|| start..end + len)
+            (len >= at_least && ends).then(|| start..end + len)
         }
-        Shape::Jwt if begins(text, start) => jwt(text, start).map(|end| start..end),
-        Shape::Jwt => None,
+        Shape::Jwt => jwt(text, start).ok(),
         Shape::Pem => pem(text, end).map(|end| start..end),
         Shape::Parameter => parameter(text, start, end),
         Shape::Named(at_least) => {
@@ -229,24 +240,24 @@ fn place(shape: Shape, text: &[u8], start: usize, anchor: usize) -> Option<Range
     }
 }
 
-/// The end of a JWT that begins at `start`.
-fn jwt(text: &[u8], start: usize) -> Option<usize> {
+/// A JWT that begins at `start`; else the end of what was looked at, before which none begins.
+fn jwt(text: &[u8], start: usize) -> Result<Range<usize>, usize> {
     let mut at = start;
     for part in 0..3 {
         if part > 0 && text.get(at) != Some(&b'.') {
-            return None;
+            return Err(at);
         }
         at += usize::from(part > 0);
         if part == 1 && !text[at..].starts_with(b"eyJ") {
-            return None;
+            return Err(at);
         }
         let len = run(&text[at..], is_word);
         if len < 10 {
-            return None;
+            return Err(at);
         }
         at += len;
     }
-    Some(at)
+    Ok(start..at)
 }
 
 /// The end of a private key whose label begins at `label`.
@@ -288,14 +299,16 @@ fn parameter(text: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     }
     let name = text[name_start..name_end].to_ascii_lowercase();
     let mut value = &text[end..];
-    if is_encoded && let Some(next) = memmem::find(value, b"%26") {
-        value = &value[..next];
+    if is_encoded {
+        value = &value[..value.len().min(MAX_ENCODED)];
+        value = &value[..memmem::find(value, b"%26").unwrap_or(value.len())];
     }
-    if PARAMETERS.iter().any(|known| known.as_bytes() == name) {
+    let may_be_clear = name.contains(&b'_');
+    if (in_url || may_be_clear) && PARAMETERS.iter().any(|known| known.as_bytes() == name) {
         let len = run(value, |byte| is_token68(byte) || byte == b'%' || byte == b':');
         let is_placeholder = value.first() == Some(&b':');
         // Elsewhere, code may assign a variable to an argument of that name.
-        let is_clear = name.contains(&b'_') && len >= 16 && is_no_word(&value[..len]);
+        let is_clear = may_be_clear && len >= 16 && is_no_word(&value[..len]);
         if len > 0 && !is_placeholder && (in_url || is_clear) {
             return Some(end..end + len);
         }
@@ -340,22 +353,28 @@ fn member(text: &[u8], end: usize) -> Option<Range<usize>> {
     is_secret_member(name, &text[value..value + len]).then(|| value..value + len)
 }
 
-/// The password before the `@` at `at`, or 40 hexadecimal digits in the place of a user.
-fn userinfo(text: &[u8], at: usize) -> Option<Range<usize>> {
-    let from = at.saturating_sub(MAX_USERINFO);
+/// The password in the authority around the `@` at `at`, or 40 hexadecimal digits in the place of a user.
+/// `past` is where the search goes on: no byte is looked at more than twice.
+fn userinfo(text: &[u8], past: &mut usize, at: usize) -> Option<Range<usize>> {
     let stops = |byte: &u8| byte.is_ascii_whitespace() || b"/?#\"'<>\\`".contains(byte);
+    let from = at.saturating_sub(MAX_AUTHORITY).max(*past);
+    *past = at + 1;
     let slash = from + text[from..at].iter().rposition(stops)?;
-    if !text[..=slash].ends_with(b"://") || slash < 3 || !text[slash - 3].is_ascii_alphanumeric() {
+    if slash < 3 || !text[..=slash].ends_with(b"://") || !text[slash - 3].is_ascii_alphanumeric() {
         return None;
     }
     let start = slash + 1;
-    match text[start..at].iter().position(|byte| *byte == b':') {
+    let rest = &text[at..text.len().min(at + MAX_AUTHORITY)];
+    *past = at + rest.iter().position(stops).unwrap_or(rest.len());
+    // A password may hold another `@` that is not encoded.
+    let end = at + text[at..*past].iter().rposition(|byte| *byte == b'@')?;
+    match text[start..end].iter().position(|byte| *byte == b':') {
         Some(colon) => {
-            let password = start + colon + 1..at;
+            let password = start + colon + 1..end;
             let is_masked = &text[password.clone()] == super::MASK;
             (!password.is_empty() && !is_masked).then_some(password)
         }
-        None => is_forty_hex(&text[start..at]).then_some(start..at),
+        None => is_forty_hex(&text[start..end]).then_some(start..end),
     }
 }
 
