@@ -171,11 +171,13 @@ pub fn decoded(text: &str) -> Cow<'_, str> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
-        (rest, _) = match (*first, escaped(rest)) {
-            (b'%', Some(byte)) => (&rest[3..], out.push(byte)),
-            (b'+', _) => (after, out.push(b' ')),
-            (byte, _) => (after, out.push(byte)),
+        let (byte, after) = match (*first, escaped(rest)) {
+            (b'%', Some(byte)) => (byte, &rest[3..]),
+            (b'+', _) => (b' ', after),
+            (byte, _) => (byte, after),
         };
+        out.push(byte);
+        rest = after;
     }
     Cow::Owned(String::from_utf8_lossy(&out).into_owned())
 }

@@ -110,7 +110,9 @@ mod tests {
         let [gone, fresh, locked, busy, other] = names.map(|name| used(dir.path(), name, old));
         stamp(&fresh.join("limits.json"), NOW.minus(3_600)).unwrap();
         let holds = [locked.join("lock"), busy.join("07.slot")].map(|path| files::open_lock(&path).unwrap());
-        holds.iter().for_each(|file| file.try_lock().unwrap());
+        for file in &holds {
+            file.try_lock().unwrap();
+        }
         sweep(dir.path(), NOW);
         let there = |path: &Path| path.join("limits.json").exists();
         assert!(!gone.exists() && [&fresh, &locked, &busy, &other].into_iter().all(|path| there(path)));

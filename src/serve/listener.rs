@@ -34,6 +34,10 @@ const MAX_DELIVERING: usize = 256;
 /// There, a client that says nothing for this long is let go.
 const DELIVERIES_IDLE: Duration = Duration::from_secs(10);
 
+/// Bits of a file's mode that are for anybody but its owner.
+#[cfg(unix)]
+const GROUP_AND_OTHERS: u32 = 6;
+
 /// After a failure to let somebody in, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -156,7 +160,7 @@ impl Listener {
                 let address = listener.local_addr().ok();
                 let path = address.as_ref().and_then(|address| address.as_pathname());
                 let meta = path.and_then(|path| std::fs::symlink_metadata(path).ok());
-                meta.is_some_and(|meta| meta.mode() & 0o077 == 0)
+                meta.is_some_and(|meta| meta.mode().trailing_zeros() >= GROUP_AND_OTHERS)
             }
         }
     }

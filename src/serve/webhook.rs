@@ -203,7 +203,9 @@ impl Webhook {
         let mut cutoffs = event::outdated_on_delivery(&head.event, &payload, now());
         let removes = cutoffs.iter().any(|cutoff| cutoff.mode == CutoffMode::Gone).then_some(digest);
         if removes.is_some_and(|digest| self.has_removed(&digest)) {
-            cutoffs.iter_mut().for_each(|cutoff| cutoff.mode = CutoffMode::Revalidate);
+            for cutoff in &mut cutoffs {
+                cutoff.mode = CutoffMode::Revalidate;
+            }
         }
         let scopes = cutoffs.len();
         if scopes > 0 && self.waiting.try_send(Delivery { id: head.id.clone(), removes, cutoffs }).is_err() {

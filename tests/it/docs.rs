@@ -125,3 +125,51 @@ fn every_link_between_documents_leads_somewhere() {
         }
     }
 }
+
+/// Rows of a table below a heading, as cells.
+fn rows<'a>(text: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
+    let section = text.split(heading).nth(1).unwrap().split("\n## ").next().unwrap();
+    let lines = section.lines().filter(|line| line.starts_with('|'));
+    lines.skip(2).map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
+}
+
+#[test]
+fn every_threat_has_a_test_that_exists() {
+    fn sources(dir: &Path, found: &mut String) {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                found.push_str(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let mut code = String::new();
+    for dir in ["src", "tests"] {
+        sources(&root().join(dir), &mut code);
+    }
+    let text = std::fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let rows = rows(&text, "\n## Threats\n");
+    assert!(rows.len() >= 45, "{}", rows.len());
+    for row in &rows {
+        assert_eq!(row.len(), 4, "{row:?}");
+        let named: Vec<&str> = row[3].split(", ").map(|name| name.trim_matches('`')).collect();
+        for name in named {
+            let is_test = ["#[test]", "#[tokio::test"].iter().any(|attribute| {
+                code.match_indices(&format!("fn {name}(")).any(|(at, _)| {
+                    let before = &code[..at];
+                    before[before.rfind("}\n").unwrap_or(0)..].contains(attribute)
+                })
+            });
+            assert!(is_test, "`{name}` is no test: {row:?}");
+        }
+    }
+    let whom: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+    for who in [
+        "a plan", "a checkout", "a store", "a bundle", "a Redis", "a peer", "an upstream", "a webhook sender", "a local user",
+        "a client",
+    ] {
+        assert!(whom.contains(&who), "{who}");
+    }
+}

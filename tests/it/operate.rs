@@ -310,7 +310,9 @@ fn a_burst_of_deliveries_leaves_the_clients_their_hits() {
 #[test]
 fn what_became_private_leaves_memory_and_disk() {
     let (server, _secret) = hooked(&["--max-loose", "0"]);
-    for path in ["/repos/acme/repo-0001", "/repos/acme/repo-0001/issues", "/repos/acme/repo-0002"] {
+    // Clients that follow `Link` ask for later pages by number.
+    let page = "/repositories/1/issues?page=2";
+    for path in ["/repos/acme/repo-0001", "/repos/acme/repo-0001/issues", "/repos/acme/repo-0002", page] {
         assert_eq!(server.curl(path, &[]).status, 200);
     }
     let store = server.dir.path().join(".cache/octocache");
@@ -322,18 +324,22 @@ fn what_became_private_leaves_memory_and_disk() {
             .unwrap();
         String::from_utf8(run.stdout).unwrap()
     };
-    eventually("written", || held().matches("/repos/acme/repo-000").count() == 3);
+    eventually("written", || held().matches("/repos/acme/repo-000").count() == 3 && held().contains(page));
     let payload = json!({
         "action": "privatized",
-        "repository": { "full_name": "acme/repo-0001", "private": true, "owner": { "login": "acme" } },
+        "repository": { "id": 1, "full_name": "acme/repo-0001", "private": true, "owner": { "login": "acme" } },
     });
     assert_eq!(Line::to(&server.tcp).deliver("p", "repository", payload.to_string().as_bytes()).0, 202);
-    eventually("removed", || !held().contains("repo-0001"));
+    eventually("removed", || !held().contains("repo-0001") && !held().contains(page));
     assert!(held().contains("/repos/acme/repo-0002"));
-    server.sim.with(|state| state.docs.retain(|path, _| !path.contains("repo-0001")));
-    assert_eq!(server.curl("/repos/acme/repo-0001", &[]).status, 404);
-    let again = server.curl("/repos/acme/repo-0001", &["-H", "Cache-Control: only-if-cached"]);
-    assert_ne!(again.status, 200, "{}", again.head);
+    server.sim.with(|state| {
+        state.docs.retain(|path, _| !path.contains("repo-0001") && !path.starts_with("/repositories/1/"));
+    });
+    for path in ["/repos/acme/repo-0001", page] {
+        assert_eq!(server.curl(path, &[]).status, 404, "{path}");
+        let again = server.curl(path, &["-H", "Cache-Control: only-if-cached"]);
+        assert_ne!(again.status, 200, "{}", again.head);
+    }
 }
 
 #[test]
