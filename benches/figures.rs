@@ -156,8 +156,8 @@ fn main() {
             assert!(again.put(&changed));
         }
         let mut after = 0.0;
-        one_percent =
-            one_percent.min(best(1, || after = packed(&stack(&dir("again")).pack(&Narrow::everything(), false).unwrap())));
+        one_percent = one_percent
+            .min(best(1, || after = packed(&stack(&dir("again")).pack(&Narrow::everything(), false).unwrap())));
         grown = after / before - 1.0;
         copy(&store, &dir("again"));
         let again = stack(&dir("again"));
@@ -166,8 +166,8 @@ fn main() {
             std::sync::Arc::make_mut(&mut found.entry).validated_at = corpus::NOW.plus(5);
             assert!(again.freshen(&found.entry, found.tier));
         }
-        only_304s =
-            only_304s.min(best(1, || after = packed(&stack(&dir("again")).pack(&Narrow::everything(), false).unwrap())));
+        only_304s = only_304s
+            .min(best(1, || after = packed(&stack(&dir("again")).pack(&Narrow::everything(), false).unwrap())));
         grown_304 = after / before - 1.0;
     }
     table.at_most("after 1 % changed, against a full repack", one_percent / repack, 0.2, "x");

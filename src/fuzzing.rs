@@ -19,9 +19,9 @@ use crate::cutoff::Cutoffs;
 use crate::entry::Entry;
 use crate::graphql::operation::{self, Operation};
 use crate::key::{CacheKey, KeyParts};
+use crate::mask::Masker;
 use crate::partition::Partition;
 use crate::plan::filter::Filter;
-use crate::mask::Masker;
 use crate::plan::{Plan, Redaction};
 use crate::request::{Api, Request};
 use crate::schedule::Schedule;
@@ -98,7 +98,11 @@ pub fn cutoffs(data: &[u8]) {
         let list = list.as_of(NOW);
         assert!(list.iter().all(|cutoff| !cutoff.is_from_the_future(NOW)));
         let again = Cutoffs::decode(&list.encode());
-        assert_eq!(again.ok().map(|again| again.as_of(NOW).encode()), Some(list.encode()), "a list is not what was written");
+        assert_eq!(
+            again.ok().map(|again| again.as_of(NOW).encode()),
+            Some(list.encode()),
+            "a list is not what was written"
+        );
     }
 }
 

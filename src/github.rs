@@ -8,6 +8,7 @@ mod app;
 mod backoff;
 mod budget;
 mod limit;
+mod options;
 mod outage;
 mod pass;
 mod shared;
@@ -17,10 +18,8 @@ mod transport;
 mod wire;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -32,16 +31,17 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Kind, Result};
-use crate::mask::Masker;
 use crate::graphql::operation::{self, Operation};
+use crate::mask::Masker;
 use crate::policy::{Signer, Validators, validator};
 use crate::reply::Reply;
-use crate::request::{Api, Method, Request};
+use crate::request::{Method, Request};
 use crate::token::Token;
 use crate::upstream::{BoxFuture, Conditions, RateLimit, Upstream};
 pub use app::App;
 pub use backoff::Backoff;
 pub use budget::Reserve;
+pub use options::{Identity, Options};
 pub use pass::Passing;
 pub use sweep::sweep;
 pub use tally::{ANSWERS, Tallied, Tally};
@@ -68,87 +68,6 @@ pub const MAX_CONCURRENCY: usize = 100;
 const MAX_BROKEN_PREDICTIONS: u32 = 3;
 
 const API_VERSION: HeaderName = HeaderName::from_static("x-github-api-version");
-
-/// As whom GitHub is asked.
-#[derive(Debug, Clone)]
-pub enum Identity {
-    /// As nobody: 60 requests an hour for this address.
-    Public,
-    /// With a token.
-    Token(Token),
-    /// As an App's installation, with tokens that are minted and renewed on the way.
-    Installation(App),
-}
-
-impl Identity {
-    /// Whether tokens are minted for an installation.
-    pub fn is_installation(&self) -> bool {
-        matches!(self, Identity::Installation(_))
-    }
-}
-
-/// How GitHub is reached.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where.
-    pub api: Api,
-    /// As whom.
-    pub identity: Identity,
-    /// Through what.
-    pub proxy: Proxy,
-    /// Until a connection stands, TLS included.
-    pub connect_timeout: Duration,
-    /// Until the first or next bytes of an answer.
-    pub read_timeout: Duration,
-    /// Until an answer is complete.
-    pub total_timeout: Duration,
-    /// Requests that may go out in the life of this value.
-    pub max_requests: Option<u32>,
-    /// Requests under way at once; at most [`MAX_CONCURRENCY`].
-    pub concurrency: usize,
-    /// What is left to others, by whoever warms.
-    pub reserve: Option<Reserve>,
-    /// How failures and limits are waited out.
-    pub backoff: Backoff,
-    /// Where processes of this machine tell each other of limits; each for itself without it.
-    pub limits_dir: Option<PathBuf>,
-    /// What GitHub counts as one: a repository for its jobs' tokens. By default the token or
-    /// installation itself.
-    pub entity: Option<String>,
-    /// Pauses before each further attempt while GitHub is still computing (202).
-    pub not_ready_pauses: Vec<Duration>,
-    /// Where it is counted what is sent and waited for; clones of these options share it.
-    pub tally: Arc<Tally>,
-    /// Where tokens are registered, minted ones included; clones of these options share it.
-    pub masker: Masker,
-}
-
-impl Options {
-    /// Usual time-outs and pauses, no proxy, no bound.
-    pub fn new(api: Api, token: Option<Token>) -> Self {
-        let masker = Masker::default();
-        if let Some(token) = &token {
-            token.register(&masker);
-        }
-        Self {
-            api,
-            identity: token.map_or(Identity::Public, Identity::Token),
-            proxy: Proxy::default(),
-            connect_timeout: Duration::from_secs(10),
-            read_timeout: Duration::from_secs(30),
-            total_timeout: Duration::from_mins(2),
-            max_requests: None,
-            concurrency: CONCURRENCY,
-            reserve: None,
-            backoff: Backoff::default(),
-            limits_dir: None,
-            entity: None,
-            not_ready_pauses: [1, 2, 4].map(Duration::from_secs).to_vec(),
-            tally: Arc::default(),
-            masker,
-        }
-    }
-}
 
 /// The way to GitHub over HTTP, for several identities to share; that of `options` is not looked at.
 pub fn over_http(options: &Options) -> Arc<dyn Wire> {
@@ -399,18 +318,6 @@ impl GitHub {
                 (limit, until)
             })
             .collect()
-    }
-}
-
-impl Options {
-    /// What GitHub counts as one, by name.
-    fn entity(&self) -> String {
-        match (&self.entity, &self.identity) {
-            (Some(entity), _) => entity.clone(),
-            (None, Identity::Public) => "public".to_owned(),
-            (None, Identity::Token(token)) => token.digest(),
-            (None, Identity::Installation(app)) => format!("installation:{}", app.installation),
-        }
     }
 }
 

@@ -11,6 +11,7 @@
 mod clean;
 mod invalid;
 mod inventory;
+mod narrow;
 pub mod ownership;
 mod pack;
 mod partitions;
@@ -22,7 +23,8 @@ mod turns;
 
 pub use clean::Cleaned;
 pub use inventory::Held;
-pub use pack::{BundleRules, Narrow, Saved, order};
+pub use narrow::{BundleRules, Narrow};
+pub use pack::{Saved, order};
 pub use tally::{OnDisk, Tallied};
 
 use std::fs::{self, File};

@@ -195,7 +195,9 @@ mod tests {
         assert!(covers("org:acme", "/repos/acme/app", None) && covers("org:acme", "/orgs/acme/repos", None));
         assert!(!covers("org:acme", "/users/acme", None));
         assert!(covers("repo:acme/app", "/repositories/1/issues?page=2", Some("/repos/acme/app/issues")));
-        assert!(covers("repo-id:7", "/repositories/7", None) && covers("repo-id:7", "/repositories/7/issues?page=2", None));
+        assert!(
+            covers("repo-id:7", "/repositories/7", None) && covers("repo-id:7", "/repositories/7/issues?page=2", None)
+        );
         assert!(!covers("repo-id:7", "/repositories/77/issues", None) && !covers("repo-id:7", "/repos/7/x", None));
         assert!(covers("repo-id:7+family:issues", "/repositories/7/issues?page=2", None));
         assert!(covers("repo:acme/app+family:issues", "/repos/acme/app/issues", None));

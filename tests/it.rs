@@ -32,8 +32,6 @@ mod flow;
 #[cfg(unix)]
 #[path = "it/gh.rs"]
 mod gh;
-#[path = "it/hostile_copies.rs"]
-mod hostile_copies;
 #[path = "it/hostile_bundle.rs"]
 mod hostile_bundle;
 #[path = "it/hostile_checkout.rs"]
@@ -41,12 +39,14 @@ mod hostile_checkout;
 #[cfg(unix)]
 #[path = "it/hostile_client.rs"]
 mod hostile_client;
-#[cfg(unix)]
-#[path = "it/hostile_text.rs"]
-mod hostile_text;
+#[path = "it/hostile_copies.rs"]
+mod hostile_copies;
 #[cfg(unix)]
 #[path = "it/hostile_plan.rs"]
 mod hostile_plan;
+#[cfg(unix)]
+#[path = "it/hostile_text.rs"]
+mod hostile_text;
 #[cfg(all(target_os = "linux", feature = "p2p"))]
 #[path = "it/hosts.rs"]
 mod hosts;

@@ -82,7 +82,8 @@ impl Door {
             counts.stale.iter().map(|(reason, count)| json!({ "reason": reason, "count": count })).collect();
         let reload = self.reload_state();
         let masked = |error: String| common.options.masker.text(&error).into_owned();
-        let error = reload.error.map(|error| if details { masked(error) } else { "The server's log says why.".to_owned() });
+        let error =
+            reload.error.map(|error| if details { masked(error) } else { "The server's log says why.".to_owned() });
         let rows = |rows: Value| if details { rows } else { json!([]) };
         json!({
             "details": details,

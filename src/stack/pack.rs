@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::narrow::{Narrow, inadmissible};
 use super::{Stack, Wait};
 use crate::bundle::{Bundle, Envelope, MAX_DEAD_SHARE, MAX_GENERATIONS, Plan, Planned, Record, Totals, write};
 use crate::clock::Timestamp;
@@ -21,69 +22,10 @@ use crate::entry::{Entry, Head, is_redirect};
 use crate::error::{Error, Result};
 use crate::files::{self, Durability};
 use crate::key::{CacheKey, KeyParts};
-use crate::partition::Partition;
 use crate::policy::{self, class};
-use crate::tag::{Scope, Subject};
+use crate::tag::Subject;
 use crate::tier::WritableTier;
 use crate::tier::bundle::{BundleTier, Freshened};
-
-/// What a plan says of the entries that may enter its bundle.
-#[derive(Debug, Clone, Default)]
-pub struct BundleRules {
-    /// Only entries in one of these scopes; empty: all.
-    pub only: Vec<Scope>,
-    /// Never entries in one of these.
-    pub never: Vec<Scope>,
-    /// Private TTL classes that may enter all the same, by name; see [`Class::private`](class::Class::private).
-    pub private: Vec<&'static str>,
-}
-
-/// What may enter a bundle. There is no default: a bundle leaves the machine, so each save names the partition
-/// whose entries it may carry, or wishes for everything.
-#[derive(Debug, Clone)]
-pub struct Narrow {
-    rules: BundleRules,
-    /// `None`: entries of all partitions and classes.
-    partition: Option<Partition>,
-}
-
-impl Narrow {
-    /// Entries of `partition` and of requests without a token, but for private TTL classes.
-    pub fn of(partition: Partition) -> Self {
-        Self { rules: BundleRules::default(), partition: Some(partition) }
-    }
-
-    /// Entries of all partitions and classes: for a bundle that stays where all of them may be read.
-    pub fn everything() -> Self {
-        Self { rules: BundleRules::default(), partition: None }
-    }
-
-    /// The same with a plan's rules.
-    #[must_use]
-    pub fn with(self, rules: BundleRules) -> Self {
-        Self { rules, ..self }
-    }
-
-    fn admits(&self, subject: Subject<'_>) -> bool {
-        let BundleRules { only, never, private } = &self.rules;
-        let within = |scopes: &[Scope]| scopes.iter().any(|scope| scope.covers(subject));
-        let theirs = &subject.parts.partition;
-        let is_ours = self.partition.as_ref().is_none_or(|own| own == theirs || *theirs == Partition::public());
-        // A later page is about what its listing is about.
-        let is_private = |path: &str| {
-            let class = class::of(path, &subject.parts.query);
-            class.private && !private.contains(&class.name)
-        };
-        let is_open =
-            self.partition.is_none() || !(is_private(&subject.parts.path) || subject.listing.is_some_and(is_private));
-        is_ours && is_open && (only.is_empty() || within(only)) && !within(never)
-    }
-
-    /// Whether it admits every entry.
-    fn is_everything(&self) -> bool {
-        self.partition.is_none() && self.rules.only.is_empty() && self.rules.never.is_empty()
-    }
-}
 
 /// What a save did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -444,20 +386,6 @@ impl Stack {
         let _absent_is_fine = fs::remove_file(self.bundle.log());
         Ok(())
     }
-}
-
-/// Entries of `base` that `narrow` does not admit, by the first half of their keys. Those whose metadata cannot be
-/// read are among them.
-fn inadmissible(base: &Bundle, narrow: &Narrow) -> Result<HashSet<[u8; 16]>> {
-    let (records, _) = base.check_index()?;
-    let mut refused: HashSet<[u8; 16]> = records.iter().map(|record| record.key).collect();
-    base.for_each_head(|record, head| {
-        let key = head.parts.key();
-        if narrow.admits(Subject { key: &key, parts: &head.parts, listing: head.listing.as_deref() }) {
-            refused.remove(&record.key);
-        }
-    })?;
-    Ok(refused)
 }
 
 /// Deletes and forgets loose entries that are older than their bundled twins, as after a newer bundle

@@ -51,6 +51,7 @@ const EDGES: &[(&str, &str)] = &[
     ("policy", "entry"),
     ("policy", "key"),
     ("policy", "outcome"),
+    ("policy", "partition"),
     ("policy", "reply"),
     ("policy", "request"),
     ("policy", "token"),

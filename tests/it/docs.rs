@@ -167,7 +167,15 @@ fn every_threat_has_a_test_that_exists() {
     }
     let whom: Vec<&str> = rows.iter().map(|row| row[0]).collect();
     for who in [
-        "a plan", "a checkout", "a store", "a bundle", "a Redis", "a peer", "an upstream", "a webhook sender", "a local user",
+        "a plan",
+        "a checkout",
+        "a store",
+        "a bundle",
+        "a Redis",
+        "a peer",
+        "an upstream",
+        "a webhook sender",
+        "a local user",
         "a client",
     ] {
         assert!(whom.contains(&who), "{who}");

@@ -105,7 +105,11 @@ fn a_flipped_bit_in_the_invalidations_revalidates_everything() {
         put_u32(&mut parts.head, 20, len);
         let file = build(&parts);
         let hostile = dir.path().join("hostile.tar.zst");
-        assert_eq!(open(&hostile, &file).cutoffs().unwrap().as_of(Timestamp::from_secs(4_000_000_000)).iter().count(), 1, "version {version}");
+        assert_eq!(
+            open(&hostile, &file).cutoffs().unwrap().as_of(Timestamp::from_secs(4_000_000_000)).iter().count(),
+            1,
+            "version {version}"
+        );
         let end = file.len() - 40;
         for byte in end - parts.cutoffs.len()..end {
             let mut flipped = file.clone();

@@ -377,8 +377,7 @@ mod by_redis {
         fx.sim.put("/repos/o/r", Doc::json(json!({ "id": 1 })));
         fx.sim.put("/private/key", Doc::json(json!({ "secret": true })));
         let partition = fx.cache(Some("ghp_one")).partition().clone();
-        let machine =
-            |name: &str| fx.machine_of(name, Some(share(&fx, &redis)), partition.clone(), Some("ghp_one"));
+        let machine = |name: &str| fx.machine_of(name, Some(share(&fx, &redis)), partition.clone(), Some("ghp_one"));
         let one = machine("one");
         let honest = get(&one, &fx, "/repos/o/r").await.entry;
         one.shared().await;

@@ -149,7 +149,8 @@ impl Step<'_> {
                 return Ok(());
             }
             let dir = file.parent().unwrap_or(file);
-            let made = files::create_private_dir(dir).and_then(|()| files::create_once(&dir.join(".gitignore"), b"*\n"));
+            let made =
+                files::create_private_dir(dir).and_then(|()| files::create_once(&dir.join(".gitignore"), b"*\n"));
             made.map_err(|cause| Error::io("create", dir, cause))?;
             copy(&transfer.in_store(file), file)
         });

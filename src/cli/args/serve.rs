@@ -60,7 +60,7 @@ pub(crate) struct ServeArgs {
     /// Bytes of the store on disk; what was not used for longest goes first [default: the plan's max-size]
     #[arg(long, value_name = "SIZE", env = "OCTOCACHE_MAX_SIZE", help_heading = "Bounds")]
     pub(crate) max_size: Option<Size>,
-    /// Loose files beyond this number are folded into the bundle
+    /// Loose files beyond this number are folded into local.tar.zst, which stays on this machine
     #[arg(long, value_name = "N", default_value_t = 5_000, env = "OCTOCACHE_MAX_LOOSE", help_heading = "Bounds")]
     pub(crate) max_loose: usize,
     /// Connections at once on each listener; more wait
