@@ -315,6 +315,7 @@ impl Entry {
             parts: meta.key.into_owned(),
             listing: meta.listing.map(Into::into),
             status: meta.status,
+            cid: meta.cid,
             fetched_at: meta.fetched_at,
             validated_at: meta.validated_at.max(meta.fetched_at),
         })
@@ -336,6 +337,8 @@ pub struct Head {
     pub listing: Option<String>,
     /// Status code.
     pub status: u16,
+    /// Content address of the body.
+    pub cid: Cid,
     /// When its bytes came from GitHub.
     pub fetched_at: Timestamp,
     /// When GitHub last said that they are current.

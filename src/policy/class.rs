@@ -21,9 +21,20 @@ pub struct Class {
     pub private: bool,
     /// Whether the response depends on what a token may do, not only on who it is; see
     /// [`permissions`](crate::policy::permissions).
-    pub by_permission: bool,
+    pub by_permission: ByPermission,
     /// What it is for, in the words of the docs table.
     pub about: &'static str,
+}
+
+/// Which responses of a class depend on what a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByPermission {
+    /// None.
+    Never,
+    /// Those that show the object of the token's own repository, which lists `permissions`.
+    OwnRepository,
+    /// All that are about the token's own repository, or about none.
+    Always,
 }
 
 const MINUTE: u64 = 60;
@@ -31,11 +42,15 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
 const fn class(name: &'static str, fresh_secs: u64, stale_secs: u64, about: &'static str) -> Class {
-    Class { name, fresh_secs, stale_secs, private: false, by_permission: false, about }
+    Class { name, fresh_secs, stale_secs, private: false, by_permission: ByPermission::Never, about }
 }
 
 const fn by_permission(class: Class) -> Class {
-    Class { by_permission: true, ..class }
+    Class { by_permission: ByPermission::Always, ..class }
+}
+
+const fn by_own_repository(class: Class) -> Class {
+    Class { by_permission: ByPermission::OwnRepository, ..class }
 }
 
 const fn private(class: Class) -> Class {
@@ -53,9 +68,9 @@ pub static CLASSES: &[Class] = &[
     by_permission(class("workflows", HOUR, DAY, "workflows, environments, variables")),
     class("issues", 5 * MINUTE, DAY, "issue and pull request lists"),
     class("issue", 10 * MINUTE, DAY, "one issue or pull request, its comments, reviews and files"),
-    by_permission(class("search", 5 * MINUTE, HOUR, "search")),
-    by_permission(class("org-repos", 15 * MINUTE, DAY, "repositories of an organisation")),
-    by_permission(class("repos", 10 * MINUTE, DAY, "repositories of a user, an installation or the token")),
+    by_own_repository(class("search", 5 * MINUTE, HOUR, "search")),
+    by_own_repository(class("org-repos", 15 * MINUTE, DAY, "repositories of an organisation")),
+    by_own_repository(class("repos", 10 * MINUTE, DAY, "repositories of a user, an installation or the token")),
     class("languages", DAY, 30 * DAY, "languages of a repository"),
     class("community", DAY, 30 * DAY, "topics, licence, readme, contributors, community profile, statistics"),
     by_permission(class("releases", DAY, 30 * DAY, "releases, the latest one, one by tag, and their assets' metadata")),

@@ -11,12 +11,13 @@ use crate::entry::Entry;
 use crate::request::{Method, Request};
 
 use super::Signer;
-use super::class::Class;
+use super::class::{ByPermission, Class};
 
 /// Words of GraphQL documents that ask for what depends on permissions: drafts, alerts, who may do what.
 const BOUND_FIELDS: &[&str] = &[
     "elease",
-    "viewer",
+    "viewerCan",
+    "viewerPermission",
     "ollaborator",
     "lert",
     "dvisor",
@@ -25,7 +26,11 @@ const BOUND_FIELDS: &[&str] = &[
     "eployKeys",
     "nvironment",
     "ermission",
-    "node",
+    // Anything, by its ID.
+    "node(",
+    "node (",
+    "nodes(",
+    "nodes (",
 ];
 
 /// Whether `entry`, stored under the requester's partition, may answer without a word of GitHub's: the tokens
@@ -45,7 +50,12 @@ pub fn depend_on_permissions(entry: &Entry, request: &Request, class: &Class) ->
         Method::Get | Method::Head => {
             let path = request.listing.as_deref().or(entry.listing.as_deref()).unwrap_or(&request.path);
             let is_negative = matches!(entry.status, 404 | 410 | 451);
-            (class.by_permission || is_negative) && !is_of_another_repository(path, own)
+            let by_content = match class.by_permission {
+                ByPermission::Never => false,
+                ByPermission::OwnRepository => names_repository(&entry.body, own),
+                ByPermission::Always => true,
+            };
+            (is_negative || by_content) && !is_of_another_repository(path, own)
         }
     }
 }
@@ -61,6 +71,19 @@ fn is_of_another_repository(path: &str, own: &str) -> bool {
     !(same(names.next(), owner) && same(names.next(), name))
 }
 
+/// Whether a body holds the name of a repository (`owner/name`) as the end of a string.
+fn names_repository(body: &[u8], own: &str) -> bool {
+    let (owner, name) = own.split_once('/').unwrap_or((own, ""));
+    memchr::memchr_iter(b'/', body).any(|at| {
+        let (before, after) = (&body[..at], &body[at + 1..]);
+        let same =
+            |text: Option<&[u8]>, wanted: &str| text.is_some_and(|text| text.eq_ignore_ascii_case(wanted.as_bytes()));
+        same(at.checked_sub(owner.len()).map(|start| &before[start..]), owner)
+            && same(after.get(..name.len()), name)
+            && after.get(name.len()) == Some(&b'"')
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,7 +94,7 @@ mod tests {
 
     fn depends(partition: &Partition, path: &str, status: u16) -> bool {
         let request = Request::get(&Api::github(), path).unwrap();
-        let mut entry = entry(path, b"{}");
+        let mut entry = entry(path, br#"[{"full_name":"O/R","url":"https://api.github.com/repos/O/R"}]"#);
         entry.status = status;
         entry.parts.partition = partition.clone();
         depend_on_permissions(&entry, &request, class::of(&request.path, &request.query))
@@ -97,6 +120,9 @@ mod tests {
         for path in ["/repos/o/r/issues", "/repos/o/r2/releases", "/repos/x/r", "/users/o", "/repos/o/r/languages"] {
             assert!(!depends(&job, path, 200), "{path}");
         }
+        // A list without the job's own repository is the same for all of its tokens.
+        let other = Partition::repository("o/other").unwrap();
+        assert!(!depends(&other, "/orgs/o/repos", 200) && !depends(&other, "/search/repositories?q=x", 200));
         assert!(depends(&job, "/repos/o/r/issues/7", 404) && !depends(&job, "/repos/x/r/issues/7", 404));
     }
 

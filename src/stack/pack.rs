@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::narrow::{Narrow, inadmissible};
 use super::{Stack, Wait};
 use crate::bundle::{Bundle, Envelope, MAX_DEAD_SHARE, MAX_GENERATIONS, Plan, Planned, Record, Totals, write};
+use crate::cid::Cid;
 use crate::clock::Timestamp;
 use crate::cutoff::{CutoffMode, Cutoffs, IN_THE_END};
 use crate::entry::{Entry, Head, is_redirect};
@@ -54,6 +55,9 @@ struct Loose {
     path: PathBuf,
     fetched_at: Timestamp,
     validated_at: Timestamp,
+    cid: Cid,
+    /// How much later than its bundled twin it must have been validated to be worth saving, in seconds.
+    worth_secs: u64,
     seen: (Option<SystemTime>, u64),
 }
 
@@ -139,7 +143,8 @@ impl Stack {
         for list in [&mut cutoffs, &mut old_cutoffs] {
             list.forget_before(oldest);
         }
-        let has_news = !(loose.is_empty() && imported.is_empty() && freshened.is_empty() && refused.is_empty()) || full;
+        let is_same = imported.is_empty() && freshened.is_empty() && refused.is_empty() && !full;
+        let has_news = !is_same || has_news(&loose, &records);
         let mut unchanged = !has_news;
         if unchanged && cutoffs != old_cutoffs {
             unchanged = !base.as_ref().is_some_and(|base| touches(base, &cutoffs, &old_cutoffs));
@@ -154,18 +159,8 @@ impl Stack {
         let leads = loose.iter().map(|loose| &loose.planned.key).chain(imported.records.keys());
         let superseded: HashSet<[u8; 16]> = leads.filter_map(lead).collect();
         let stays = |key: &[u8; 16]| !superseded.contains(key) && !doomed.contains(key) && !refused.contains(key);
-        let carried: Vec<Record> = records
-            .into_iter()
-            .filter(|record| stays(&record.key))
-            .map(|record| {
-                let noted = freshened.validated_at(&record).filter(|at| i64::from(*at) <= latest.secs());
-                Record {
-                    validated_at: noted.unwrap_or(0).max(record.validated_at),
-                    used_day: used.get(&record.key).copied().unwrap_or(0).max(record.used_day),
-                    ..record
-                }
-            })
-            .collect();
+        let alive = records.into_iter().filter(|record| stays(&record.key));
+        let carried = with_latest_times(alive, &freshened, &used, latest);
         let is_new_gone = |cutoff: &crate::cutoff::Cutoff| {
             cutoff.mode == CutoffMode::Gone && !old_cutoffs.iter().any(|old| old == cutoff)
         };
@@ -329,6 +324,8 @@ impl Stack {
                 path,
                 fetched_at: head.fetched_at,
                 validated_at: head.validated_at,
+                cid: head.cid,
+                worth_secs: class::of(&head.parts.path, &head.parts.query).fresh_secs / 2,
                 seen: (modified, len),
             });
         }
@@ -386,6 +383,37 @@ impl Stack {
         let _absent_is_fine = fs::remove_file(self.bundle.log());
         Ok(())
     }
+}
+
+/// Records with what was noted beside the bundle since it was written.
+fn with_latest_times(
+    records: impl Iterator<Item = Record>,
+    freshened: &Freshened,
+    used: &HashMap<[u8; 16], u16>,
+    latest: Timestamp,
+) -> Vec<Record> {
+    let latest_of = |record: Record| {
+        let noted = freshened.validated_at(&record).filter(|at| i64::from(*at) <= latest.secs());
+        Record {
+            validated_at: noted.unwrap_or(0).max(record.validated_at),
+            used_day: used.get(&record.key).copied().unwrap_or(0).max(record.used_day),
+            ..record
+        }
+    };
+    records.map(latest_of).collect()
+}
+
+/// Whether a loose entry is worth saving: another body than the bundled one, or a confirmation that keeps it fresh
+/// for long. Each job confirms what depends on its permissions; that alone is no reason to save.
+fn has_news(loose: &[Loose], records: &[Record]) -> bool {
+    let bundled: HashMap<[u8; 16], &Record> = records.iter().map(|record| (record.key, record)).collect();
+    loose.iter().any(|one| {
+        let twin = lead(&one.planned.key).and_then(|lead| bundled.get(&lead));
+        twin.is_none_or(|record| {
+            !record.has_body(one.fetched_at.secs() as u32, Record::short_cid(&one.cid))
+                || one.validated_at.since(record.validated_at()) >= one.worth_secs
+        })
+    })
 }
 
 /// Deletes and forgets loose entries that are older than their bundled twins, as after a newer bundle

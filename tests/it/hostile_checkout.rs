@@ -75,7 +75,8 @@ fn a_store_in_the_checkout_neither_answers_in_the_action_nor_is_saved() {
         // The next job gets what GitHub said.
         runner.clean();
         let next = runner.run("ghs_job3", "push", json!({ "query": query() }));
-        assert_eq!((&next["outputs"]["cache-hit"], runner.fx.sim.take_counts().0), (&json!("true"), 0), "{next}");
+        // Asked about once more, since it depends on permissions: free of charge.
+        assert_eq!((&next["failed"], runner.fx.sim.take_counts()), (&json!(false), (1, 0)), "{next}");
         assert!(result(&runner.workspace()).contains("read"), "{next}");
     }
 }

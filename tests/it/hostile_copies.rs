@@ -322,8 +322,9 @@ fn plant_cutoffs(stack: &Stack, cutoffs: &[u8]) {
     let (data, index) = file.split_at(file.len() - index_len);
     let old = number(index, 20);
     let mut new = index[..index_len - 40 - old].to_vec();
-    new[20..24].copy_from_slice(&(cutoffs.len() as u32).to_le_bytes());
+    new[20..24].copy_from_slice(&(cutoffs.len() as u32 + 4).to_le_bytes());
     new.extend_from_slice(cutoffs);
+    new.extend_from_slice(&Sha256::digest(cutoffs)[..4]);
     let len = (new.len() + 40) as u32;
     let digest = Sha256::digest(&new);
     let mut planted = data[..data.len() - 4].to_vec();

@@ -132,6 +132,7 @@ fn the_own_token_is_masked_by_value_everywhere() {
         ("GITHUB_STEP_SUMMARY", "summary"),
         ("GITHUB_ACTIONS", "true"),
         ("GITHUB_REPOSITORY", "o/r"),
+        ("RUNNER_TEMP", "temp"),
     ] {
         command.env(name, value);
     }
@@ -150,11 +151,14 @@ fn the_log_of_a_server_holds_no_credentials() {
     server.sim.token(crate::serve::TOKEN, "client");
     server.sim.put("/a", Doc::json(json!({ "a": 1 })));
     server.env.push(("OCTOCACHE_TOKEN", OWN.to_owned()));
-    server.run(&["-v"]);
+    let file = server.dir.path().join("secret");
+    std::fs::write(&file, "the secret of the server").unwrap();
+    server.run(&["-v", "--secret-file", file.to_str().unwrap()]);
+    let shown = ["-H", "X-Octocache-Secret: the secret of the server"];
     let secret = format!("ghp_{}", "S1s2".repeat(9));
     let path = format!("/a?token={secret}&x={OWN}&access_token=abcdef%C2%9B&y=%E2%80%AE");
-    server.curl(&path, &[]);
-    let status = server.curl("/_octocache/status", &[]).body;
+    server.curl(&path, &shown);
+    let status = server.curl("/_octocache/status", &shown).body;
     let text = || server.said.lock().unwrap().join("\n");
     while !text().contains("target=/a") {
         std::thread::yield_now();
@@ -223,7 +227,8 @@ fn filters_and_templates_see_what_gh_shows_them() {
 #[test]
 fn stored_paths_and_bodies_are_shown_safely() {
     let program = Program::new();
-    let path = "/a%0A::warning::x?q=\u{9b}31m\u{202e}&access_token=s3cr3t";
+    let path = "/a%0A::warning::x?q=\u{9b}31m\u{202e}";
+    let secret = "/a?access_token=s3cr3t";
     program.fx.sim.put("/a%0A::warning::x", Doc::json(json!({ "t": "\u{9b}\u{202e} ##[error]x" })));
     let (code, body, err) = program.run(&["api", path]);
     assert_eq!(code, 0, "{err}");
@@ -235,6 +240,7 @@ fn stored_paths_and_bodies_are_shown_safely() {
         &["bundle", "list", "--json"],
         &["explain", path],
         &["explain", path, "--json"],
+        &["explain", secret],
         &["config", "show"],
         &["doctor", "--offline"],
     ] {

@@ -369,7 +369,8 @@ async fn an_event_that_comes_before_the_change_leaves_no_old_answer_behind() {
         let dir = tempfile::tempdir().unwrap();
         let stack = Stack::new(dir.path(), clock.clone());
         let stack = if resident { stack.with_memory(1 << 20) } else { stack };
-        let cache = Cache::new(api, Partition::public(), stack, github, TtlTable::default(), clock.clone());
+        let partition = Partition::named("one").unwrap();
+        let cache = Cache::new(api, partition, stack, github, TtlTable::default(), clock.clone());
         let cache = if resident { cache.resident(Arc::<Stats>::default(), Behind::default()) } else { cache };
         let request = fixture.request("/repos/acme/repo-0001");
         let ask = async || cache.get(&request, &Ask::default()).await.unwrap();

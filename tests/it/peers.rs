@@ -415,6 +415,9 @@ fn servers_that_take_part_a_late_one_and_a_guest_share_and_the_wire_shows_nothin
         octocache.args(args).env_clear().env("HOME", late.dir.path()).current_dir(late.dir.path());
         octocache.env("OCTOCACHE_API_URL", sim.url()).env("OCTOCACHE_TEAM_SECRET", &secret);
         octocache.env("OCTOCACHE_DIR", late.dir.path().join(if args[0] == "run" { "guest" } else { "store" }));
+        if args[0] != "run" {
+            octocache.env("OCTOCACHE_PLAN", ".github/octocache.yml");
+        }
         let output = octocache.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
@@ -510,6 +513,7 @@ fn a_token_is_the_secret_only_where_somebody_says_so_and_that_is_told() {
         let mut octocache = Command::new(BINARY);
         octocache.args(args).env_clear().env("HOME", server.dir.path());
         octocache.current_dir(server.dir.path()).env("OCTOCACHE_API_URL", sim.url());
+        octocache.env("OCTOCACHE_PLAN", ".github/octocache.yml");
         octocache.envs(token.map(|token| ("OCTOCACHE_TOKEN", token)));
         let output = octocache.output().unwrap();
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))

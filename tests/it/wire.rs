@@ -91,7 +91,8 @@ fn api_with(plan: &str, server: &Tls, environment: &[(&str, &str)]) -> std::proc
         std::fs::write(home.path().join(".github/octocache.yml"), plan).unwrap();
     }
     let mut command = Command::new(BINARY);
-    command.args(["api", "/x"]).env_clear().env("HOME", home.path()).current_dir(home.path());
+    let plan = if plan.is_empty() { None } else { Some(("OCTOCACHE_PLAN", ".github/octocache.yml")) };
+    command.args(["api", "/x"]).env_clear().envs(plan).env("HOME", home.path()).current_dir(home.path());
     command.env("SSL_CERT_FILE", server.authority.path());
     command.env("OCTOCACHE_API_URL", format!("https://localhost:{}", server.address.port()));
     command.envs(environment.iter().copied()).output().unwrap()
