@@ -4,7 +4,7 @@
 //! GitHub's 304 to that token says so.
 //!
 //! All job tokens of a repository share its partition, and workflows give them different permissions (GitHub,
-//! "Controlling permissions for GITHUB_TOKEN"). A release is a draft that only `contents: write` sees, the
+//! "Controlling permissions for `GITHUB_TOKEN`"). A release is a draft that only `contents: write` sees, the
 //! repository's own object lists `permissions`, and a 404 may stand for "not with this token".
 
 use crate::entry::Entry;

@@ -106,7 +106,7 @@ fn tidy(door: &Door, room: Room) {
     if loose > room.max_loose {
         match stack.fold() {
             Ok(Saved::Written { absorbed, .. }) => {
-                tracing::info!(absorbed, "folded loose entries into the local bundle")
+                tracing::info!(absorbed, "folded loose entries into the local bundle");
             }
             Ok(Saved::Unchanged | Saved::Busy) => {}
             Err(error) => tracing::warn!(%error, "loose entries not folded into the local bundle"),
