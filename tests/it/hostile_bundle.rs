@@ -135,7 +135,7 @@ fn an_index_of_version_1_is_read_and_saved_as_version_2() {
     let stack = Stack::new(good.parent().unwrap(), Clock::System);
     let mut found = stack.look_up(&key_of(&entries[3].0)).unwrap();
     assert_eq!(found.tier, TierName::Bundle);
-    let later = Timestamp::from_secs(SOUND_AT + 77);
+    let later = Timestamp::from_secs(SOUND_AT + 7_700);
     std::sync::Arc::make_mut(&mut found.entry).validated_at = later;
     assert!(stack.freshen(&found.entry, found.tier));
     stack.pack(&Narrow::everything(), false).unwrap();
