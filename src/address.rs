@@ -17,10 +17,13 @@ const MAX_LABEL_BYTES: usize = 63;
 const MASK: &str = "***";
 
 /// Query parameters whose value is a credential, whatever GitHub makes of it.
-const SECRET_NAMES: &[&str] = &["code", "jwt", "sig", "apikey", "api_key", "device_code", "client_assertion"];
+const SECRET_NAMES: &[&str] = &["code", "jwt", "sig", "apikey", "api_key", "device_code"];
 
 /// Endings of further names of such parameters: `access_token`, `client_secret`, `X-Amz-Signature` …
-const SECRET_ENDINGS: &[&str] = &["token", "secret", "password", "passwd", "signature", "credential"];
+const SECRET_ENDINGS: &[&str] = &["token", "secret", "password", "passwd", "signature", "credential", "assertion"];
+
+/// How GitHub's tokens begin (GitHub, "GitHub's token formats").
+const TOKEN_PREFIXES: &[&str] = &["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"];
 
 /// A host and a port, as `Host` and targets in absolute form have them (RFC 9110 section 7.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +136,10 @@ pub fn shown(url: &str) -> String {
 
 /// Whether a query (without `?`) names a credential.
 pub fn has_credentials(query: &str) -> bool {
-    query.split(['&', ';']).any(|pair| is_secret(pair.split('=').next().unwrap_or_default()))
+    query.split(['&', ';']).any(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        is_secret(name) || is_token(value)
+    })
 }
 
 /// A path with its query as it may be shown: the values of credentials are masked.
@@ -144,7 +150,7 @@ pub fn masked(target: &str) -> Cow<'_, str> {
     let mut out = format!("{path}?");
     for piece in query.split_inclusive(['&', ';']) {
         let pair = piece.trim_end_matches(['&', ';']);
-        match pair.split_once('=').filter(|(name, _)| is_secret(name)) {
+        match pair.split_once('=').filter(|(name, value)| is_secret(name) || is_token(value)) {
             Some((name, _)) => out.extend([name, "=", MASK, &piece[pair.len()..]]),
             None => out.push_str(piece),
         }
@@ -154,13 +160,22 @@ pub fn masked(target: &str) -> Cow<'_, str> {
 
 fn is_secret(name: &str) -> bool {
     let name = decoded(name);
-    // `name[]` and `name[key]` are parameters of that name, too.
-    let name = name.split('[').next().unwrap_or_default().trim_ascii();
-    let ends = |ending: &&str| {
-        let at = name.len().checked_sub(ending.len());
-        at.and_then(|at| name.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(ending))
+    let is_one = |name: &str| {
+        let name = name.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\0');
+        let ends = |ending: &&str| {
+            let at = name.len().checked_sub(ending.len());
+            at.and_then(|at| name.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(ending))
+        };
+        SECRET_NAMES.iter().any(|secret| name.eq_ignore_ascii_case(secret)) || SECRET_ENDINGS.iter().any(ends)
     };
-    SECRET_NAMES.iter().any(|secret| name.eq_ignore_ascii_case(secret)) || SECRET_ENDINGS.iter().any(ends)
+    // `name[]`, `name[key]` and `key[name]` are parameters of that name, too.
+    name.split(['[', ']']).any(is_one)
+}
+
+/// Whether a value is a token of GitHub's, whatever its name.
+fn is_token(value: &str) -> bool {
+    let value = decoded(value);
+    TOKEN_PREFIXES.iter().any(|prefix| value.trim_start().starts_with(prefix))
 }
 
 /// A text with its percent-encoding undone; `+` is a space, as in forms.

@@ -315,6 +315,7 @@ impl Entry {
             parts: meta.key.into_owned(),
             listing: meta.listing.map(Into::into),
             status: meta.status,
+            class: meta.class.into_owned(),
             cid: meta.cid,
             fetched_at: meta.fetched_at,
             validated_at: meta.validated_at.max(meta.fetched_at),
@@ -337,6 +338,8 @@ pub struct Head {
     pub listing: Option<String>,
     /// Status code.
     pub status: u16,
+    /// Name of the TTL class that it was stored with.
+    pub class: String,
     /// Content address of the body.
     pub cid: Cid,
     /// When its bytes came from GitHub.

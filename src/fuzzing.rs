@@ -178,11 +178,9 @@ pub fn value(data: &[u8]) {
 /// The first part is the event's name, the second its payload.
 pub fn payload(data: &[u8]) {
     let Some((event, body)) = two(data) else { return };
-    for is_form in [false, true] {
-        if let Some(payload) = serve::read_delivery(body, is_form) {
-            let _run = event::outdated(event, &payload, NOW);
-            event::outdated_on_delivery(event, &payload, NOW);
-        }
+    if let Some(payload) = serve::read_delivery(body) {
+        let _run = event::outdated(event, &payload, NOW);
+        event::outdated_on_delivery(event, &payload, NOW);
     }
 }
 

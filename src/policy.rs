@@ -280,7 +280,7 @@ pub fn after_reply(
         headers,
         fetched_at: now,
         validated_at: now,
-        class: lifetime.class.into(),
+        class: stored_class(request, lifetime.class).into(),
         ttl_secs: lifetime.fresh_secs,
         repeats,
         token_digest: token_digest.map(str::to_owned),
@@ -294,6 +294,14 @@ pub fn after_reply(
         Some(reason) => After::DoNotStore(entry, reason),
         None if !entry.fits() => After::DoNotStore(entry, NoStore::TooLarge),
         None => After::Replaced(entry),
+    }
+}
+
+/// The class that an entry is stored with: a document that asks for alerts is not known by its path.
+fn stored_class<'a>(request: &Request, by_path: &'a str) -> &'a str {
+    match &request.method {
+        Method::Graphql(body) if permissions::asks_for_alerts(body) => "alerts",
+        _ => by_path,
     }
 }
 

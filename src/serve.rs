@@ -18,6 +18,7 @@ mod outdate;
 mod own;
 mod patience;
 mod reload;
+mod removals;
 mod respond;
 mod status;
 mod upkeep;
@@ -191,7 +192,7 @@ impl Door {
 pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<Output = ()>) -> Result<()> {
     let Settings { common, hosts, live, reload, max_connections, idle, grace, exit_when_idle, .. } = settings;
     let started_at = common.clock.now();
-    let (webhook, deliveries) = live.webhook_keys.is_some().then(Webhook::new).unzip();
+    let (webhook, deliveries) = live.webhook_keys.is_some().then(|| Webhook::new(common.stack.dir())).unzip();
     let door = Arc::new(Door {
         hosts,
         identities: Identities::new(common, settings.wire),

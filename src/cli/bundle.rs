@@ -22,9 +22,13 @@ pub(super) fn main(context: &Context, command: &BundleCommand) -> Result<Exit> {
     let masker = context.masker();
     match command {
         BundleCommand::Pack { full, everything, only, never, output, json } => {
-            let saved = stack.pack(&narrow(&config, *everything, only, never)?, *full)?;
+            let narrow = narrow(&config, *everything, only, never)?;
+            let saved = stack.pack(&narrow, *full)?;
             if let Some(output) = output {
-                std::fs::copy(stack.bundle_path(), output).map_err(|cause| Error::io("write", output, cause))?;
+                if matches!(saved, Saved::Busy) {
+                    return Err(Error::usage("another process is saving").hint("try again when it has ended"));
+                }
+                stack.export(&narrow, output)?;
             }
             if *json { print::json(masker, &saved)? } else { print::line(&saved_line(&saved))? }
         }

@@ -115,11 +115,14 @@ static ROUTES: &[(&str, &str)] = &[
     ("runners", "/repos/*/*/actions/runners/**"),
     ("runners", "/orgs/*/actions/runners/**"),
     ("runners", "/orgs/*/actions/runner-groups/**"),
+    ("runners", "/orgs/*/actions/hosted-runners/**"),
     ("runners", "/enterprises/*/actions/runners/**"),
     ("artifacts", "/repos/*/*/actions/artifacts/**"),
     ("artifacts", "/repos/*/*/actions/caches/**"),
     ("artifacts", "/repos/*/*/actions/cache/**"),
     ("settings", "/repos/*/*/actions/secrets/**"),
+    ("settings", "/repos/*/*/actions/organization-secrets"),
+    ("settings", "/repos/*/*/actions/organization-variables"),
     ("settings", "/repos/*/*/environments/*/secrets/**"),
     ("settings", "/repos/*/*/codespaces/secrets/**"),
     ("settings", "/repos/*/*/hooks/**"),
@@ -138,7 +141,13 @@ static ROUTES: &[(&str, &str)] = &[
     ("settings", "/orgs/*/credential-authorizations/**"),
     ("settings", "/orgs/*/personal-access-tokens/**"),
     ("settings", "/orgs/*/personal-access-token-requests/**"),
+    ("settings", "/orgs/*/copilot/**"),
+    ("settings", "/orgs/*/members/*/copilot"),
+    ("settings", "/orgs/*/private-registries/**"),
+    ("settings", "/enterprises/*/copilot/**"),
     ("settings", "/enterprises/*/settings/**"),
+    ("settings", "/scim/**"),
+    ("settings", "/app/hook/**"),
     ("settings", "/users/*/settings/**"),
     ("settings", "/user/emails"),
     ("settings", "/user/keys/**"),
@@ -199,6 +208,7 @@ static ROUTES: &[(&str, &str)] = &[
     ("members", "/repos/*/*/teams"),
     ("members", "/repos/*/*/assignees/**"),
     ("members", "/orgs/*/teams/**"),
+    ("members", "/orgs/*/team/**"),
     ("members", "/orgs/*/members/**"),
     ("members", "/teams/**"),
     ("events", "/repos/*/*/events"),
@@ -262,14 +272,24 @@ pub fn of(path: &str, query: &str) -> &'static Class {
 /// A path by number as a path by name would be: `/repositories/7/issues` as `/repos/_/_/issues`.
 fn with_names(path: &str) -> Option<String> {
     let (kind, rest) = path.strip_prefix('/')?.split_once('/')?;
+    let (id, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let is_number = !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
     let names = match kind {
-        "repositories" => "/repos/_/_",
-        "organizations" => "/orgs/_",
-        "user" => "/users/_",
+        "repositories" if is_number => "/repos/_/_",
+        // Billing has names there, too.
+        "organizations" if !id.is_empty() => "/orgs/_",
+        "user" if is_number => "/users/_",
+        // A branch may have slashes in its name.
+        "repos" if is_protection(path) => return Some("/repos/_/_/branches/_/protection".into()),
         _ => return None,
     };
-    let (id, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    (!id.is_empty() && id.bytes().all(|b| b.is_ascii_digit())).then(|| format!("{names}{below}"))
+    Some(format!("{names}{below}"))
+}
+
+/// Whether a path is that of a branch's protection, whatever the branch is called.
+fn is_protection(path: &str) -> bool {
+    let mut below = path.split('/').skip(4);
+    below.next() == Some("branches") && below.skip(1).any(|segment| segment == "protection")
 }
 
 fn of_named(path: &str, query: &str) -> &'static Class {

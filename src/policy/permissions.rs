@@ -26,12 +26,27 @@ const BOUND_FIELDS: &[&str] = &[
     "eployKeys",
     "nvironment",
     "ermission",
-    // Anything, by its ID.
+    "viewerAllowed",
+    "interactionAbility",
+    // Anything, by its address or its ID.
+    "resource",
     "node(",
     "node (",
     "nodes(",
     "nodes (",
 ];
+
+/// Words of GraphQL documents that ask for security alerts and advisories, which stay out of bundles.
+const ALERT_FIELDS: &[&str] = &["lert", "dvisor"];
+
+/// Whether a GraphQL document asks for what the class `alerts` is for.
+pub fn asks_for_alerts(body: &[u8]) -> bool {
+    holds_one(body, ALERT_FIELDS)
+}
+
+fn holds_one(body: &[u8], words: &[&str]) -> bool {
+    words.iter().any(|word| memchr::memmem::find(body, word.as_bytes()).is_some())
+}
 
 /// Whether `entry`, stored under the requester's partition, may answer without a word of GitHub's: the tokens
 /// are the same, or they make no difference.
@@ -44,23 +59,23 @@ pub fn may_answer(entry: &Entry, request: &Request, class: &Class, requester: &S
 pub fn depend_on_permissions(entry: &Entry, request: &Request, class: &Class) -> bool {
     let Some(own) = entry.parts.partition.job_repository() else { return false };
     match &request.method {
-        Method::Graphql(body) => BOUND_FIELDS.iter().any(|word| memchr::memmem::find(body, word.as_bytes()).is_some()),
+        Method::Graphql(body) => holds_one(body, BOUND_FIELDS),
         // Made of fields that every reader of a repository sees.
         Method::Projected => false,
         Method::Get | Method::Head => {
-            let path = request.listing.as_deref().or(entry.listing.as_deref()).unwrap_or(&request.path);
             let is_negative = matches!(entry.status, 404 | 410 | 451);
             let by_content = match class.by_permission {
                 ByPermission::Never => false,
                 ByPermission::OwnRepository => names_repository(&entry.body, own),
                 ByPermission::Always => true,
             };
-            (is_negative || by_content) && !is_of_another_repository(path, own)
+            (is_negative || by_content) && !is_of_another_repository(&request.path, own)
         }
     }
 }
 
-/// Whether a path names a repository, and not `own` (`owner/name`).
+/// Whether a path names a repository, and not `own` (`owner/name`). A path by number may be of any: the listing
+/// that led to it may have begun at an old name of `own`.
 fn is_of_another_repository(path: &str, own: &str) -> bool {
     let mut names = path.split('/').skip(1);
     if !names.next().is_some_and(|kind| matches!(kind, "repos" | "networks")) {
@@ -68,7 +83,12 @@ fn is_of_another_repository(path: &str, own: &str) -> bool {
     }
     let (owner, name) = own.split_once('/').unwrap_or((own, ""));
     let same = |segment: Option<&str>, wanted: &str| segment.is_some_and(|text| text.eq_ignore_ascii_case(wanted));
-    !(same(names.next(), owner) && same(names.next(), name))
+    let of_owner = same(names.next(), owner);
+    let named = names.next();
+    // GitHub takes `name.git` for `name`.
+    let bare = named.and_then(|text| text.len().checked_sub(4).and_then(|at| text.split_at_checked(at)));
+    let is_git = bare.is_some_and(|(_, end)| end.eq_ignore_ascii_case(".git"));
+    !(of_owner && (same(named, name) || (is_git && same(bare.map(|(start, _)| start), name))))
 }
 
 /// Whether a body holds the name of a repository (`owner/name`) as the end of a string.
@@ -124,6 +144,20 @@ mod tests {
         let other = Partition::repository("o/other").unwrap();
         assert!(!depends(&other, "/orgs/o/repos", 200) && !depends(&other, "/search/repositories?q=x", 200));
         assert!(depends(&job, "/repos/o/r/issues/7", 404) && !depends(&job, "/repos/x/r/issues/7", 404));
+    }
+
+    #[test]
+    fn a_listing_that_began_at_an_old_name_makes_no_difference_less() {
+        let job = Partition::repository("o/r").unwrap();
+        let mut entry = entry("/repositories/7/releases", b"[]");
+        entry.parts.partition = job.clone();
+        entry.listing = Some("/repos/o/old/releases".into());
+        let mut request = Request::get(&Api::github(), "/repositories/7/releases").unwrap();
+        let class = class::of(&request.path, &request.query);
+        assert!(depend_on_permissions(&entry, &request, class));
+        request.listing = Some("/repos/o/old/releases".into());
+        assert!(depend_on_permissions(&entry, &request, class));
+        assert!(depends(&job, "/repos/o/r.git/releases", 200) && !depends(&job, "/repos/o/s.git/releases", 200));
     }
 
     #[test]

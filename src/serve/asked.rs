@@ -95,13 +95,12 @@ impl Asked<'_> {
             // Assets: large, and not the API's to give.
             return None;
         }
-        let path = self.target.split('?').next().unwrap_or_default();
-        if matches!(path, "/" | "/graphql") {
+        let request = Request::get(self.door.hosts.api(), &self.target).ok()?;
+        if request.path == "/" || is_graphql(&request.path) {
             // gh reads a token's scopes off this answer's headers, which are not stored; what a GET of the
             // other gives is not documented.
             return None;
         }
-        let request = Request::get(self.door.hosts.api(), &self.target).ok()?;
         if request.has_credentials() {
             return None;
         }
@@ -318,6 +317,8 @@ impl Asked<'_> {
     async fn pass_query(&self, identity: &Identity, body: Bytes, normal: Bytes, request: Request) -> Response<Body> {
         let mut headers = for_github(&self.headers);
         let body = if matches!(self.whose, Whose::Nobodys(_)) {
+            let others: Vec<_> = headers.keys().filter(|name| is_other_method(name.as_str())).cloned().collect();
+            others.iter().chain([&COOKIE]).for_each(|name| drop(headers.remove(name)));
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             headers.insert(CONTENT_LENGTH, normal.len().into());
             normal
@@ -391,8 +392,8 @@ impl Asked<'_> {
         let counted = Request::get(self.door.hosts.api(), &self.target).ok();
         let reads = matches!(self.method, Method::GET | Method::HEAD)
             && body.is_end_stream()
-            && counted.as_ref().is_some_and(|request| request.path != "/graphql")
-            && !OTHER_METHODS.iter().any(|name| self.headers.contains_key(*name));
+            && counted.as_ref().is_some_and(|request| !is_graphql(&request.path))
+            && !self.headers.keys().any(|name| is_other_method(name.as_str()));
         let identity = self.signer(identity, reads);
         let why = if self.method == Method::GET { "bypass" } else { "method" };
         let uri = self.door.hosts.api().at(&self.target);
@@ -444,6 +445,19 @@ async fn outdate(identity: &Identity, cutoffs: Vec<Cutoff>) {
     if tokio::task::spawn_blocking(move || cache.outdate(&cutoffs)).await.is_err() {
         tracing::warn!("what a change outdates was not noted; answers may show the state before it");
     }
+}
+
+/// Whether a path is that of GraphQL to a server that leaves empty segments and dots out.
+fn is_graphql(path: &str) -> bool {
+    let mut segments = path.split('/').filter(|segment| !matches!(*segment, "" | "."));
+    segments.next().is_some_and(|first| first.eq_ignore_ascii_case("graphql"))
+}
+
+/// Whether a header is one of [`OTHER_METHODS`]; many servers take `_` for `-`.
+fn is_other_method(name: &str) -> bool {
+    OTHER_METHODS.iter().any(|other| {
+        other.len() == name.len() && name.bytes().zip(other.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+    })
 }
 
 /// A refusal changes nothing; anything else may have.

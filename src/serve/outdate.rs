@@ -85,6 +85,7 @@ pub(super) async fn run(
             }
             tokio::time::sleep(PAUSE).await;
         }
+        write_down(&door, batch.iter().filter_map(|delivery| delivery.removes).collect()).await;
         if let Some(webhook) = &door.webhook {
             batch.drain(..).for_each(|delivery| webhook.applied(delivery));
         }
@@ -126,6 +127,19 @@ async fn noted(door: &Arc<Door>, cutoffs: Arc<Vec<Cutoff>>) -> bool {
             tracing::warn!(%error, "what deliveries outdate was not noted; trying again");
             false
         }
+    }
+}
+
+/// On another thread, too.
+async fn write_down(door: &Arc<Door>, digests: Vec<[u8; 32]>) {
+    let door = door.clone();
+    let written = tokio::task::spawn_blocking(move || {
+        if let Some(webhook) = &door.webhook {
+            webhook.write_down(&digests);
+        }
+    });
+    if written.await.is_err() {
+        tracing::warn!("which deliveries removed something was not written down");
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::Hash;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::inflow::{Cut, Held, Inflow};
+use super::removals::Removals;
 use super::respond::{self, Body};
 use crate::clock::Timestamp;
 use crate::cutoff::{Cutoff, CutoffMode};
@@ -85,6 +87,7 @@ pub(super) struct Webhook {
     waiting: mpsc::Sender<Delivery>,
     inflow: Inflow,
     seen: Mutex<Seen>,
+    removals: Removals,
     pub(super) received: Received,
     /// Accepted deliveries by event; names are those that the mapping knows, and `other`.
     by_event: Mutex<std::collections::BTreeMap<&'static str, u64>>,
@@ -130,7 +133,6 @@ struct Head {
     id: String,
     event: String,
     signature: Vec<u8>,
-    is_form: bool,
 }
 
 /// Why a request is no delivery.
@@ -140,12 +142,20 @@ enum Refusal {
 }
 
 impl Webhook {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Delivery>) {
+    /// A door in front of the store in `store`, which says what has removed something before.
+    pub(super) fn new(store: &Path) -> (Self, mpsc::Receiver<Delivery>) {
         let (waiting, deliveries) = mpsc::channel(MAX_WAITING);
+        let removals = Removals::in_store(store);
+        let mut seen = Seen::default();
+        match removals.read() {
+            Ok(digests) => digests.into_iter().for_each(|digest| seen.removals.insert(digest)),
+            Err(error) => tracing::warn!(%error, "deliveries that removed something may do so again"),
+        }
         let webhook = Self {
             waiting,
             inflow: Inflow::new(INFLOW_BYTES),
-            seen: Mutex::default(),
+            seen: Mutex::new(seen),
+            removals,
             received: Received::default(),
             by_event: Mutex::default(),
         };
@@ -179,10 +189,9 @@ impl Webhook {
                 return cut.response();
             }
         };
-        let is_form = head.is_form;
         let check = {
             let (keys, signature, body) = (keys.clone(), head.signature, body.bytes.clone());
-            move || keys.signed(&body, &signature).then(|| (read(&body, is_form), Sha256::digest(&body).into()))
+            move || keys.signed(&body, &signature).then(|| (read(&body), Sha256::digest(&body).into()))
         };
         let read =
             if body_is_large(headers) { tokio::task::spawn_blocking(check).await.unwrap_or(None) } else { check() };
@@ -227,6 +236,13 @@ impl Webhook {
         seen.ids.insert(delivery.id);
         if let Some(digest) = delivery.removes {
             seen.removals.insert(digest);
+        }
+    }
+
+    /// Writes down which bodies have removed something; waits for the disk.
+    pub(super) fn write_down(&self, digests: &[[u8; 32]]) {
+        if let Err(error) = self.removals.append(digests) {
+            tracing::warn!(%error, "after a restart, a delivery that is sent again may remove again");
         }
     }
 
@@ -281,8 +297,7 @@ impl Head {
         };
         let id = name("x-github-delivery").ok_or(Refusal::Malformed("octocache: X-GitHub-Delivery is missing"))?;
         let event = name("x-github-event").ok_or(Refusal::Malformed("octocache: X-GitHub-Event is missing"))?;
-        let is_form = one("content-type").is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
-        Ok(Self { id, event, signature, is_form })
+        Ok(Self { id, event, signature })
     }
 }
 
@@ -291,13 +306,14 @@ fn body_is_large(headers: &HeaderMap) -> bool {
     length.is_none_or(|length: usize| length > LARGE_BYTES)
 }
 
-/// The payload: the body itself, or the form's field `payload`.
-pub(crate) fn read(body: &[u8], is_form: bool) -> Option<Payload> {
-    if !is_form {
-        return Payload::read(body).ok();
+/// The payload: the body itself, or the one field `payload` of a form. The bytes say which, since they are what
+/// is signed and `Content-Type` is not: JSON that holds `&payload=` somewhere is not to be read as a form.
+pub(crate) fn read(body: &[u8]) -> Option<Payload> {
+    match body.strip_prefix(b"payload=") {
+        Some(field) if !field.contains(&b'&') => Payload::read(&form_decoded(field)?).ok(),
+        Some(_) => None,
+        None => Payload::read(body).ok(),
     }
-    let field = body.split(|byte| *byte == b'&').find_map(|field| field.strip_prefix(b"payload="))?;
-    Payload::read(&form_decoded(field)?).ok()
 }
 
 /// `application/x-www-form-urlencoded`, undone (URL Standard, section 5.1).
@@ -345,17 +361,22 @@ mod tests {
     }
 
     #[test]
-    fn forms_are_decoded_and_broken_ones_are_not() {
-        let payload = read(b"a=1&payload=%7B%22action%22%3A+%22opened%22%7D", true).unwrap();
+    fn the_signed_bytes_say_whether_they_are_a_form() {
+        let payload = read(b"payload=%7B%22action%22%3A+%22opened%22%7D").unwrap();
         assert_eq!(payload.action.as_deref(), Some("opened"));
-        for broken in [&b"payload=%7"[..], b"payload=%zz", b"payload=", b"other=1"] {
-            assert!(read(broken, true).is_none(), "{}", broken.escape_ascii());
+        let json = br#"{"action":"edited","body":"&payload=%7B%22action%22%3A%22deleted%22%7D&"}"#;
+        assert_eq!(read(json).unwrap().action.as_deref(), Some("edited"));
+        for broken in
+            [&b"payload=%7"[..], b"payload=%zz", b"payload=", b"other=1", b"a=1&payload=%7B%7D", b"payload=%7B%7D&a=1"]
+        {
+            assert!(read(broken).is_none(), "{}", broken.escape_ascii());
         }
     }
 
     #[test]
     fn deliveries_are_remembered_up_to_a_bound() {
-        let (webhook, _deliveries) = Webhook::new();
+        let dir = tempfile::tempdir().unwrap();
+        let (webhook, _deliveries) = Webhook::new(dir.path());
         for n in 0..MAX_SEEN + 10 {
             for _ in 0..2 {
                 let removes = Some([u8::from(n % 2 == 0); 32]);
@@ -366,5 +387,9 @@ mod tests {
         let seen = webhook.seen.lock().unwrap();
         assert_eq!((seen.ids.all.len(), seen.ids.order.len()), (MAX_SEEN, MAX_SEEN));
         assert_eq!(seen.removals.all.len(), 2);
+        // The bodies, not the ids, are known after a restart.
+        webhook.write_down(&[[7; 32]]);
+        let (again, _deliveries) = Webhook::new(dir.path());
+        assert!(again.has_removed(&[7; 32]) && !again.has_removed(&[1; 32]) && !again.seen("10"));
     }
 }

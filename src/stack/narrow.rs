@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::partition::Partition;
-use crate::policy::class;
+use crate::policy::class::{self, Class};
 use crate::tag::{Scope, Subject};
 
 /// What a plan says of the entries that may enter its bundle.
@@ -47,18 +47,20 @@ impl Narrow {
         Self { rules, ..self }
     }
 
-    pub(super) fn admits(&self, subject: Subject<'_>) -> bool {
+    /// Whether an entry may enter; `stored_as` is the class that it was stored with, which knows more than its
+    /// path where that is `/graphql`.
+    pub(super) fn admits(&self, subject: Subject<'_>, stored_as: &str) -> bool {
         let BundleRules { only, never, private } = &self.rules;
         let within = |scopes: &[Scope]| scopes.iter().any(|scope| scope.covers(subject));
         let theirs = &subject.parts.partition;
         let is_ours = self.partition.as_ref().is_none_or(|own| own == theirs || *theirs == Partition::public());
+        let is_private = |class: &Class| class.private && !private.contains(&class.name);
         // A later page is about what its listing is about.
-        let is_private = |path: &str| {
-            let class = class::of(path, &subject.parts.query);
-            class.private && !private.contains(&class.name)
-        };
-        let is_open =
-            self.partition.is_none() || !(is_private(&subject.parts.path) || subject.listing.is_some_and(is_private));
+        let by_path = |path: &str| is_private(class::of(path, &subject.parts.query));
+        let is_open = self.partition.is_none()
+            || !(by_path(&subject.parts.path)
+                || subject.listing.is_some_and(by_path)
+                || class::by_name(stored_as).is_some_and(is_private));
         is_ours && is_open && (only.is_empty() || within(only)) && !within(never)
     }
 
@@ -75,7 +77,8 @@ pub(super) fn inadmissible(base: &Bundle, narrow: &Narrow) -> Result<HashSet<[u8
     let mut refused: HashSet<[u8; 16]> = records.iter().map(|record| record.key).collect();
     base.for_each_head(|record, head| {
         let key = head.parts.key();
-        if narrow.admits(Subject { key: &key, parts: &head.parts, listing: head.listing.as_deref() }) {
+        let subject = Subject { key: &key, parts: &head.parts, listing: head.listing.as_deref() };
+        if narrow.admits(subject, &head.class) {
             refused.remove(&record.key);
         }
     })?;

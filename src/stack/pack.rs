@@ -112,6 +112,27 @@ impl Stack {
         self.save(&Save { tier: &self.local, narrow: &narrow, absorb: true, full: false, doomed: &HashSet::new() })
     }
 
+    /// Copies the bundle to `output` if `narrow` admits all that it holds: somebody else may have saved it since, for
+    /// others to read.
+    pub fn export(&self, narrow: &Narrow, output: &Path) -> Result<()> {
+        let path = self.bundle_path();
+        let bundle = Bundle::open(&path)?
+            .ok_or_else(|| Error::usage("there is nothing to pack").hint("store something with `octocache run`"))?;
+        let refused = inadmissible(&bundle, narrow)?;
+        if !refused.is_empty() {
+            let what = format!("{} of the entries in {} may not leave it", refused.len(), path.display());
+            return Err(Error::usage(what).hint("pack again, and let nobody else save meanwhile"));
+        }
+        let failed = |cause| Error::io("write", output, cause);
+        let parent = output.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let (mut file, partial) = files::new_partial(parent).map_err(failed)?;
+        let copied = bundle.copy_to(&mut file);
+        copied.and_then(|()| files::commit(file, &partial, output, Durability::Rename)).map_err(|cause| {
+            let _best_effort = fs::remove_file(&partial);
+            failed(cause)
+        })
+    }
+
     /// Packs one of the bundles anew without the entries whose keys begin so, and without what is gone.
     pub(super) fn repack_without(&self, tier: &BundleTier, doomed: &HashSet<[u8; 16]>) -> Result<Saved> {
         self.save(&Save { tier, narrow: &Narrow::everything(), absorb: false, full: true, doomed })
@@ -200,7 +221,7 @@ impl Stack {
             let subject = Subject { key: &key, parts: &head.parts, listing: head.listing.as_deref() };
             let validated_at = freshened.validated_at(&record).unwrap_or(0).max(record.validated_at);
             let is_newer = known.get(&record.key).is_none_or(|at| *at < validated_at);
-            if is_newer && !hidden.contains(&record.key) && !is_redirect(head.status) && narrow.admits(subject) {
+            if is_newer && !hidden.contains(&record.key) && !is_redirect(head.status) && narrow.admits(subject, &head.class) {
                 imported.oldest = imported.oldest.into_iter().chain([head.fetched_at]).min();
                 imported.records.insert(key, (Record { validated_at, ..record }, order(&head.parts)));
             }
@@ -312,7 +333,7 @@ impl Stack {
             }
             let subject = Subject { key: &key, parts: &head.parts, listing: head.listing.as_deref() };
             // A redirect answers only on the machine that got it from GitHub.
-            if !narrow.admits(subject) || (is_redirect(head.status) && !narrow.is_everything()) {
+            if !narrow.admits(subject, &head.class) || (is_redirect(head.status) && !narrow.is_everything()) {
                 continue;
             }
             let used = modified

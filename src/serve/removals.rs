@@ -1,0 +1,82 @@
+//! Which bodies of deliveries have removed something, across restarts.
+//!
+//! Knows: the file, one SHA-256 a line. Does not know: deliveries.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
+
+use crate::error::{Error, Result};
+use crate::files::{self, Durability};
+
+/// The file in the store.
+const NAME: &str = "removals.log";
+
+/// Digests that are kept; with more, the file is written anew when it is next read.
+const MAX_KEPT: usize = 20_000;
+
+/// A line: 64 digits and its end.
+const LINE_BYTES: u64 = 65;
+
+/// The file never has more than this.
+const MAX_BYTES: u64 = 16 * MAX_KEPT as u64 * LINE_BYTES;
+
+/// Digests of bodies that removed something, oldest first.
+#[derive(Debug)]
+pub(super) struct Removals {
+    path: PathBuf,
+}
+
+impl Removals {
+    pub(super) fn in_store(store: &Path) -> Self {
+        Self { path: store.join(NAME) }
+    }
+
+    /// Those of earlier runs. Lines that are none are left out.
+    pub(super) fn read(&self) -> Result<Vec<[u8; 32]>> {
+        let text = files::read_bounded(&self.path, MAX_BYTES)?.unwrap_or_default();
+        let lines = text.split(|byte| *byte == b'\n');
+        let mut all: Vec<[u8; 32]> = lines.filter_map(|line| HEXLOWER.decode(line).ok()?.try_into().ok()).collect();
+        if all.len() > MAX_KEPT {
+            all.drain(..all.len() - MAX_KEPT);
+            let partial = self.path.with_extension("partial");
+            files::write_atomic(&self.path, &partial, lines_of(&all).as_bytes(), Durability::Synced)?;
+        }
+        Ok(all)
+    }
+
+    /// Adds some, durably.
+    pub(super) fn append(&self, digests: &[[u8; 32]]) -> Result<()> {
+        if digests.is_empty() {
+            return Ok(());
+        }
+        let failed = |cause| Error::io("write", &self.path, cause);
+        let mut file = files::open_append(&self.path).map_err(failed)?;
+        let text = lines_of(digests);
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(failed)
+    }
+}
+
+fn lines_of(digests: &[[u8; 32]]) -> String {
+    digests.iter().map(|digest| HEXLOWER.encode(digest) + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_outlive_the_process_up_to_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let removals = Removals::in_store(dir.path());
+        assert!(removals.read().unwrap().is_empty());
+        removals.append(&[[1; 32], [2; 32]]).unwrap();
+        std::fs::OpenOptions::new().append(true).open(&removals.path).unwrap().write_all(b"half a li\n").unwrap();
+        assert_eq!(removals.read().unwrap(), [[1; 32], [2; 32]]);
+        let many: Vec<[u8; 32]> = (0..MAX_KEPT).map(|n| [n as u8; 32]).collect();
+        removals.append(&many).unwrap();
+        assert_eq!(removals.read().unwrap(), many);
+        assert_eq!(removals.path.metadata().unwrap().len(), MAX_KEPT as u64 * LINE_BYTES);
+    }
+}
