@@ -91,9 +91,8 @@ impl PlanFile {
     pub(super) fn load(&self, evaluator: &Evaluator) -> Result<Plan> {
         let Some(text) = &self.text else { return Plan::load(&self.path) };
         let mut plan = Plan::parse_with(text, &self.path.display().to_string(), dir_of(&self.path), evaluator)?;
-        if !self.ignored.is_empty() {
-            plan.share = crate::plan::Shared::default();
-        }
+        // What was decided once is in force, however else the text may be read.
+        plan.share = self.destinations()?.share.clone();
         Ok(plan)
     }
 
@@ -179,8 +178,8 @@ fn read(path: &Path) -> Option<String> {
 /// Where a plan sends data. Most plans say nothing of it and are not parsed: every request would pay for that.
 fn destinations(text: Option<&str>, path: &Path) -> Result<Destinations> {
     match text {
-        // A key may be written with escapes.
-        Some(text) if ["share", "cache", "\\"].iter().any(|word| text.contains(word)) => {
+        // A key may be written with escapes, or in another form with a tag.
+        Some(text) if ["share", "cache", "\\", "!"].iter().any(|word| text.contains(word)) => {
             Plan::destinations(text, &path.display().to_string(), dir_of(path))
         }
         _ => Ok(Destinations::default()),

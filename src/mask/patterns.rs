@@ -12,7 +12,7 @@ use super::search::Search;
 /// Bytes before and behind an `@` that are searched for the ends of a URL's authority.
 const MAX_AUTHORITY: usize = 1024;
 
-/// Bytes of a percent-encoded value.
+/// Bytes of a percent-encoded value, and of any parameter's value that decide whether it is one.
 const MAX_ENCODED: usize = 4096;
 
 /// Bytes of a parameter's name.
@@ -305,12 +305,13 @@ fn parameter(text: &[u8], start: usize, end: usize) -> Option<Range<usize>> {
     }
     let may_be_clear = name.contains(&b'_');
     if (in_url || may_be_clear) && PARAMETERS.iter().any(|known| known.as_bytes() == name) {
-        let len = run(value, |byte| is_token68(byte) || byte == b'%' || byte == b':');
+        let is_value = |byte| is_token68(byte) || byte == b'%' || byte == b':';
         let is_placeholder = value.first() == Some(&b':');
         // Elsewhere, code may assign a variable to an argument of that name.
-        let is_clear = may_be_clear && len >= 16 && is_no_word(&value[..len]);
-        if len > 0 && !is_placeholder && (in_url || is_clear) {
-            return Some(end..end + len);
+        let near = run(&value[..value.len().min(MAX_ENCODED)], is_value);
+        let is_clear = may_be_clear && near >= 16 && is_no_word(&value[..near]);
+        if near > 0 && !is_placeholder && (in_url || is_clear) {
+            return Some(end..end + run(value, is_value));
         }
     }
     let quotes = run(value, |byte| b"\"' \\".contains(&byte)).min(3);

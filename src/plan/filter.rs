@@ -27,6 +27,8 @@ pub struct Filter {
     inner: jaq_core::Filter<data::JustLut<Val>>,
     /// Where it runs unless it is here.
     evaluator: Option<Evaluator>,
+    /// Bytes of input up to which it runs here.
+    most_here: usize,
     with_environment: bool,
 }
 
@@ -56,6 +58,10 @@ const MAX_OUTPUTS: usize = 1_000_000;
 /// Bytes that the outputs of one run may have.
 const MAX_OUTPUT_BYTES: usize = 64 << 20;
 
+/// Bytes of input times the factor of a filter, up to which it runs in this process. Each of them may be a value that
+/// takes some fifty bytes of memory, so that is 200 MB at most.
+const MAX_WORK_HERE: usize = 4 << 20;
+
 /// The longest filter.
 const MAX_TEXT_BYTES: usize = 16 << 10;
 
@@ -70,7 +76,14 @@ impl Filter {
     /// Compiles a filter that this program made itself, of texts that it has checked: it runs in this process.
     pub fn compile(text: &str) -> Result<Self, String> {
         let (inner, _) = compiled(text, false)?;
-        Ok(Self { text: text.to_owned(), inner, evaluator: None, with_environment: false })
+        Ok(Self { text: text.to_owned(), inner, evaluator: None, most_here: usize::MAX, with_environment: false })
+    }
+
+    /// Compiles a filter made around others that are linear; what is large goes to `evaluator` all the same.
+    pub fn around_linear(text: &str, evaluator: &Evaluator) -> Result<Self, String> {
+        let (inner, _) = compiled(text, false)?;
+        let (evaluator, most_here) = (Some(evaluator.clone()), MAX_WORK_HERE / linear::MAX_FACTOR as usize);
+        Ok(Self { text: text.to_owned(), inner, evaluator, most_here, with_environment: false })
     }
 
     /// Compiles a filter of somebody's; the error says where in it. What may take more than in proportion to its input
@@ -85,14 +98,20 @@ impl Filter {
     }
 
     fn bounded_with(text: &str, evaluator: &Evaluator, with_environment: bool) -> Result<Self, String> {
-        let (inner, is_linear) = compiled(text, with_environment)?;
-        let evaluator = (!is_linear).then(|| evaluator.clone());
-        Ok(Self { text: text.to_owned(), inner, evaluator, with_environment })
+        let (inner, factor) = compiled(text, with_environment)?;
+        let most_here = factor.map_or(0, |factor| MAX_WORK_HERE / factor.max(1) as usize);
+        Ok(Self { text: text.to_owned(), inner, evaluator: Some(evaluator.clone()), most_here, with_environment })
     }
 
-    /// Whether it takes time and memory in proportion to its input, and runs in this process.
+    /// Whether it takes time and memory in proportion to its input; such a filter runs in this process unless its
+    /// input is large.
     pub fn is_linear(&self) -> bool {
-        self.evaluator.is_none()
+        self.most_here > 0
+    }
+
+    /// The process that is to run it on this input, unless it is this one.
+    fn elsewhere(&self, json: &[u8]) -> Option<&Evaluator> {
+        self.evaluator.as_ref().filter(|_| json.len() > self.most_here)
     }
 
     /// Runs over one JSON text; each output is compact JSON. A filter that runs elsewhere blocks until it ends.
@@ -107,8 +126,8 @@ impl Filter {
 
     /// The same one by one, while `each` says so; those before an error have had their turn.
     pub fn run_each(&self, json: &[u8], mut each: impl FnMut(&[u8]) -> bool) -> Result<(), String> {
-        let Some(evaluator) = &self.evaluator else { return self.run_here(json, each) };
-        json::check_depth(json)?;
+        let Some(evaluator) = self.elsewhere(json) else { return self.run_here(json, each) };
+        json::check(json)?;
         let outputs = evaluator.run_blocking(&self.text, self.with_environment, json);
         let (outputs, failed) = outputs.map_err(|why| self.failed(&why))?;
         for output in &outputs {
@@ -121,8 +140,8 @@ impl Filter {
 
     /// Runs; where that takes a process of its own, it is waited for as `wait` says.
     pub async fn run_by(&self, json: &[u8], wait: Wait) -> Result<Vec<Vec<u8>>, String> {
-        let Some(evaluator) = self.evaluator.as_ref().filter(|_| wait == Wait::Async) else { return self.run(json) };
-        json::check_depth(json)?;
+        let Some(evaluator) = self.elsewhere(json).filter(|_| wait == Wait::Async) else { return self.run(json) };
+        json::check(json)?;
         let (outputs, failed) =
             evaluator.run(&self.text, self.with_environment, json).await.map_err(|why| self.failed(&why))?;
         failed.map_or(Ok(outputs), |why| Err(self.failed(&why)))
@@ -162,8 +181,8 @@ fn to_one(mut outputs: Vec<Vec<u8>>) -> Vec<u8> {
     }
 }
 
-/// A filter of jaq's, and whether it is linear.
-type Compiled = (jaq_core::Filter<data::JustLut<Val>>, bool);
+/// A filter of jaq's, and the factor of its work if it is linear.
+type Compiled = (jaq_core::Filter<data::JustLut<Val>>, Option<u64>);
 
 /// Compiles `text`, on a stack that is large enough for it.
 fn compiled(text: &str, with_environment: bool) -> Result<Compiled, String> {
@@ -212,7 +231,7 @@ fn compile_here(text: &str, with_environment: bool) -> Result<Compiled, String> 
         fail(first.map(|(part, undefined)| (format!("there is no {} `{part}`", undefined.as_str()), at(part))))
     })?;
     let term = jaq_core::load::parse(text, |parser| parser.term());
-    Ok((inner, term.is_some_and(|term| linear::is_linear(&term))))
+    Ok((inner, term.and_then(|term| linear::factor(&term))))
 }
 
 /// Whose fault it is.
@@ -226,7 +245,7 @@ fn run_compiled(
     json: &[u8],
     mut each: impl FnMut(&[u8]) -> bool,
 ) -> Result<(), Failure> {
-    json::check_depth(json).map_err(Failure::Input)?;
+    json::check(json).map_err(Failure::Input)?;
     let input = read::parse_single(json).map_err(|error| Failure::Input(format!("the answer is no JSON: {error}")))?;
     let context = Ctx::<data::JustLut<Val>>::new(&filter.lut, Vars::new([]));
     let (mut count, mut left) = (0, MAX_OUTPUT_BYTES);

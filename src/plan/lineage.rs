@@ -41,7 +41,9 @@ impl Lineage {
             are_linear &= Filter::bounded(field, evaluator)?.is_linear();
         }
         // What is put around them takes no more than they do.
-        let compile = |text: &str| if are_linear { Filter::compile(text) } else { Filter::bounded(text, evaluator) };
+        let compile = |text: &str| {
+            if are_linear { Filter::around_linear(text, evaluator) } else { Filter::bounded(text, evaluator) }
+        };
         let fields = fields.iter().map(|field| format!("({field})")).collect::<Vec<_>>().join(", ");
         // The innermost list element on the way to the item; without one, what the item is a part of.
         let by_path = format!(

@@ -58,7 +58,7 @@ pub struct Finished {
 pub async fn run(plan: &Plan, cache: &Cache, options: &Options<'_>, progress: &dyn Progress) -> Result<Finished> {
     let (started_at, sent_before) = (cache.now(), cache.upstream().sent());
     cache.hear().await;
-    let workspace = options.output_dir.map(Workspace::open).transpose()?;
+    let workspace = options.output_dir.map(|dir| Workspace::open(dir, cache.stack().dir())).transpose()?;
     let vars = merged(&options.vars, &plan.vars);
     let needed = plan.queries.iter().filter_map(|query| match &query.for_each {
         Some(ForEach::Query { query, .. }) => Some(query.as_str()),

@@ -221,7 +221,11 @@ impl Stack {
             let subject = Subject { key: &key, parts: &head.parts, listing: head.listing.as_deref() };
             let validated_at = freshened.validated_at(&record).unwrap_or(0).max(record.validated_at);
             let is_newer = known.get(&record.key).is_none_or(|at| *at < validated_at);
-            if is_newer && !hidden.contains(&record.key) && !is_redirect(head.status) && narrow.admits(subject, &head.class) {
+            if is_newer
+                && !hidden.contains(&record.key)
+                && !is_redirect(head.status)
+                && narrow.admits(subject, &head.class)
+            {
                 imported.oldest = imported.oldest.into_iter().chain([head.fetched_at]).min();
                 imported.records.insert(key, (Record { validated_at, ..record }, order(&head.parts)));
             }

@@ -14,7 +14,7 @@ use jaq_core::path::{Part, Path};
 use crate::json::MAX_DEPTH;
 
 /// The largest factor.
-const MAX_FACTOR: u64 = 256;
+pub(super) const MAX_FACTOR: u64 = 256;
 
 /// Terms within terms, so that running recurses no deeper.
 const MAX_NESTING: usize = 50;
@@ -31,9 +31,9 @@ struct Cost {
 
 const ONE: Cost = Cost { factor: 1, single: true, constant: false };
 
-/// Whether `term` takes time and memory in proportion to its input.
-pub(super) fn is_linear(term: &Term<&str>) -> bool {
-    cost(term, MAX_NESTING).is_some()
+/// How many times the size of its input `term` takes of time and outputs; `None` where that has no bound.
+pub(super) fn factor(term: &Term<&str>) -> Option<u64> {
+    cost(term, MAX_NESTING).map(|cost| cost.factor)
 }
 
 impl Cost {
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     fn linear(text: &str) -> bool {
-        is_linear(&jaq_core::load::parse(text, |parser| parser.term()).unwrap_or_else(|| panic!("{text}")))
+        factor(&jaq_core::load::parse(text, |parser| parser.term()).unwrap_or_else(|| panic!("{text}"))).is_some()
     }
 
     #[test]
