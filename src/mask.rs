@@ -423,12 +423,28 @@ mod tests {
             HEXLOWER.encode(own.as_bytes()),
             serde_json::to_string(other).unwrap(),
             "p%3Cw%26%22d%2F%3F%C3%BC%2B%3D%C3%A9".to_owned(),
+            own.bytes().map(|byte| format!("%{byte:02x}")).collect(),
         ];
         for form in forms {
             assert!(clone.text(&format!("GitHub says {form}!")).contains("***"), "{form}");
             let json = serde_json::to_vec(&serde_json::json!([1, form])).unwrap();
             let masked = clone.document_of_own(&json).unwrap_or_else(|| panic!("{form}"));
             assert!(serde_json::from_slice::<serde_json::Value>(&masked).is_ok());
+        }
+        // As GitHub's contents API gives a file: lines of sixty characters.
+        for lead in 0..60 {
+            let coded = BASE64.encode(format!("{}{own}{}", "x".repeat(lead), "y".repeat(30)).as_bytes());
+            let lines: String = coded.as_bytes().chunks(60).map(|line| String::from_utf8_lossy(line) + "\n").collect();
+            let json = serde_json::to_vec(&serde_json::json!({ "content": lines })).unwrap();
+            for masked in
+                [clone.text(&lines).into_owned(), String::from_utf8(clone.document_of_own(&json).unwrap()).unwrap()]
+            {
+                let joined = masked.replace("\\n", "").replace('\n', "");
+                assert!(
+                    joined.contains("***") && !joined.contains(&coded[lead * 4 / 3 + 14..][..20]),
+                    "{lead}: {masked}"
+                );
+            }
         }
         let number = Masker::default();
         number.add("12345678");

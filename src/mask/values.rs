@@ -33,7 +33,44 @@ pub(super) struct Values {
 struct Finder {
     anchors: Search,
     /// For each anchor, the forms that begin with it, the longest first.
-    forms: Vec<Vec<Vec<u8>>>,
+    forms: Vec<Vec<Form>>,
+}
+
+/// One way in which a secret may be written.
+#[derive(Debug, PartialEq, Eq)]
+struct Form {
+    bytes: Vec<u8>,
+    /// Whether lines may end within it, as in the base64 of MIME and of GitHub's contents API.
+    has_lines: bool,
+}
+
+impl Form {
+    fn plain(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { bytes: bytes.into(), has_lines: false }
+    }
+
+    /// How many bytes of `text` it takes, which begins with its anchor, if it stands there.
+    fn len_in(&self, text: &[u8]) -> Option<usize> {
+        if !self.has_lines {
+            return text.starts_with(&self.bytes).then_some(self.bytes.len());
+        }
+        let mut at = 0;
+        for byte in &self.bytes {
+            loop {
+                at += match text.get(at..)? {
+                    [b'\n' | b'\r', ..] => 1,
+                    // As JSON writes them.
+                    [b'\\', b'n' | b'r', ..] => 2,
+                    _ => break,
+                };
+            }
+            if text.get(at) != Some(byte) {
+                return None;
+            }
+            at += 1;
+        }
+        Some(at)
+    }
 }
 
 impl Values {
@@ -69,8 +106,8 @@ impl Values {
         while let Some((number, hit)) = finder.anchors.next(text, from) {
             from = hit.start + 1;
             let rest = &text[hit.start..];
-            if let Some(form) = finder.forms[number].iter().find(|form| rest.starts_with(form)) {
-                from = hit.start + form.len();
+            if let Some(len) = finder.forms[number].iter().find_map(|form| form.len_in(rest)) {
+                from = hit.start + len;
                 if !found(hit.start..from) {
                     return;
                 }
@@ -81,33 +118,38 @@ impl Values {
 
 impl Finder {
     fn of<'a>(secrets: impl Iterator<Item = &'a String>) -> Option<Self> {
-        let mut all: Vec<Vec<u8>> = secrets.flat_map(|secret| forms(secret)).collect();
-        all.retain(|form| form.len() >= ANCHOR_BYTES);
-        all.sort_by(|a, b| a[..ANCHOR_BYTES].cmp(&b[..ANCHOR_BYTES]).then(b.len().cmp(&a.len())));
+        let anchor = |form: &Form| form.bytes[..ANCHOR_BYTES].to_vec();
+        let mut all: Vec<Form> = secrets.flat_map(|secret| forms(secret)).collect();
+        all.retain(|form| form.bytes.len() >= ANCHOR_BYTES);
+        all.sort_by(|a, b| anchor(a).cmp(&anchor(b)).then(b.bytes.len().cmp(&a.bytes.len())));
         all.dedup();
-        let mut forms: Vec<Vec<Vec<u8>>> = Vec::new();
+        let mut forms: Vec<Vec<Form>> = Vec::new();
         for form in all {
             match forms.last_mut() {
-                Some(same) if same[0][..ANCHOR_BYTES] == form[..ANCHOR_BYTES] => same.push(form),
+                Some(same) if anchor(&same[0]) == anchor(&form) => same.push(form),
                 _ => forms.push(vec![form]),
             }
         }
-        let anchors = Search::of(forms.iter().map(|same| &same[0][..ANCHOR_BYTES]))?;
+        let anchors = Search::of(forms.iter().map(|same| &same[0].bytes[..ANCHOR_BYTES]))?;
         Some(Self { anchors, forms })
     }
 }
 
 /// The forms in which a secret may come back.
-fn forms(secret: &str) -> Vec<Vec<u8>> {
+fn forms(secret: &str) -> Vec<Form> {
     let bytes = secret.as_bytes();
-    let mut forms = vec![bytes.to_vec(), HEXLOWER.encode(bytes).into_bytes(), HEXUPPER.encode(bytes).into_bytes()];
+    let mut forms = vec![Form::plain(bytes), Form::plain(HEXLOWER.encode(bytes)), Form::plain(HEXUPPER.encode(bytes))];
     for encoding in [&BASE64_NOPAD, &BASE64URL_NOPAD] {
         // In longer text, the secret begins at any of three places of a group of four characters. What
         // depends on its neighbours is left out.
         for (lead, skip) in [(0, 0), (1, 2), (2, 3)] {
             let text = encoding.encode(&[&[0; 2][..lead], bytes].concat());
             let whole = (lead + bytes.len()) * 8 / 6;
-            forms.push(text.as_bytes()[skip..whole].to_vec());
+            let coded = &text.as_bytes()[skip..whole];
+            forms.push(Form { bytes: coded.to_vec(), has_lines: true });
+            // A line may end within the anchor, but seldom within what follows, too.
+            let rest = coded.get(ANCHOR_BYTES..).filter(|rest| rest.len() >= 2 * ANCHOR_BYTES);
+            forms.extend(rest.map(|rest| Form { bytes: rest.to_vec(), has_lines: true }));
         }
     }
     let escaped = serde_json::to_string(secret).unwrap_or_default();
@@ -119,14 +161,20 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
             char => write!(html, "{char}"),
         };
     }
-    forms.extend([escaped.as_bytes().to_vec(), html.into_bytes(), percent(bytes, true), percent(bytes, false)]);
+    forms.extend([Form::plain(escaped), Form::plain(html)]);
+    // Unreserved characters need not be encoded, and may be.
+    let as_they_are: [fn(&u8) -> bool; 3] =
+        [|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte), u8::is_ascii_alphanumeric, |_| false];
+    for is_kept in as_they_are {
+        forms.extend([true, false].map(|upper| Form::plain(percent(bytes, upper, is_kept))));
+    }
     forms
 }
 
-fn percent(bytes: &[u8], upper: bool) -> Vec<u8> {
+fn percent(bytes: &[u8], upper: bool, is_kept: impl Fn(&u8) -> bool) -> Vec<u8> {
     let mut out = Vec::new();
     for byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
+        if is_kept(byte) {
             out.push(*byte);
         } else {
             let encoding = if upper { &HEXUPPER } else { &HEXLOWER };

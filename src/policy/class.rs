@@ -4,7 +4,6 @@
 //! Knows: the table. Does not know: the user's overrides (`policy`).
 //! To add a class: one row in [`CLASSES`], its patterns in `ROUTES`.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 /// A TTL class.
@@ -294,12 +293,12 @@ fn is_protection(path: &str) -> bool {
 
 fn of_named(path: &str, query: &str) -> &'static Class {
     let (first, fourth) = shelf(path);
-    let found = |shelf: (&str, &str)| {
-        let routes = SHELVES.get(&shelf).map_or(&[][..], Vec::as_slice);
-        routes.iter().copied().find(|at| fits(ROUTES[*at].1, path, query))
+    let found = |shelf: usize| {
+        let mut routes = SHELVES[shelf].iter().map(|at| usize::from(*at));
+        routes.find(|at| fits(ROUTES[*at].1, path, query))
     };
     // Where both have one, the first in the table decides.
-    let route = match (found((first, fourth)), found((first, ""))) {
+    let route = match (found(number(first, fourth)), found(number(first, ""))) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
     };
@@ -307,17 +306,27 @@ fn of_named(path: &str, query: &str) -> &'static Class {
     by_name(name).unwrap_or(&CLASSES[CLASSES.len() - 1])
 }
 
+const SHELF_COUNT: usize = 128;
+
 /// Routes by the first and fourth word of their patterns, so that a look-up goes through a few of them;
-/// where the fourth is no word, by the first alone.
-static SHELVES: LazyLock<HashMap<(&str, &str), Vec<usize>>> = LazyLock::new(|| {
-    let mut shelves: HashMap<(&str, &str), Vec<usize>> = HashMap::new();
-    for (at, (_, pattern)) in ROUTES.iter().enumerate() {
+/// where the fourth is no word, by the first alone. Others may share a shelf. A command of one request makes
+/// them all for one look-up, so they are cheap to make.
+static SHELVES: LazyLock<[Vec<u8>; SHELF_COUNT]> = LazyLock::new(|| {
+    let mut shelves = [const { Vec::new() }; SHELF_COUNT];
+    for (at, (_, pattern)) in (0_u8..).zip(ROUTES) {
         let (first, fourth) = shelf(pattern.split('?').next().unwrap_or_default());
         let is_word = !fourth.starts_with(['*', '#']);
-        shelves.entry((first, if is_word { fourth } else { "" })).or_default().push(at);
+        shelves[number(first, if is_word { fourth } else { "" })].push(at);
     }
     shelves
 });
+
+/// Where a path with these segments has its routes: their FNV-1a hash.
+fn number(first: &str, fourth: &str) -> usize {
+    let bytes = first.bytes().chain([b'/']).chain(fourth.bytes());
+    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    (hash ^ (hash >> 15)) as usize % SHELF_COUNT
+}
 
 /// The first and the fourth segment of a path.
 fn shelf(path: &str) -> (&str, &str) {
@@ -362,6 +371,36 @@ fn is_full_sha(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_route_has_its_place() {
+        assert_eq!(SHELVES.iter().map(Vec::len).sum::<usize>(), ROUTES.len());
+        assert!(ROUTES.iter().all(|(class, _)| by_name(class).is_some()));
+    }
+
+    #[test]
+    fn what_is_meant_for_few_is_private_however_it_is_asked_for() {
+        for path in [
+            "/organizations/acme/settings/billing/usage",
+            "/organizations/7/hooks",
+            "/repositories/7/keys",
+            "/repos/o/r/branches/feature/x/protection/required_status_checks",
+            "/repos/o/r/branches/main/protection",
+            "/repos/o/r/actions/organization-secrets",
+            "/repos/o/r/actions/organization-variables",
+            "/orgs/o/actions/hosted-runners/3",
+            "/orgs/o/copilot/billing/seats",
+            "/orgs/o/members/m/copilot",
+            "/enterprises/e/copilot/metrics",
+            "/scim/v2/organizations/o/Users",
+            "/orgs/o/private-registries/public-key",
+            "/app/hook/deliveries",
+        ] {
+            assert!(of(path, "").private, "{path} is {}", of(path, "").name);
+        }
+        assert_eq!(of("/organizations/7/team/3/repos", "").name, "members");
+        assert_eq!(of("/repos/o/r/branches/protection", "").name, "commits");
+    }
 
     #[test]
     fn families() {

@@ -40,8 +40,8 @@ impl Removals {
         let mut all: Vec<[u8; 32]> = lines.filter_map(|line| HEXLOWER.decode(line).ok()?.try_into().ok()).collect();
         if all.len() > MAX_KEPT {
             all.drain(..all.len() - MAX_KEPT);
-            let partial = self.path.with_extension("partial");
-            files::write_atomic(&self.path, &partial, lines_of(&all).as_bytes(), Durability::Synced)?;
+            let dir = self.path.parent().unwrap_or(Path::new("."));
+            files::write_atomic(&self.path, dir, lines_of(&all).as_bytes(), Durability::Synced)?;
         }
         Ok(all)
     }

@@ -109,6 +109,8 @@ fn a_found_plan_says_nothing_of_where_data_goes_until_it_is_trusted() {
         format!("share: {{ {ipfs} }}"),
         format!("share: {{ secret-from-token: true, {ipfs} }}"),
         format!("\"sh\\u0061re\": {{ {redis} }}"),
+        format!("!!binary c2hhcmU=: {{ {redis} }}"),
+        format!("!<tag:yaml.org,2002:binary> c2hhcmU=: {{ {redis} }}"),
         "share: { p2p: { bootstrap: [/ip4/127.0.0.1/tcp/1] } }".to_owned(),
     ] {
         victim.plan(&format!("{ONE}\n{share}"));
@@ -308,6 +310,33 @@ fn results_of_a_plan_stay_in_its_project() {
     // The user's own word may be a link.
     assert_eq!(victim.run(&["run", "-q", "--output-dir", "out"]).0, 0);
     assert!(victim.home.join(".bashrc").exists());
+}
+
+#[test]
+fn no_result_becomes_an_entry_of_the_store() {
+    let victim = Victim::new();
+    let public = |args: &[&str]| {
+        let output = victim.command(args).env_remove("OCTOCACHE_TOKEN").output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(victim.run(&["cache", "list"]).0, 0);
+    let store = ".cache/github";
+    for (dir, file) in [
+        (store, "a.json"),
+        (&format!("{store}/v1"), "a.json"),
+        (".CACHE/github", "a.json"),
+        (".", ".cache/github/v1/50/a.json"),
+        (".cache", "GitHub/cutoffs.json"),
+        (".cache", "github/bundle.tar.zst"),
+    ] {
+        victim.plan(&format!("output-dir: {dir}\nqueries: {{ a: {{ get: /x, output: '{file}' }} }}"));
+        let (code, err) = public(&["run"]);
+        assert!(code != 0 && err.contains("store"), "{dir} {file}: {code} {err}");
+        assert!(!victim.clone.join(dir).join(file).exists(), "{dir} {file}");
+    }
+    // Beside it is no harm.
+    victim.plan("output-dir: .cache\nqueries: { a: { get: /x, output: github-results/a.json } }");
+    assert_eq!(public(&["run"]).0, 0);
 }
 
 #[test]
