@@ -111,7 +111,10 @@ impl Filter {
 
     /// The process that is to run it on this input, unless it is this one.
     fn elsewhere(&self, json: &[u8]) -> Option<&Evaluator> {
-        self.evaluator.as_ref().filter(|_| json.len() > self.most_here)
+        // A library without a program runs what is linear here, whatever its size.
+        let is_here =
+            |evaluator: &Evaluator| json.len() <= self.most_here || (self.is_linear() && !evaluator.is_some());
+        self.evaluator.as_ref().filter(|evaluator| !is_here(evaluator))
     }
 
     /// Runs over one JSON text; each output is compact JSON. A filter that runs elsewhere blocks until it ends.

@@ -65,6 +65,11 @@ struct Process {
 }
 
 impl Evaluator {
+    /// Whether there is a program: a library may have none, and then runs nothing in a process of its own.
+    pub(super) fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Runs filters in a process of `program`, which answers with [`super::serve`] when it is started with `args`. Its
     /// environment is empty, unless filters may see it.
     pub fn new(program: PathBuf, args: &[&str], keep_environment: bool) -> Self {
