@@ -423,7 +423,7 @@ mod tests {
             HEXLOWER.encode(own.as_bytes()),
             serde_json::to_string(other).unwrap(),
             "p%3Cw%26%22d%2F%3F%C3%BC%2B%3D%C3%A9".to_owned(),
-            own.bytes().map(|byte| format!("%{byte:02x}")).collect(),
+            own.bytes().fold(String::new(), |all, byte| format!("{all}%{byte:02x}")),
         ];
         for form in forms {
             assert!(clone.text(&format!("GitHub says {form}!")).contains("***"), "{form}");

@@ -90,7 +90,7 @@ pub static CLASSES: &[Class] = &[
 /// Path patterns in order; the first that fits decides. `*` is one segment, `**` any rest,
 /// `#sha` a full object name, `#range` two of them with `...` between; after `?`, a parameter
 /// that must be there.
-static ROUTES: &[(&str, &str)] = &[
+const ROUTES: &[(&str, &str)] = &[
     ("immutable", "/repos/*/*/git/commits/#sha"),
     ("immutable", "/repos/*/*/git/trees/#sha"),
     ("immutable", "/repos/*/*/git/blobs/#sha"),
@@ -293,10 +293,7 @@ fn is_protection(path: &str) -> bool {
 
 fn of_named(path: &str, query: &str) -> &'static Class {
     let (first, fourth) = shelf(path);
-    let found = |shelf: usize| {
-        let mut routes = SHELVES[shelf].iter().map(|at| usize::from(*at));
-        routes.find(|at| fits(ROUTES[*at].1, path, query))
-    };
+    let found = |shelf: usize| SHELVES.routes(shelf).find(|at| fits(ROUTES[*at].1, path, query));
     // Where both have one, the first in the table decides.
     let route = match (found(number(first, fourth)), found(number(first, ""))) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -308,18 +305,40 @@ fn of_named(path: &str, query: &str) -> &'static Class {
 
 const SHELF_COUNT: usize = 128;
 
+/// Where a shelf ends.
+const END: u8 = u8::MAX;
+
 /// Routes by the first and fourth word of their patterns, so that a look-up goes through a few of them;
 /// where the fourth is no word, by the first alone. Others may share a shelf. A command of one request makes
 /// them all for one look-up, so they are cheap to make.
-static SHELVES: LazyLock<[Vec<u8>; SHELF_COUNT]> = LazyLock::new(|| {
-    let mut shelves = [const { Vec::new() }; SHELF_COUNT];
-    for (at, (_, pattern)) in (0_u8..).zip(ROUTES) {
+struct Shelves {
+    /// The first route of each shelf.
+    first: [u8; SHELF_COUNT],
+    /// For each route the next one on its shelf.
+    next: [u8; ROUTES.len()],
+}
+
+static SHELVES: LazyLock<Shelves> = LazyLock::new(|| {
+    let mut shelves = Shelves { first: [END; SHELF_COUNT], next: [END; ROUTES.len()] };
+    for (at, (_, pattern)) in ROUTES.iter().enumerate().rev() {
         let (first, fourth) = shelf(pattern.split('?').next().unwrap_or_default());
         let is_word = !fourth.starts_with(['*', '#']);
-        shelves[number(first, if is_word { fourth } else { "" })].push(at);
+        let shelf = &mut shelves.first[number(first, if is_word { fourth } else { "" })];
+        shelves.next[at] = std::mem::replace(shelf, at as u8);
     }
     shelves
 });
+
+// A place fits a byte.
+const _: () = assert!(ROUTES.len() < END as usize);
+
+impl Shelves {
+    /// In the order of the table.
+    fn routes(&self, shelf: usize) -> impl Iterator<Item = usize> {
+        let known = |at: u8| (at != END).then_some(usize::from(at));
+        std::iter::successors(known(self.first[shelf]), move |at| known(self.next[*at]))
+    }
+}
 
 /// Where a path with these segments has its routes: their FNV-1a hash.
 fn number(first: &str, fourth: &str) -> usize {
@@ -374,7 +393,8 @@ mod tests {
 
     #[test]
     fn every_route_has_its_place() {
-        assert_eq!(SHELVES.iter().map(Vec::len).sum::<usize>(), ROUTES.len());
+        let routes = (0..SHELF_COUNT).flat_map(|shelf| SHELVES.routes(shelf));
+        assert_eq!(routes.count(), ROUTES.len());
         assert!(ROUTES.iter().all(|(class, _)| by_name(class).is_some()));
     }
 
