@@ -29,11 +29,11 @@ impl Workspace {
     /// directory of the store, which is no place for results.
     pub fn open(dir: &Path, store: &Path) -> Result<Self> {
         let advise = |error: Error| error.hint("choose another directory with --output-dir");
-        fs::create_dir_all(dir).map_err(|cause| advise(Error::io("create", dir, cause)))?;
         let (real_dir, real_store) = (real(dir), real(store));
         if below(&real_store, &real_dir).is_some() {
             return Err(advise(Error::usage(format!("{} is in the store", dir.display()))));
         }
+        fs::create_dir_all(dir).map_err(|cause| advise(Error::io("create", dir, cause)))?;
         let tree = Tree::open(dir).map_err(|cause| advise(Error::io("open", dir, cause)))?;
         tree.probe().map_err(|cause| advise(Error::io("write to", dir, cause)))?;
         let bytes = tree.read(Path::new(INDEX_NAME), MAX_INDEX_BYTES).ok().flatten().unwrap_or_default();
