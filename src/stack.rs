@@ -9,6 +9,8 @@
 //! ```
 
 mod clean;
+mod exchange;
+
 mod invalid;
 mod inventory;
 mod narrow;
