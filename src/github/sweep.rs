@@ -4,6 +4,7 @@
 //! files say (`shared`). Best effort.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -32,9 +33,12 @@ pub(super) fn is_due(dir: &Path, now: Timestamp) -> bool {
 
 /// Removes what was not used for two days from `dir`, if it is time.
 pub fn sweep(dir: &Path, now: Timestamp) {
-    if !is_due(dir, now) || stamp(&dir.join(STAMP), now).is_none() {
+    if !is_due(dir, now) {
         return;
     }
+    // By the clock that the files' times come from, too: one that is ahead would remove what is in use.
+    let Some(written_at) = stamp(&dir.join(STAMP), now) else { return };
+    let now = now.min(written_at);
     let Ok(entries) = fs::read_dir(dir) else { return };
     let mut removed = 0_u32;
     for entry in entries.flatten().take(MAX_LOOKED_AT) {
@@ -76,10 +80,14 @@ fn remove(dir: &Path) -> Option<()> {
     fs::remove_dir(dir).ok()
 }
 
-/// Says that somebody looks now.
-fn stamp(path: &Path, now: Timestamp) -> Option<()> {
+/// Says that somebody looks at `now`; returns when that was by the file system's clock.
+fn stamp(path: &Path, now: Timestamp) -> Option<Timestamp> {
     let at = UNIX_EPOCH + Duration::from_secs(u64::try_from(now.secs()).ok()?);
-    File::create(path).ok()?.set_modified(at).ok()
+    let mut file = File::create(path).ok()?;
+    file.write_all(b"\n").ok()?;
+    let written = file.metadata().ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    file.set_modified(at).ok()?;
+    Some(Timestamp::from_secs(i64::try_from(written.as_secs()).ok()?))
 }
 
 fn changed_at(path: &Path) -> Option<i64> {
@@ -123,5 +131,15 @@ mod tests {
         sweep(dir.path(), NOW.plus(EVERY_SECS));
         assert!(!locked.exists() && !busy.exists() && there(&fresh) && there(&other));
         sweep(&dir.path().join("none"), NOW);
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_removes_nothing_that_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("0123456789abcdef");
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("limits.json"), "{}").unwrap();
+        sweep(dir.path(), Timestamp::from_secs(4_000_000_000));
+        assert!(own.exists() && dir.path().join(STAMP).exists());
     }
 }
