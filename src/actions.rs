@@ -14,11 +14,11 @@ pub use summary::summary;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-/// The prefix of all cache keys of this view: host, partition and the user's own part. It always
-/// ends in a hyphen, so that no prefix is another's beginning.
-pub fn key_prefix(host: &str, partition: &str, own: &str) -> String {
+/// The prefix of all cache keys of this view: the API's base ([`key_base`](crate::request::Api::key_base)),
+/// partition and the user's own part. It always ends in a hyphen, so that no prefix is another's beginning.
+pub fn key_prefix(key_base: &str, partition: &str, own: &str) -> String {
     let mut hash = Sha256::new();
-    for part in [host, partition, own] {
+    for part in [key_base, partition, own] {
         hash.update(part);
         hash.update([0]);
     }

@@ -81,6 +81,11 @@ impl Step<'_> {
         Ok(Exit::Done)
     }
 
+    /// The prefix of the keys under which actions/cache keeps what this view stores.
+    fn prefix(&self, config: &Config) -> String {
+        key_prefix(config.api.key_base(), config.partition.as_str(), &self.inputs.cache_key)
+    }
+
     /// Says under which keys the bundle is kept, and whether this run may save it.
     fn name_keys(&self, config: &Config, plan: Option<&Plan>) -> Result<()> {
         let transfer = self.transfer(config, plan)?;
@@ -93,7 +98,7 @@ impl Step<'_> {
                 .write_mask_command(&mut std::io::stdout())
                 .map_err(|cause| Error::new(crate::error::Kind::Io, "cannot speak to the runner").because(cause))?;
         }
-        let prefix = key_prefix(config.api.key_base(), config.partition.as_str(), &self.inputs.cache_key);
+        let prefix = self.prefix(config);
         let event = self.environment.get("GITHUB_EVENT_NAME").unwrap_or_default();
         let save = self.inputs.save.allows(event, self.environment.is_true("OCTOCACHE_ON_DEFAULT_BRANCH"), own_token);
         self.commands.set_outputs(&[
@@ -137,7 +142,7 @@ impl Step<'_> {
             Saved::Unchanged
         });
         let saved = self.hand_out(&transfer, saved);
-        let prefix = key_prefix(config.api.key_base(), config.partition.as_str(), &self.inputs.cache_key);
+        let prefix = self.prefix(&config);
         let key = self.save_key(&prefix, &saved, cache.stack())?;
         if self.inputs.summary {
             let next_warm = plan.warm.schedule.as_ref().and_then(|schedule| schedule.next_after(clock.now()));

@@ -109,9 +109,9 @@ impl Checker<'_> {
         })
     }
 
-    fn private_class(&self, site: &Site<String>) -> Result<&'static str> {
+    fn private_class(&self, site: &Site<String>) -> Result<String> {
         let mut private = class::CLASSES.iter().filter(|class| class.private).map(|class| class.name);
-        private.clone().find(|name| *name == site.value).ok_or_else(|| {
+        private.clone().find(|name| *name == site.value).map(str::to_owned).ok_or_else(|| {
             self.fault(site, format!("`{}` is no private TTL class", site.value.escape_debug()))
                 .hint(format!("private are {}", private.by_ref().collect::<Vec<_>>().join(", ")))
         })

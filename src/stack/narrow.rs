@@ -4,6 +4,8 @@
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::partition::Partition;
@@ -11,14 +13,14 @@ use crate::policy::class::{self, Class};
 use crate::tag::{Scope, Subject};
 
 /// What a plan says of the entries that may enter its bundle.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct BundleRules {
     /// Only entries in one of these scopes; empty: all.
     pub only: Vec<Scope>,
     /// Never entries in one of these.
     pub never: Vec<Scope>,
     /// Private TTL classes that may enter all the same, by name; see [`Class::private`](class::Class::private).
-    pub private: Vec<&'static str>,
+    pub private: Vec<String>,
 }
 
 /// What may enter a bundle. There is no default: a bundle leaves the machine, so each save names the partition
@@ -54,7 +56,7 @@ impl Narrow {
         let within = |scopes: &[Scope]| scopes.iter().any(|scope| scope.covers(subject));
         let theirs = &subject.parts.partition;
         let is_ours = self.partition.as_ref().is_none_or(|own| own == theirs || *theirs == Partition::public());
-        let is_private = |class: &Class| class.private && !private.contains(&class.name);
+        let is_private = |class: &Class| class.private && !private.iter().any(|name| name == class.name);
         // A later page is about what its listing is about.
         let by_path = |path: &str| is_private(class::of(path, &subject.parts.query));
         let is_open = self.partition.is_none()

@@ -427,7 +427,7 @@ fn what_other_tokens_see_stays_out_of_the_bundle() {
     let start =
         json!({ "name": "proxy", "id": "proxy", "uses": "./proxy", "with": { "binary": BINARY, "gh": "false" } });
     let stop = json!({ "name": "stop", "id": "stop", "if": "always()", "uses": "./proxy/stop" });
-    let done = runner.job("ghs_job1", "push", &json!([start, other, own, stop]));
+    let done = runner.job("ghs_job1", "push", &json!([&start, other, &own, &stop]));
     assert_eq!((&done["failed"], runner.saved()), (&json!(false), 1), "{done}");
     let listed = Command::new(BINARY)
         .args(["bundle", "list", "--json"])
@@ -436,6 +436,15 @@ fn what_other_tokens_see_stays_out_of_the_bundle() {
         .unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("/repos/acme/repo-0000") && !listed.contains("/repos/acme/repo-0001"), "{listed}");
+    // What a plan says of its bundle holds for the proxy, too.
+    runner.clean();
+    runner.plan("bundle: { never: [\"repo:acme/repo-0000\"] }\nqueries: { a: { get: /x } }");
+    let say = json!({ "name": "say", "run": "echo changed=${{ steps.stop.outputs.changed }}" });
+    let saved = runner.saved();
+    let done = runner.job("ghs_job2", "push", &json!([start, own, stop, say]));
+    assert_eq!(done["failed"], false, "{done}");
+    assert_eq!(step(&done, "say")["stdout"].as_str().unwrap().trim(), "changed=false");
+    assert_eq!(runner.saved(), saved, "{done}");
 }
 
 #[cfg(unix)]

@@ -13,14 +13,14 @@ use tokio::time::Instant;
 use super::super::serve::lock_of;
 use super::transfer::Transfer;
 use super::{Step, announce, block_on, event, warn};
-use crate::actions::{annotation, key_prefix};
+use crate::actions::annotation;
 use crate::cli::{Exit, request_config};
 use crate::config::{Config, Flags};
 use crate::error::{Error, Kind, Result};
 use crate::files::{self, Durability};
 use crate::mask::Masker;
 use crate::partition::Partition;
-use crate::stack::{Narrow, Saved, Stack};
+use crate::stack::{BundleRules, Narrow, Saved, Stack};
 use crate::stats::{Counts, Stats};
 
 /// It listens within this time, or has failed.
@@ -43,6 +43,8 @@ struct Started {
     transfer: Transfer,
     prefix: String,
     partition: Partition,
+    /// What the plan says of its bundle, where there is one.
+    rules: BundleRules,
     save: bool,
     summary: bool,
     /// What the store had counted before.
@@ -114,6 +116,10 @@ impl Step<'_> {
             );
         }
         let config = self.proxy_config()?;
+        let rules = match &config.plan_path {
+            Some(_) => config.load_plan()?.narrow,
+            None => BundleRules::default(),
+        };
         let transfer = self.transfer(&config, None)?;
         self.take_in(&transfer)?;
         let cache = config.cache(None, &self.context.clock)?;
@@ -123,8 +129,9 @@ impl Step<'_> {
         let started = Started {
             before: Stats::read(&transfer.store),
             transfer,
-            prefix: key_prefix(config.api.key_base(), config.partition.as_str(), &self.inputs.cache_key),
+            prefix: self.prefix(&config),
             partition: config.partition.clone(),
+            rules,
             save: self.environment.is_true("OCTOCACHE_MAY_SAVE"),
             summary: self.inputs.summary,
         };
@@ -237,7 +244,7 @@ impl Step<'_> {
         }
         let _done_with = fs::remove_file(place.file("started.json"));
         let stack = Stack::new(&started.transfer.store, self.context.clock.clone());
-        let narrow = Narrow::of(started.partition);
+        let narrow = Narrow::of(started.partition).with(started.rules);
         let saved = stack.pack(&narrow, false).unwrap_or_else(|error| {
             warn(self.context.masker(), &format!("the bundle is not saved: {error}"));
             Saved::Unchanged

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Step, announce};
-use crate::actions::{annotation, key_prefix};
+use crate::actions::annotation;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::{self, Durability};
@@ -43,8 +43,9 @@ impl Step<'_> {
     /// Puts the store of this view in force: one for each prefix and bundle, so that a later use in the job finds what an
     /// earlier one stored, and no use finds what another identity stored.
     pub(super) fn locate(&self, mut config: Config) -> Result<Config> {
-        let prefix = key_prefix(config.api.host(), config.partition.as_str(), &self.inputs.cache_key);
-        let name = Sha256::new().chain_update(prefix).chain_update(self.bundle()?.as_os_str().as_encoded_bytes());
+        let name = Sha256::new()
+            .chain_update(self.prefix(&config))
+            .chain_update(self.bundle()?.as_os_str().as_encoded_bytes());
         config.cache_dir = self.stores()?.join(&HEXLOWER.encode(&name.finalize())[..16]);
         Ok(config)
     }
