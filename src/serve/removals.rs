@@ -13,14 +13,14 @@ use crate::files::{self, Durability};
 /// The file in the store.
 const NAME: &str = "removals.log";
 
-/// Digests that are kept; with more, the file is written anew when it is next read.
+/// Digests that are kept; with twice as many, the file is written anew.
 const MAX_KEPT: usize = 20_000;
 
 /// A line: 64 digits and its end.
 const LINE_BYTES: u64 = 65;
 
-/// The file never has more than this.
-const MAX_BYTES: u64 = 16 * MAX_KEPT as u64 * LINE_BYTES;
+/// The file never has more than this: twice what is kept, and what one note adds.
+const MAX_BYTES: u64 = 4 * MAX_KEPT as u64 * LINE_BYTES;
 
 /// Digests of bodies that removed something, oldest first.
 #[derive(Debug)]
@@ -46,15 +46,19 @@ impl Removals {
         Ok(all)
     }
 
-    /// Adds some, durably.
+    /// Adds some, durably. They begin with a line end: a kill may have left half a line.
     pub(super) fn append(&self, digests: &[[u8; 32]]) -> Result<()> {
         if digests.is_empty() {
             return Ok(());
         }
         let failed = |cause| Error::io("write", &self.path, cause);
         let mut file = files::open_append(&self.path).map_err(failed)?;
-        let text = lines_of(digests);
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(failed)
+        let text = format!("\n{}", lines_of(digests));
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(failed)?;
+        if file.metadata().map_err(failed)?.len() > 2 * MAX_KEPT as u64 * LINE_BYTES {
+            self.read()?;
+        }
+        Ok(())
     }
 }
 
@@ -72,11 +76,18 @@ mod tests {
         let removals = Removals::in_store(dir.path());
         assert!(removals.read().unwrap().is_empty());
         removals.append(&[[1; 32], [2; 32]]).unwrap();
-        std::fs::OpenOptions::new().append(true).open(&removals.path).unwrap().write_all(b"half a li\n").unwrap();
-        assert_eq!(removals.read().unwrap(), [[1; 32], [2; 32]]);
+        std::fs::OpenOptions::new().append(true).open(&removals.path).unwrap().write_all(b"half a li").unwrap();
+        removals.append(&[[3; 32]]).unwrap();
+        assert_eq!(removals.read().unwrap(), [[1; 32], [2; 32], [3; 32]]);
         let many: Vec<[u8; 32]> = (0..MAX_KEPT).map(|n| [n as u8; 32]).collect();
         removals.append(&many).unwrap();
         assert_eq!(removals.read().unwrap(), many);
         assert_eq!(removals.path.metadata().unwrap().len(), MAX_KEPT as u64 * LINE_BYTES);
+        // A process that is never started anew keeps the bound, too.
+        for _ in 0..3 {
+            removals.append(&many).unwrap();
+            assert!(removals.path.metadata().unwrap().len() <= 2 * MAX_KEPT as u64 * LINE_BYTES);
+        }
+        assert_eq!(removals.read().unwrap(), many);
     }
 }
