@@ -174,8 +174,12 @@ fn is_secret(name: &str) -> bool {
 
 /// Whether a value is a token of GitHub's, whatever its name.
 fn is_token(value: &str) -> bool {
-    let value = decoded(value);
-    TOKEN_PREFIXES.iter().any(|prefix| value.trim_start().starts_with(prefix))
+    looks_like_token(decoded(value).trim_start())
+}
+
+/// Whether a text begins as GitHub's tokens do.
+pub fn looks_like_token(text: &str) -> bool {
+    TOKEN_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
 }
 
 /// A text with its percent-encoding undone; `+` is a space, as in forms.

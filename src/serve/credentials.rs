@@ -7,6 +7,7 @@ use data_encoding::BASE64;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
+use crate::address;
 use crate::token::Token;
 
 /// What a request's `Authorization` says.
@@ -46,10 +47,7 @@ fn is_claim(token: &str) -> bool {
 fn password(encoded: &str) -> Option<String> {
     let text = String::from_utf8(BASE64.decode(encoded.trim().as_bytes()).ok()?).ok()?;
     let (name, password) = text.split_once(':')?;
-    let is_token = |text: &&str| {
-        ["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"].iter().any(|prefix| text.starts_with(prefix))
-    };
-    [password, name].into_iter().find(is_token).map(str::to_owned)
+    [password, name].into_iter().find(|text| address::looks_like_token(text)).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -179,7 +179,11 @@ fn a_lent_token_signs_only_what_was_understood_as_reading() {
     send("GET /repos/acme/repo-0001 HTTP/1.1\r\nAuthorization: token a\r\nAuthorization: token b\r\n");
     send("GET /repos/acme/repo-0001 HTTP/1.1\r\nX-HTTP-Method-Override: DELETE\r\nCookie: a=b\r\n");
     send("GET /repos/../../acme HTTP/1.1\r\n");
-    send("GET /graphql?query=mutation HTTP/1.1\r\n");
+    send("GET /repos/acme/repo-0001 HTTP/1.1\r\nX_HTTP_Method_Override: DELETE\r\nCookie: a=b\r\n");
+    for path in ["/graphql", "/%67raphql", "//graphql", "/graphql/", "/GraphQL", "/api/graphql", "/api/v3/graphql"] {
+        send(&format!("GET {path}?query=mutation HTTP/1.1\r\n"));
+        send(&format!("HEAD {path}?query=mutation HTTP/1.1\r\n"));
+    }
     let with_body =
         "GET /repos/acme/repo-0001 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
     raw(&server, with_body);
@@ -193,12 +197,13 @@ fn a_lent_token_signs_only_what_was_understood_as_reading() {
     assert!(log.iter().any(|logged| logged.method == "GET") && log.iter().any(|logged| logged.method == "POST"));
     // What is understood is signed, and goes out as it was understood.
     let live = "{\"query\":\"# mutation\\nquery Q { viewer { login } rateLimit { remaining } }\"}";
-    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let form = "Content-Type: application/x-www-form-urlencoded\r\nCookie: a=b\r\nX_HTTP_Method: DELETE\r\n";
     let (status, answer) = post(&server, "/graphql", form, live);
     assert_eq!(status, 200, "{answer}");
     let last = server.sim.log().pop().unwrap();
     assert!(lent(&last.headers));
     assert_eq!(last.headers["content-type"], "application/json");
+    assert!(["cookie", "x_http_method"].iter().all(|name| !last.headers.contains_key(*name)), "{:?}", last.headers);
     let sent = r#"{"query":"query Q { viewer { login } rateLimit { remaining } }"}"#;
     assert_eq!(last.body, sent.as_bytes());
     assert_eq!(send("HEAD /repos/acme/repo-0001 HTTP/1.1\r\n"), 200);
@@ -260,7 +265,7 @@ fn api_takes_what_it_does_not_understand_for_a_change() {
 
 #[test]
 fn a_delivery_sent_again_as_something_else_removes_nothing() {
-    let (server, _secret) = hooked(&[]);
+    let (mut server, secret) = hooked(&[]);
     let path = "/repos/acme/repo-0001/issues";
     assert_eq!(server.curl(path, &[]).status, 200);
     let repository = json!({ "full_name": "acme/repo-0001", "owner": { "login": "acme" } });
@@ -293,8 +298,9 @@ fn a_delivery_sent_again_as_something_else_removes_nothing() {
     applied(6);
     server.curl(path, &[]);
     assert_eq!(server.sim.take_counts(), (1, 1));
+    let cutoffs = server.dir.path().join(".cache/octocache/cutoffs.json");
     let removals = || {
-        let text = std::fs::read(server.dir.path().join(".cache/octocache/cutoffs.json")).unwrap();
+        let text = std::fs::read(&cutoffs).unwrap();
         let list: serde_json::Value = serde_json::from_slice(&text).unwrap();
         let gone = list["cutoffs"].as_array().unwrap().iter().filter(|one| one["mode"] == "gone");
         gone.cloned().collect::<Vec<_>>()
@@ -303,6 +309,15 @@ fn a_delivery_sent_again_as_something_else_removes_nothing() {
     assert_eq!(before.len(), 1);
     assert_eq!(line.deliver("gone-again", "repository", &gone).0, 202);
     applied(7);
+    assert_eq!(removals(), before);
+    // Nor once the server has been started anew.
+    server.stop();
+    server.run(&["--webhook-secret-file", secret.path().join("secrets").to_str().unwrap()]);
+    assert_eq!(Line::to(&server.tcp).deliver("gone-later", "repository", &gone).0, 202);
+    eventually("applied", || {
+        let (_, text) = Line::to(&server.tcp).get("/metrics");
+        String::from_utf8(text).unwrap().contains("octocache_webhook_applied_total 1")
+    });
     assert_eq!(removals(), before);
 }
 

@@ -13,6 +13,7 @@ use octocache::error::Kind;
 use octocache::outcome::{NoStore, Outcome};
 use octocache::partition::Partition;
 use octocache::policy::Mode;
+use octocache::request::Request;
 use octocache::stack::{BundleRules, Narrow, Saved, Stack};
 use serde_json::{Value, json};
 
@@ -214,7 +215,7 @@ async fn a_bundle_carries_one_partition_loose_and_carried_entries_alike() {
     assert_eq!(fx.sim.take_counts(), (0, 0));
     assert_eq!(stack_of(&fx).pack(&Narrow::of(job()), false).unwrap(), Saved::Unchanged);
     // A plan may wish for a private class.
-    let rules = BundleRules { private: vec!["alerts"], ..BundleRules::default() };
+    let rules = BundleRules { private: vec!["alerts".to_owned()], ..BundleRules::default() };
     stack_of(&fx).pack(&Narrow::of(job()).with(rules), false).unwrap();
     assert!(bundle_text(&stack_of(&fx)).contains("dependabot"));
 }
@@ -237,6 +238,45 @@ async fn private_classes_by_number_and_later_pages_stay_out_of_bundles() {
     let stack = stack_of(&fx);
     assert_eq!(stack.pack(&Narrow::of(job()), false).unwrap(), Saved::Unchanged);
     assert!(!stack.bundle_path().exists());
+}
+
+#[tokio::test]
+async fn documents_that_ask_for_alerts_stay_out_of_bundles() {
+    let fx = Fixture::new();
+    fx.sim.token("ghs_job", "repo:acme/app");
+    fx.sim.put("/graphql", Doc::json(json!({ "data": { "repository": { "x": 1 } } })));
+    let own = fx.cache_of(Some("ghs_job"), job());
+    let document = |fields: &str| {
+        let text = format!("query {{ repository(owner: \"acme\", name: \"app\") {{ {fields} }} }}");
+        Request::graphql(own.api(), json!({ "query": text }).to_string())
+    };
+    for fields in ["vulnerabilityAlerts(first: 9) { totalCount }", "a: vulnerabilityAlert(number: 1) { state }"] {
+        own.get(&document(fields), &Ask::default()).await.unwrap();
+    }
+    let stack = stack_of(&fx);
+    assert_eq!(stack.disk().keys().len(), 2);
+    assert_eq!(stack.pack(&Narrow::of(job()), false).unwrap(), Saved::Unchanged);
+    own.get(&document("issues { totalCount }"), &Ask::default()).await.unwrap();
+    assert!(matches!(stack_of(&fx).pack(&Narrow::of(job()), false).unwrap(), Saved::Written { absorbed: 1, .. }));
+}
+
+#[tokio::test]
+async fn a_copy_of_the_bundle_holds_only_what_may_leave() {
+    let fx = Fixture::new();
+    fx.sim.put("/private/salaries", Doc::json(json!({ "n": 1 })));
+    let (stack, output) = (stack_of(&fx), fx.dir.path().join("copy.tar.zst"));
+    assert!(stack.export(&Narrow::of(job()), &output).is_err(), "there is none");
+    get(&fx.cache(Some("ghp_one")), &fx, "/private/salaries").await;
+    // Somebody else has saved everything since.
+    stack_of(&fx).pack(&Narrow::everything(), false).unwrap();
+    let error = stack.export(&Narrow::of(job()), &output).unwrap_err().to_string();
+    assert!(error.contains("may not leave it") && !output.exists(), "{error}");
+    stack.export(&Narrow::everything(), &output).unwrap();
+    assert_eq!(std::fs::read(&output).unwrap(), std::fs::read(stack.bundle_path()).unwrap());
+    // What is no bundle is not copied either.
+    std::fs::write(stack.bundle_path(), "no bundle").unwrap();
+    let output = fx.dir.path().join("other.tar.zst");
+    assert!(stack.export(&Narrow::everything(), &output).is_err() && !output.exists());
 }
 
 #[tokio::test]
