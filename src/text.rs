@@ -25,7 +25,7 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, Keep::Lines)
 }
 
-/// Returns JSON text that means the same, with characters that [`line`] shows as escapes written as
+/// Returns JSON text that means the same, with characters that [`line()`] shows as escapes written as
 /// JSON's own.
 pub fn json(text: &str) -> Cow<'_, str> {
     let is_plain = |c: char| !is_unsafe(c) || c.is_ascii_whitespace();

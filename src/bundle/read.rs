@@ -87,7 +87,7 @@ impl Bundle {
         self.head.created
     }
 
-    /// Returns the record of `key`, by interpolation in at most [`REACHES`] reads.
+    /// Returns the record of `key`, by interpolation in a few reads, each wider.
     pub fn find(&self, key: &CacheKey) -> Result<Option<Record>> {
         if self.is_disordered.load(Ordering::Relaxed) {
             return Ok(None);
