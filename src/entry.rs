@@ -324,7 +324,7 @@ impl Entry {
 }
 
 /// Whether a response with this status names another address to ask. Such an entry answers only on the machine
-/// that got it from GitHub: one that was planted would make a token read for somebody else.
+/// that got it from GitHub: one that was planted would make a token read for an attacker.
 pub fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
 }

@@ -14,7 +14,7 @@ use crate::token::Token;
 /// As whom GitHub is asked.
 #[derive(Debug, Clone)]
 pub enum Identity {
-    /// As nobody: 60 requests an hour for this address.
+    /// Without a token: 60 requests an hour for this address.
     Public,
     /// With a token.
     Token(Token),
@@ -48,7 +48,7 @@ pub struct Options {
     pub max_requests: Option<u32>,
     /// Requests under way at once; at most [`MAX_CONCURRENCY`](super::MAX_CONCURRENCY).
     pub concurrency: usize,
-    /// What is left to others, by whoever warms.
+    /// The share of the limit that warming leaves to others.
     pub reserve: Option<Reserve>,
     /// How failures and limits are waited out.
     pub backoff: Backoff,

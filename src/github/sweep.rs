@@ -80,7 +80,7 @@ fn remove(dir: &Path) -> Option<()> {
     fs::remove_dir(dir).ok()
 }
 
-/// Says that somebody looks at `now`; returns when that was by the file system's clock.
+/// Records a sweep at `now`. Returns the time of it by the file system's clock.
 fn stamp(path: &Path, now: Timestamp) -> Option<Timestamp> {
     let at = UNIX_EPOCH + Duration::from_secs(u64::try_from(now.secs()).ok()?);
     let mut file = File::create(path).ok()?;
@@ -125,7 +125,7 @@ mod tests {
         let there = |path: &Path| path.join("limits.json").exists();
         assert!(!gone.exists() && [&fresh, &locked, &busy, &other].into_iter().all(|path| there(path)));
         drop(holds);
-        // Nobody looks again until it is time.
+        // No second sweep before it is due.
         sweep(dir.path(), NOW.plus(EVERY_SECS - 1));
         assert!(there(&locked));
         sweep(dir.path(), NOW.plus(EVERY_SECS));

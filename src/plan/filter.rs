@@ -86,8 +86,8 @@ impl Filter {
         Ok(Self { text: text.to_owned(), inner, evaluator, most_here, with_environment: false })
     }
 
-    /// Compiles a filter of somebody's; the error says where in it. What may take more than in proportion to its input
-    /// is run by `evaluator`.
+    /// Compiles a filter from a plan or a command line. Errors name the position in it. `evaluator` runs what may take
+    /// more than in proportion to its input.
     pub fn bounded(text: &str, evaluator: &Evaluator) -> Result<Self, String> {
         Self::bounded_with(text, evaluator, false)
     }

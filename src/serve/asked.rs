@@ -313,7 +313,7 @@ impl Asked<'_> {
     }
 
     /// Hands a query through. Where a lent token may sign it, it goes out in the form in which it was read, so
-    /// that nobody can read anything else in it.
+    /// that GitHub reads the same in it.
     async fn pass_query(&self, identity: &Identity, body: Bytes, normal: Bytes, request: Request) -> Response<Body> {
         let mut headers = for_github(&self.headers);
         let body = if matches!(self.whose, Whose::Nobodys(_)) {

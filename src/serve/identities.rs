@@ -25,7 +25,7 @@ use crate::upstream::RateLimit;
 /// Identities that are kept; who was not seen for longest goes.
 const MAX_IDENTITIES: usize = 1_000;
 
-/// One that nobody has been for so long goes, too: job tokens end within a day, limits within an hour.
+/// An identity that was not used for this long goes, too: job tokens end within a day, limits within an hour.
 const KEPT_UNUSED_SECS: i64 = 2 * 3_600;
 
 /// One identity: its view of the store, and its account at GitHub.

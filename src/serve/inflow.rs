@@ -24,7 +24,7 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Bodies of up to this size that come in one piece have memory of their own, an eighth: they are whole when they
-/// take it, so nobody can hold it by sending slowly.
+/// take it, so a slow sender cannot hold it.
 const SMALL_BYTES: usize = 64 << 10;
 
 /// The memory for bodies of one kind.

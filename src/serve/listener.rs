@@ -148,7 +148,7 @@ impl Listener {
 }
 
 impl Listener {
-    /// Whether only the user whose server this is can connect: the socket's file is for nobody else.
+    /// Whether the socket's file lets only the user connect whose server this is.
     fn is_same_user(&self) -> bool {
         match self {
             Listener::Tcp(_) => false,
@@ -177,7 +177,7 @@ pub(super) async fn accept(
 ) {
     let graceful = GracefulShutdown::new();
     {
-        // Each listener has a bound of its own: one that is full keeps nobody from another.
+        // Each listener has a bound of its own: a full one blocks no other.
         let loops = listeners.into_iter().map(|(listener, entrance)| {
             let bound = match entrance {
                 Entrance::All => Bound::waiting(max_connections),

@@ -27,7 +27,7 @@ use crate::event::{self, MAX_PAYLOAD_BYTES, Payload};
 /// GitHub gives up after ten seconds; its payload comes within this time.
 const LONGEST_DELIVERY: Duration = Duration::from_secs(8);
 
-/// Memory for payloads that are on their way in, whoever sends them.
+/// Memory for payloads that are being received, from all senders.
 const INFLOW_BYTES: usize = 32 << 20;
 
 /// Deliveries that wait to be applied.

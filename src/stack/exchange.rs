@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::files::{self, Durability};
 
 impl Stack {
-    /// Copies the bundle to `output` if `narrow` admits all that it holds: somebody else may have saved it since, for
-    /// others to read.
+    /// Copies the bundle to `output` if `narrow` admits every entry in it. Another process may have saved it since the
+    /// caller did, with other rules.
     pub fn export(&self, narrow: &Narrow, output: &Path) -> Result<()> {
         let path = self.bundle_path();
         let bundle = Bundle::open(&path)?
@@ -22,7 +22,7 @@ impl Stack {
         let refused = inadmissible(&bundle, narrow)?;
         if !refused.is_empty() {
             let what = format!("{} of the entries in {} may not leave it", refused.len(), path.display());
-            return Err(Error::usage(what).hint("pack again, and let nobody else save meanwhile"));
+            return Err(Error::usage(what).hint("pack again while no other process saves"));
         }
         let failed = |cause| Error::io("write", output, cause);
         let parent = output.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
