@@ -2,6 +2,8 @@
 //!
 //! Knows: how deep a text nests and how long its numbers are, without parsing it. Does not know: whether it is JSON.
 
+use std::borrow::Cow;
+
 /// Levels that a text may nest. GitHub's answers stay below 50; most readers of JSON recurse, and `serde_json`, which
 /// bounds that, stops at 128.
 pub const MAX_DEPTH: usize = 100;
@@ -82,6 +84,41 @@ fn end_of_string(json: &[u8], mut at: usize) -> usize {
     json.len()
 }
 
+/// A text with its escapes of surrogates (`\ud83d\ude00`) replaced by the characters that they mean; one without its other
+/// half is U+FFFD, as in Go and JavaScript's decoders. JSON of GitHub's has such halves where a text was cut.
+pub fn without_surrogates(text: &[u8]) -> Cow<'_, [u8]> {
+    let is_surrogate = |at: usize| {
+        matches!(text.get(at..at + 4), Some([b'\\', b'u', b'd' | b'D', b'8'..=b'9' | b'a'..=b'f' | b'A'..=b'F']))
+    };
+    let Some(first) = memchr::memchr_iter(b'\\', text).find(|at| is_surrogate(*at)) else { return Cow::Borrowed(text) };
+    let unit = |at: usize| {
+        let digits = text.get(at + 2..at + 6).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut out = Vec::with_capacity(text.len());
+    // A backslash before may escape this one: from the beginning of its row.
+    let row = text[..first].iter().rev().take_while(|byte| **byte == b'\\').count();
+    let mut at = first - row;
+    out.extend_from_slice(&text[..at]);
+    while at < text.len() {
+        if text[at] != b'\\' {
+            out.push(text[at]);
+            at += 1;
+        } else if let Some(high) = unit(at).filter(|_| is_surrogate(at)) {
+            let low = if is_surrogate(at + 6) { unit(at + 6) } else { None };
+            let units = [high, low.unwrap_or_default()];
+            let pair = char::decode_utf16(units).next().and_then(std::result::Result::ok);
+            let (c, len) = pair.map_or((char::REPLACEMENT_CHARACTER, 6), |c| (c, 12));
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            at += len;
+        } else {
+            out.extend_from_slice(&text[at..(at + 2).min(text.len())]);
+            at += 2;
+        }
+    }
+    Cow::Owned(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +138,25 @@ mod tests {
         for odd in ["", "\"", "\"\\", "[\"[[[", "]]]]"] {
             assert!(check_depth(odd.as_bytes()).is_ok(), "{odd}");
         }
+    }
+
+    #[test]
+    fn surrogates_become_characters() {
+        let of = |text: &str| String::from_utf8(without_surrogates(text.as_bytes()).into_owned()).unwrap();
+        for (text, plain) in [
+            (r#""a\ud83d\ude00b""#, "\"a😀b\""),
+            (r#""\uD83D""#, "\"\u{fffd}\""),
+            (r#""\ude00\ud83d""#, "\"\u{fffd}\u{fffd}\""),
+            (r#""\ud83d\u0041""#, "\"\u{fffd}\\u0041\""),
+            (r#""\\ud83d""#, r#""\\ud83d""#),
+            (r#""\\\ud83d\ude00""#, "\"\\\\😀\""),
+            (r#""\ud83""#, r#""\ud83""#),
+            (r"\ud83d\ude0", "\u{fffd}\\ude0"),
+            (r#""\u00e9""#, r#""\u00e9""#),
+        ] {
+            assert_eq!(of(text), plain, "{text}");
+        }
+        assert!(matches!(without_surrogates(b"{}"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -55,6 +55,9 @@ mod install;
 #[cfg(unix)]
 #[path = "it/ipfs.rs"]
 mod ipfs;
+#[cfg(unix)]
+#[path = "it/jq.rs"]
+mod jq;
 #[path = "it/limits.rs"]
 mod limits;
 #[cfg(unix)]

@@ -7,6 +7,8 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
+use crate::json::without_surrogates;
+
 /// A number with its shortest digits, and an exponent below and from these powers of ten on.
 fn float(number: f64, below: i32, from: i32) -> (String, bool) {
     let shortest = format!("{number:e}");
@@ -94,6 +96,25 @@ fn write_value(value: &Value, style: Style, depth: usize, out: &mut String) {
             break_line(style, depth, out);
             out.push('}');
         }
+    }
+}
+
+/// JSON as gh gives it to its filters: to Go, objects are maps, in order of their keys from the start.
+pub fn filter_input(body: &[u8]) -> Vec<u8> {
+    match serde_json::from_slice::<Value>(&without_surrogates(body)) {
+        Ok(value) => json(&value, Style::default()).into_bytes(),
+        Err(_) => body.to_vec(),
+    }
+}
+
+/// An output of a filter as gh prints it: strings raw, numbers as Go's `fmt` has them, other values as its JSON.
+pub fn filter_line(output: &[u8], style: Style) -> String {
+    match serde_json::from_slice::<Value>(output) {
+        Ok(Value::String(text)) => text,
+        Ok(Value::Number(number)) => line_number(as_float(&number)),
+        Ok(Value::Null) => String::new(),
+        Ok(other) => json(&other, style),
+        Err(_) => String::from_utf8_lossy(output).into_owned(),
     }
 }
 

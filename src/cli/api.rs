@@ -340,24 +340,14 @@ impl<'a> Printer<'a> {
     }
 }
 
-/// Outputs of a filter as gh prints them: strings raw, numbers as Go does, other values as its JSON.
+/// Prints the outputs of a filter as gh does.
 fn filtered(filter: &Filter, body: &[u8], terminal: bool) -> Result<()> {
-    let mut failed = Ok(());
-    // To gh, objects are Go's maps: in order of their keys from the start.
-    let sorted = serde_json::from_slice::<Value>(body).map(|value| go::json(&value, go::Style::default()));
-    let input = sorted.map_or_else(|_| body.to_vec(), String::into_bytes);
-    let outputs = filter.run_each(&input, |output| {
-        let line = match serde_json::from_slice::<Value>(output) {
-            Ok(Value::String(text)) => text,
-            Ok(Value::Number(number)) => go::line_number(go::as_float(&number)),
-            Ok(Value::Null) => String::new(),
-            Ok(other) => go::json(&other, go::Style { indent: terminal }),
-            Err(_) => String::from_utf8_lossy(output).into_owned(),
-        };
-        failed = print::line(&line);
-        failed.is_ok()
+    let mut printed = Ok(());
+    let outputs = filter.run_each(&go::filter_input(body), |output| {
+        printed = print::line(&go::filter_line(output, go::Style { indent: terminal }));
+        printed.is_ok()
     });
-    failed?;
+    printed?;
     outputs.map_err(|why| Error::new(Kind::Usage, why))
 }
 

@@ -9,11 +9,14 @@
 
 mod evaluator;
 mod linear;
+mod native;
 mod process;
+mod rewrite;
 
 use std::fmt;
 
-use jaq_core::load::{Arena, File, Loader, span};
+use jaq_core::load::parse::{Def, Term};
+use jaq_core::load::{self, Arena, File, Loader};
 use jaq_core::{Ctx, Vars, data, unwrap_valr};
 use jaq_json::{Val, read, write};
 
@@ -32,11 +35,11 @@ pub struct Filter {
     with_environment: bool,
 }
 
-/// Formats that jq has and the library has not.
-const FORMATS: &str = r#"
-def @csv: [.[] | if type == "string" then "\"" + (split("\"") | join("\"\"")) + "\"" elif . == null then "" else tostring end] | join(",");
-def @tsv: [.[] | if . == null then "" else tostring | split("\\") | join("\\\\") | split("\t") | join("\\t") | split("\n") | join("\\n") | split("\r") | join("\\r") end] | join("\t");
-"#;
+/// Definitions beside jaq's own.
+const PRELUDE: &str = include_str!("filter/prelude.jq");
+
+/// The name of the filter that is compiled, for the module that calls it.
+const MAIN: &str = "_main";
 
 /// What ends the process, writes to its terminal, or reads what is no input of the filter.
 const NOT_HERE: &[&str] = &[
@@ -203,38 +206,60 @@ fn compiled(text: &str, with_environment: bool) -> Result<Compiled, String> {
 }
 
 fn compile_here(text: &str, with_environment: bool) -> Result<Compiled, String> {
+    let plain = json::without_surrogates(text.as_bytes());
+    let text = std::str::from_utf8(&plain).unwrap_or(text);
     let is_left_out = |name: &str| NOT_HERE.contains(&name) || (name == "env" && !with_environment);
-    let formats = jaq_core::load::parse(FORMATS, |parser| parser.defs()).unwrap_or_default();
-    let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(formats);
-    let defs = defs.filter(|def| !is_left_out(def.name));
-    let funs = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
-    let funs = funs.filter(|(name, _, _)| !is_left_out(name));
+    // What is not of this text stands nowhere in it.
     let at = |part: &str| {
-        let range = span(text, part);
-        text.get(..range.start).map_or(1, |before| before.chars().count() + 1)
+        let offset = (part.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
+        let before = offset.and_then(|offset| text.get(..offset));
+        before.map_or(1, |before| before.chars().count() + 1)
     };
     let fail = |found: Option<(String, usize)>| {
         let (what, at) = found.unwrap_or_else(|| ("it does not parse".into(), 1));
         format!("the jq filter `{}` is wrong at character {at}: {what}", text.escape_debug())
     };
+    let term =
+        parsed(text).map_err(|error| fail(error.map(|(expected, part)| (format!("expected {expected}"), at(part)))))?;
+    let factor = linear::factor(&term);
+    let main = Def { name: MAIN, args: Vec::new(), body: rewrite::filter(term, with_environment) };
+    let prelude = load::parse(PRELUDE, |parser| parser.defs()).unwrap_or_default();
+    let prelude = prelude.into_iter().map(|def| rewrite::definition(def, with_environment));
+    let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
+    let defs = defs.filter(|def| !is_left_out(def.name) && !native::REPLACED.contains(&def.name));
+    #[allow(clippy::map_identity, reason = "makes the lifetime shorter")]
+    let defs = defs.map(|def| -> Def<&str> { def }).chain(prelude).chain([main]);
     let arena = Arena::default();
-    let modules = Loader::new(defs).load(&arena, File { code: text, path: () }).map_err(|errors| {
-        fail(errors.into_iter().next().and_then(|(_, error)| match error {
-            jaq_core::load::Error::Lex(all) => {
-                all.first().map(|(expected, part)| (format!("expected {}", expected.as_str()), at(part)))
-            }
-            jaq_core::load::Error::Parse(all) => {
-                all.first().map(|(expected, part)| (format!("expected {}", expected.as_str()), at(part)))
-            }
-            jaq_core::load::Error::Io(all) => all.first().map(|(part, _)| ("there are no modules".into(), at(part))),
-        }))
-    })?;
-    let inner = jaq_core::Compiler::default().with_funs(funs).compile(modules).map_err(|errors| {
-        let first = errors.into_iter().next().and_then(|(_, all)| all.into_iter().next());
+    let modules = Loader::new(defs).load(&arena, File { code: MAIN, path: () }).map_err(|_| fail(None))?;
+    let inner = jaq_core::Compiler::default().with_funs(funs(is_left_out)).compile(modules).map_err(|errors| {
+        let first = errors.into_iter().flat_map(|(_, all)| all).next();
         fail(first.map(|(part, undefined)| (format!("there is no {} `{part}`", undefined.as_str()), at(part))))
     })?;
-    let term = jaq_core::load::parse(text, |parser| parser.term());
-    Ok((inner, term.and_then(|term| linear::factor(&term))))
+    Ok((inner, factor))
+}
+
+/// Native functions: jaq's, some of them under a second name for the prelude, and our own.
+fn funs(is_left_out: impl Fn(&str) -> bool) -> impl Iterator<Item = jaq_core::native::Fun<data::JustLut<Val>>> {
+    let theirs = || jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
+    let renamed = theirs().filter_map(|(name, args, fun)| {
+        let (_, ours) = native::RENAMED.iter().find(|(theirs, _)| *theirs == name)?;
+        Some((*ours, args, fun))
+    });
+    let kept = theirs().filter(move |(name, _, _)| !is_left_out(name) && !native::REPLACED.contains(name));
+    kept.chain(renamed).chain(native::funs())
+}
+
+/// What was expected, and what stands there instead.
+type Unexpected<'a> = Option<(String, &'a str)>;
+
+/// The term that a text is.
+fn parsed(text: &str) -> Result<Term<&str>, Unexpected<'_>> {
+    let lexed = load::lex::Lexer::new(text).lex();
+    let tokens = lexed.map_err(|all| all.first().map(|(expected, part)| (expected.as_str().to_owned(), *part)))?;
+    load::parse::Parser::new(&tokens).parse(load::parse::Parser::term).map_err(|all| {
+        let first = all.into_iter().next();
+        first.map(|(expected, found)| (expected.as_str().to_owned(), load::lex::Token::opt_as_str(found, text)))
+    })
 }
 
 /// Whose fault it is.
@@ -249,7 +274,8 @@ fn run_compiled(
     mut each: impl FnMut(&[u8]) -> bool,
 ) -> Result<(), Failure> {
     json::check(json).map_err(Failure::Input)?;
-    let input = read::parse_single(json).map_err(|error| Failure::Input(format!("the answer is no JSON: {error}")))?;
+    let input = read::parse_single(&json::without_surrogates(json))
+        .map_err(|error| Failure::Input(format!("the answer is no JSON: {error}")))?;
     let context = Ctx::<data::JustLut<Val>>::new(&filter.lut, Vars::new([]));
     let (mut count, mut left) = (0, MAX_OUTPUT_BYTES);
     for output in filter.id.run((context, input)).map(unwrap_valr) {
@@ -258,15 +284,24 @@ fn run_compiled(
         if count > MAX_OUTPUTS {
             return Err(Failure::Filter(format!("it gives more than {MAX_OUTPUTS} outputs")));
         }
-        let mut bytes = Bounded { bytes: Vec::new(), left };
-        write::write(&mut bytes, &write::Pp::default(), 0, &value)
-            .map_err(|error| Failure::Filter(error.to_string()))?;
-        left = bytes.left;
-        if !each(&bytes.bytes) {
+        let bytes = written(&value, left).map_err(|error| Failure::Filter(error.to_string()))?;
+        left -= bytes.len();
+        if !each(&bytes) {
             break;
         }
     }
     Ok(())
+}
+
+/// Compact JSON of a value. JSON has no infinity and no NaN: they are written as the largest number and `null`, as jq does.
+fn written(value: &Val, left: usize) -> std::io::Result<Vec<u8>> {
+    let write = |value: &Val| {
+        let mut bytes = Bounded { bytes: Vec::new(), left };
+        write::write(&mut bytes, &write::Pp::default(), 0, value).map(|()| bytes.bytes)
+    };
+    let bytes = write(value)?;
+    let is_named = [&b"NaN"[..], b"Infinity"].into_iter().any(|name| memchr::memmem::find(&bytes, name).is_some());
+    if is_named { write(&native::finite(value)) } else { Ok(bytes) }
 }
 
 /// An error of jaq's may hold a whole value.
