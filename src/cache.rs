@@ -501,7 +501,7 @@ fn held_back(request: &Request) -> Error {
 fn stale_reason(error: &Error) -> StaleReason {
     match error.kind() {
         Kind::Limited { .. } => StaleReason::Limited,
-        Kind::Server(_) => StaleReason::ServerError,
+        Kind::Server(_) | Kind::Malformed | Kind::TooLarge => StaleReason::ServerError,
         _ => StaleReason::Unreachable,
     }
 }

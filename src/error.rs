@@ -25,6 +25,9 @@ pub enum Kind {
     TimedOut,
     /// GitHub answered 5xx.
     Server(u16),
+    /// GitHub, or something between, answered with what was not asked for: no JSON, another coding. It says nothing about
+    /// the resource.
+    Malformed,
     /// A primary or secondary limit, or our own `max-requests`; nothing is sent before `until`.
     Limited {
         /// When asking again makes sense, where GitHub said so.
@@ -118,14 +121,14 @@ impl Error {
         Self(Box::new(Inner { kind: self.0.kind, text: said, hint: self.0.hint.clone(), cause: None }))
     }
 
-    /// Whether a stale answer may stand in (A9): limits, 5xx and transport failures only.
+    /// Whether a stale answer may stand in (A9): limits, 5xx, transport failures and responses that are none.
     pub fn allows_stale(&self) -> bool {
-        self.is_transient() || matches!(self.0.kind, Kind::Limited { .. })
+        self.is_transient() || matches!(self.0.kind, Kind::Limited { .. } | Kind::TooLarge)
     }
 
     /// Whether the same request may be sent again soon.
     pub fn is_transient(&self) -> bool {
-        matches!(self.0.kind, Kind::Transport | Kind::TimedOut | Kind::Server(_))
+        matches!(self.0.kind, Kind::Transport | Kind::TimedOut | Kind::Server(_) | Kind::Malformed)
     }
 
     /// Whether the user's input is at fault.

@@ -33,7 +33,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::graphql::operation::{self, Operation};
 use crate::mask::Masker;
-use crate::policy::{Signer, Validators, validator};
+use crate::policy::{Signer, Validators, content, validator};
 use crate::reply::Reply;
 use crate::request::{Method, Request};
 use crate::token::Token;
@@ -189,6 +189,10 @@ impl GitHub {
         if reply.status.is_server_error() {
             let status = reply.status.as_u16();
             return Err(Error::new(Kind::Server(status), format!("GitHub answered {status} to {}", request.target())));
+        }
+        if let Some(fault) = content::json_fault(request, &reply) {
+            let text = format!("GitHub's response to {} should be JSON: {fault}", request.target());
+            return Err(Error::new(Kind::Malformed, text).within(&request.host));
         }
         Ok(reply)
     }

@@ -61,7 +61,7 @@ pub enum StaleReason {
     WhileRevalidate,
     /// A rate limit, or the run's own `max-requests`.
     Limited,
-    /// GitHub answered 5xx.
+    /// GitHub answered 5xx, or with what is no response to the request.
     ServerError,
     /// No connection, a broken one or a time-out.
     Unreachable,
@@ -82,7 +82,7 @@ pub enum NoStore {
     NotReady,
     /// A redirect to another host or of a kind that expires.
     Redirect,
-    /// Some organisations are missing from the answer (`X-GitHub-SSO: partial-results`).
+    /// It is a part of the whole, and says so: `X-GitHub-SSO: partial-results`, `incomplete_results`, `truncated`.
     PartialResults,
     /// GraphQL answered with errors.
     GraphqlErrors,

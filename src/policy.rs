@@ -4,6 +4,7 @@
 //! argument everywhere.
 
 pub mod class;
+pub mod content;
 mod lifetime;
 pub mod permissions;
 pub mod validator;

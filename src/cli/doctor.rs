@@ -110,7 +110,7 @@ async fn limits(context: &Context, config: &Config) -> Vec<Finding> {
         Err(error) => {
             let advice = match error.kind() {
                 Kind::Limited { .. } => "wait, or answer from the cache with --offline",
-                Kind::TimedOut | Kind::Transport => "check the network, HTTPS_PROXY and --api-url",
+                Kind::TimedOut | Kind::Transport | Kind::Malformed => "check the network, HTTPS_PROXY and --api-url",
                 _ => "see https://www.githubstatus.com",
             };
             return vec![bad("github", format!("{error}; {advice}"))];

@@ -246,7 +246,7 @@ fn decode(bytes: Bytes, coding: Option<&HeaderValue>) -> Result<Bytes> {
         Some(other) => {
             let name = String::from_utf8_lossy(other).into_owned();
             Err(Error::new(
-                Kind::Corrupt,
+                Kind::Malformed,
                 format!("GitHub answered in the coding `{}`, which was not asked for", name.escape_debug()),
             ))
         }

@@ -167,7 +167,7 @@ pub(super) fn error(error: &Error, now: Timestamp, limit: Option<&RateLimit>) ->
         Kind::NotCached | Kind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         Kind::Server(status) | Kind::Refused(status) => StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
         Kind::Internal | Kind::Io => StatusCode::INTERNAL_SERVER_ERROR,
-        Kind::Transport | Kind::Corrupt | Kind::TooLarge => StatusCode::BAD_GATEWAY,
+        Kind::Transport | Kind::Malformed | Kind::Corrupt | Kind::TooLarge => StatusCode::BAD_GATEWAY,
     };
     let message = match error.kind() {
         Kind::Limited { .. } => format!("API rate limit exceeded (octocache: {error})"),

@@ -136,8 +136,8 @@ async fn bodies_are_kept_byte_for_byte() {
     let binary = bytes::Bytes::from((0..=255_u8).cycle().take(5_000).collect::<Vec<u8>>());
     fx.sim.put("/binary", Doc::Raw { content_type: "application/octet-stream", body: binary.clone() });
     let cache = fx.cache(None);
-    for (path, body) in [("/odd", odd), ("/binary", binary)] {
-        let request = fx.request(path);
+    let raw = fx.request("/binary").accepting("application/vnd.github.raw");
+    for (request, body) in [(fx.request("/odd"), odd), (raw, binary)] {
         assert_eq!(cache.get(&request, &Ask::default()).await.unwrap().entry.body, body);
         let hit = cache.get(&request, &Ask::default()).await.unwrap();
         assert_eq!((hit.outcome, &hit.entry.body), (HIT, &body));

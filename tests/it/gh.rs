@@ -35,7 +35,7 @@ impl World {
         let numbers = r#"{"i":1,"f":1.25,"e":0.125,"big":12345678901234567890,"exp":1e21,"neg":-0.5,"zero":0,"s":"a<b>&c","n":null,"t":true,"o":{"z":1,"a":[1,2.5,{"q":null}]},"u":"\u00e9\u2028","l":["x","y"],"at":"2020-02-03T04:05:06Z"}"#;
         let json = "application/json; charset=utf-8";
         sim.put("/numbers", Doc::Raw { content_type: json, body: numbers.into() });
-        sim.put("/text", Doc::Raw { content_type: "text/plain; charset=utf-8", body: "plain\n".into() });
+        sim.put("/zen", Doc::Raw { content_type: "text/plain; charset=utf-8", body: "plain\n".into() });
         sim.put("/empty", Doc::Status(204, String::new()));
         for (path, status, body) in [
             ("/e403", 403, r#"{"message":"Resource not accessible by integration"}"#),
@@ -86,7 +86,7 @@ const CASES: &[(&[&str], &str)] = &[
     (&["repos/{owner}/{repo}"], ""),
     (&["repos/:owner/:repo/languages"], ""),
     (&["/numbers"], ""),
-    (&["/text"], ""),
+    (&["/zen"], ""),
     (&["/empty"], ""),
     (&["/users/octocat", "--silent"], ""),
     (&["-X", "GET", "/users/octocat"], ""),
