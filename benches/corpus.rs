@@ -225,6 +225,7 @@ fn entry(path: &str, body: &Value, random: &mut Random) -> Entry {
         token_digest: Some(random.hex(16)),
         etag_rule: Some(EtagRule::Github),
         fields_cid: None,
+        expires_at: None,
         cid: Cid::of(body.as_bytes()),
         body: body.into(),
     }

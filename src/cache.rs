@@ -19,6 +19,7 @@ mod behind;
 mod beyond;
 mod candidate;
 mod explain;
+mod follow;
 mod holder;
 mod own;
 pub mod pages;
@@ -54,9 +55,6 @@ use crate::tag::Subject;
 use crate::tier::TierName;
 use crate::upstream::{Conditions, Upstream};
 
-/// Redirects that are followed for one request.
-const MAX_REDIRECTS: u32 = 5;
-
 /// Stale answers that the log names one by one.
 const MAX_STALE_SAID: u32 = 5;
 
@@ -67,6 +65,8 @@ pub struct Ask {
     pub mode: Mode,
     /// Fresh for so many seconds, instead of what the table says.
     pub ttl_secs: Option<u64>,
+    /// Validated at most so many seconds ago, whatever else is set: a bound of the client's.
+    pub max_age_secs: Option<u64>,
     /// Stale answers may stand in for so many seconds after that.
     pub stale_secs: Option<u64>,
     /// For so many seconds after its lifetime a stale answer comes at once, and whoever asked sees to
@@ -186,28 +186,6 @@ impl Cache {
         self.follow(request, ask, answer).await
     }
 
-    async fn follow(&self, request: &Request, ask: &Ask, mut answer: Answer) -> Result<Answer> {
-        let mut followed = None;
-        let mut redirects = 0;
-        while !ask.unfollowed && is_redirect(answer.entry.status) {
-            let from = followed.as_ref().unwrap_or(request);
-            let Some(next) = answer.entry.headers.get("location").and_then(|to| from.follow(&self.api, to)) else {
-                // To another host, for which our token is not meant: the redirect is the answer.
-                return Ok(answer);
-            };
-            redirects += 1;
-            if redirects > MAX_REDIRECTS {
-                let text = format!("{} leads through more than {MAX_REDIRECTS} redirects", request.target());
-                return Err(Error::new(Kind::Transport, text));
-            }
-            let spent = answer.spent();
-            answer = self.get_one(&next, ask).await?;
-            answer.add(spent);
-            followed = Some(next);
-        }
-        Ok(answer)
-    }
-
     /// What this process has in memory and is fresh, without waiting for anything; the hot path of a
     /// resident process.
     pub fn at_once(&self, request: &Request, ask: &Ask) -> Option<Answer> {
@@ -266,7 +244,7 @@ impl Cache {
     async fn look_and_ask(&self, request: &Request, ask: &Ask) -> Result<Answer> {
         let started = Instant::now();
         // A query with a credential in it is neither looked for nor left anywhere.
-        let past = request.has_credentials() && ask.mode != Mode::OnlyIfCached;
+        let past = request.has_credentials() && !matches!(ask.mode, Mode::OnlyIfCached | Mode::OnlyIfFresh);
         let ask = if past { &ask.mode(Mode::NoStore) } else { ask };
         let explained = self.explain(request, ask);
         let place = class::place(explained.lifetime.class);
@@ -291,6 +269,7 @@ impl Cache {
             return None;
         }
         let lifetime = self.ttls.load().lifetime_of(resident.class, ask.ttl_secs, ask.stale_secs);
+        let lifetime = lifetime.at_most(ask.max_age_secs);
         let now = self.clock.now();
         // Who asks matters only for what is sent.
         let signer = Signer::default();
@@ -332,18 +311,25 @@ impl Cache {
         // Only who has nothing to show waits for a limit to end.
         let may_wait = !may_stand_in();
         let shared = match ask.mode {
-            Mode::Default | Mode::ForceCache => self.take_turns(request, ask, explained, may_wait).await,
+            Mode::Default | Mode::ForceCache => Box::pin(self.take_turns(request, ask, explained, may_wait)).await,
             // Whoever wants it from GitHub himself gets it from there.
-            Mode::NoStore | Mode::Reload | Mode::NoCache | Mode::OnlyIfCached => {
+            Mode::NoStore | Mode::Reload | Mode::NoCache | Mode::OnlyIfCached | Mode::OnlyIfFresh => {
                 self.fetch(request, ask, explained, may_wait, None).await.map(|answer| (answer, Role::Leader))
             }
         };
-        match shared {
-            Ok((answer, Role::Leader)) => Ok(answer),
-            Ok((answer, Role::Follower)) => {
+        let shared = shared.map(|(answer, role)| match role {
+            Role::Leader => answer,
+            Role::Follower => {
                 self.stats.collapsed();
-                Ok(Answer { requests: 0, not_modified: 0, charged: 0, collapsed: true, ..answer })
+                Answer { requests: 0, not_modified: 0, charged: 0, collapsed: true, ..answer }
             }
+        });
+        match shared {
+            Ok(answer) if answer.outcome == Outcome::NotStored(NoStore::NotReady) && may_stand_in() => {
+                let stale = stored(fallback, Outcome::Stale(StaleReason::NotReady), &lifetime, now)?;
+                Ok(answer.replaced_by(stale))
+            }
+            Ok(answer) => Ok(answer),
             Err(error) if error.allows_stale() && may_stand_in() => {
                 self.say_stale(request, &error);
                 stored(fallback, Outcome::Stale(stale_reason(&error)), &lifetime, now)
@@ -429,7 +415,8 @@ impl Cache {
                 After::Freshened(entry) => {
                     let entry: Arc<Entry> = Arc::from(entry);
                     // A note beside the bundle says when, not what follows from what.
-                    let noted = found.as_ref().filter(|found| found.entry.fields_cid == entry.fields_cid);
+                    let of = |entry: &Entry| (entry.fields_cid, entry.expires_at);
+                    let noted = found.as_ref().filter(|found| of(&found.entry) == of(&entry));
                     self.stack.freshen_soon(&key, &entry, noted.map_or(TierName::Disk, |found| found.tier));
                     self.offer(&entry);
                     (entry, Outcome::Revalidated)
@@ -437,11 +424,16 @@ impl Cache {
                 After::Replaced(entry) if ask.mode == Mode::NoStore => {
                     (Arc::from(entry), Outcome::NotStored(NoStore::Mode))
                 }
+                // Stored once it is known where it leads.
+                After::Replaced(entry) if is_redirect(entry.status) && !ask.unfollowed => {
+                    (Arc::from(entry), Outcome::Fetched(because))
+                }
                 After::Replaced(entry) => (self.store(&key, *entry, turn), Outcome::Fetched(because)),
                 After::DoNotStore(entry, reason) => (Arc::from(entry), Outcome::NotStored(reason)),
             };
             let ttl_secs = policy::fresh_secs(&entry, &lifetime);
-            let mut answer = Answer { live, ..Answer::new(entry, outcome, ttl_secs) };
+            let age_secs = now.since(entry.validated_at);
+            let mut answer = Answer { age_secs, live, ..Answer::new(entry, outcome, ttl_secs) };
             answer.add(spent);
             return Ok(answer);
         }

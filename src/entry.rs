@@ -44,19 +44,38 @@ const KEPT: &[&str] = &[
     "x-poll-interval",
 ];
 
+/// Those that have one value.
+const SINGLE: &[&str] = &["content-type", "etag", "last-modified", "location", "x-poll-interval"];
+
+/// Whether a text is an entity tag (RFC 9110 section 8.8.3).
+fn is_entity_tag(text: &str) -> bool {
+    let opaque = text.strip_prefix("W/").unwrap_or(text);
+    let inner = opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    inner.is_some_and(|inner| inner.bytes().all(|byte| byte == 0x21 || (0x23..=0x7e).contains(&byte) || byte >= 0x80))
+}
+
 /// Response headers as stored: allow-listed names in lower case, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StoredHeaders(std::collections::BTreeMap<String, String>);
 
 impl StoredHeaders {
-    /// What is worth keeping of `headers`; repeated fields are joined as RFC 9110 section 5.3 says.
+    /// What is worth keeping of `headers`; repeated fields are joined as RFC 9110 section 5.3 says. A field that has one
+    /// value, and comes with two different ones, is left out, as are validators that are none.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut kept = Self::default();
         for name in KEPT {
             let values: Vec<&str> = headers.get_all(*name).iter().filter_map(|value| value.to_str().ok()).collect();
-            if !values.is_empty() {
-                kept.0.insert((*name).into(), values.join(", "));
+            let [first, more @ ..] = values.as_slice() else { continue };
+            let is_single = SINGLE.contains(name);
+            let is_sound = match *name {
+                "etag" => is_entity_tag(first),
+                "last-modified" => httpdate::parse_http_date(first).is_ok(),
+                _ => true,
+            };
+            if is_sound && (!is_single || more.iter().all(|one| one == first)) {
+                let value = if is_single { (*first).to_owned() } else { values.join(", ") };
+                kept.0.insert((*name).into(), value);
             }
         }
         kept
@@ -133,6 +152,8 @@ pub struct Entry {
     pub etag_rule: Option<EtagRule>,
     /// Digest of those fields of the parent item that this follows from (A11).
     pub fields_cid: Option<Cid>,
+    /// When the first of what the body holds ends, such as a signed address: it is fresh no longer.
+    pub expires_at: Option<Timestamp>,
     /// Content address of the body.
     pub cid: Cid,
     /// The body, byte for byte as GitHub sent it.
@@ -168,6 +189,8 @@ struct Meta<'a> {
     etag_rule: Option<EtagRule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fields_cid: Option<Cid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
     cid: Cid,
     len: u64,
 }
@@ -216,6 +239,7 @@ impl Entry {
             token_digest: self.token_digest.as_deref().map(Borrowed),
             etag_rule: self.etag_rule,
             fields_cid: self.fields_cid,
+            expires_at: self.expires_at,
             cid: self.cid,
             len: self.body.len() as u64,
         };
@@ -301,6 +325,7 @@ impl Entry {
             token_digest: meta.token_digest.map(Into::into),
             etag_rule: meta.etag_rule,
             fields_cid: meta.fields_cid,
+            expires_at: meta.expires_at,
             cid: meta.cid,
             body,
         })
@@ -431,6 +456,7 @@ pub(crate) mod tests {
             token_digest: None,
             etag_rule: None,
             fields_cid: None,
+            expires_at: None,
             cid: Cid::of(body),
             body: Bytes::copy_from_slice(body),
         }
@@ -446,16 +472,46 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn fields_that_come_twice_and_validators_that_are_none_are_left_out() {
+        let of = |pairs: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(*name, value.parse().unwrap());
+            }
+            StoredHeaders::of(&headers).iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[("etag", "\"a\""), ("etag", "\"a\"")]), ["etag: \"a\""]);
+        assert_eq!(of(&[("vary", "Accept"), ("vary", "Authorization")]), ["vary: Accept, Authorization"]);
+        let date = "Tue, 14 Nov 2023 22:13:20 GMT";
+        assert_eq!(of(&[("last-modified", date)]), [format!("last-modified: {date}")]);
+        for none in [
+            &[("etag", "\"a\""), ("etag", "\"b\"")][..],
+            &[("location", "/a"), ("location", "/b")],
+            &[("etag", "abc")],
+            &[("etag", "\"")],
+            &[("etag", "W/abc")],
+            &[("etag", "\"a\" \"b\"")],
+            &[("last-modified", "yesterday")],
+        ] {
+            assert!(of(none).is_empty(), "{none:?}");
+        }
+    }
+
+    #[test]
     fn what_was_added_to_the_format_is_optional() {
-        // Entries from before have neither, and are read so.
+        // Entries from before have none of it, and are read so.
         let before = entry("/repos/o/r", b"{}");
         let text = String::from_utf8(before.encode()).unwrap();
-        assert!(!text.contains("etag_rule") && !text.contains("fields_cid"), "{text}");
+        for name in ["etag_rule", "fields_cid", "expires_at"] {
+            assert!(!text.contains(name), "{text}");
+        }
         assert_eq!(Entry::decode(text.into_bytes().into(), None).unwrap(), before);
         let fields_cid = Some(Cid::of(b"fields"));
-        let now = Entry { etag_rule: Some(EtagRule::Github), fields_cid, ..before };
+        let expires_at = Some(Timestamp::from_secs(1_700_000_360));
+        let now = Entry { etag_rule: Some(EtagRule::Github), fields_cid, expires_at, ..before };
         let text = String::from_utf8(now.encode()).unwrap();
         assert!(text.contains("\"etag_rule\":\"github\",\"fields_cid\":\"bafkrei"), "{text}");
+        assert!(text.contains(",\"expires_at\":\"2023-11-14T22:19:20Z\","), "{text}");
         assert_eq!(Entry::decode(text.clone().into_bytes().into(), None).unwrap(), now);
         // A program from before sees a field that it does not know: a miss, as the last case below is.
         let later = text.replace("\"etag_rule\":\"github\"", "\"etag_rule\":\"another\"");

@@ -240,8 +240,14 @@ impl GitHub {
             let error = match self.attempt(request, headers.clone()).await {
                 Ok(mut reply) => {
                     lock(&self.outage).answered();
-                    if let (202, Some(pause)) = (reply.status.as_u16(), not_ready.next()) {
-                        tokio::time::sleep(*pause).await;
+                    // Only who has nothing to show waits until it is computed.
+                    if reply.status == http::StatusCode::ACCEPTED
+                        && conditions.may_wait
+                        && let Some(pause) = not_ready.next().copied()
+                        && self.options.backoff.allows(pause, spent)
+                    {
+                        spent = Spent { retries: spent.retries + 1, waited: spent.waited + pause };
+                        tokio::time::sleep(pause).await;
                         continue;
                     }
                     self.check_rule(request, &conditions.validators, token.as_ref(), &mut reply);
@@ -297,7 +303,7 @@ impl GitHub {
                 tracing::warn!(
                     host = %request.host,
                     "GitHub's entity tags no longer follow the rule by which they are predicted; \
-                     revalidation under another token goes by date, or is a full request"
+                     revalidation under another token is a full request"
                 );
             }
         }

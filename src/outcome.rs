@@ -65,6 +65,8 @@ pub enum StaleReason {
     ServerError,
     /// No connection, a broken one or a time-out.
     Unreachable,
+    /// GitHub is still computing the new one (202).
+    NotReady,
 }
 
 /// Why an answer was not stored.
@@ -92,6 +94,8 @@ pub enum NoStore {
     Identity,
     /// The query carries a credential.
     Credentials,
+    /// Another cache between answered with what is stale there.
+    StaleElsewhere,
 }
 
 impl Outcome {
@@ -157,6 +161,7 @@ impl StaleReason {
             StaleReason::Limited => "limited",
             StaleReason::ServerError => "server-error",
             StaleReason::Unreachable => "unreachable",
+            StaleReason::NotReady => "not-ready",
         }
     }
 }
@@ -176,6 +181,7 @@ impl NoStore {
             NoStore::TooLarge => "too-large",
             NoStore::Identity => "identity",
             NoStore::Credentials => "credentials",
+            NoStore::StaleElsewhere => "stale-elsewhere",
         }
     }
 }

@@ -7,10 +7,13 @@ pub mod class;
 pub mod content;
 mod lifetime;
 pub mod permissions;
+mod short_lived;
 pub mod validator;
 
 pub use lifetime::{Lifetime, TtlTable, Ttls};
 pub use validator::{Etag, Signer, Validators};
+
+use content::Partial;
 
 use http::header::ETAG;
 
@@ -39,6 +42,8 @@ pub enum Mode {
     ForceCache,
     /// Any entry answers; nothing is ever fetched (`--offline`).
     OnlyIfCached,
+    /// A fresh entry answers; nothing is ever fetched (a client's `only-if-cached`, RFC 9111 section 5.2.1.7).
+    OnlyIfFresh,
 }
 
 /// What an invalidation says about one entry (A15).
@@ -136,53 +141,64 @@ pub struct Terms<'a> {
 
 /// Decides before a request: a pure function of what is stored, wanted and known.
 pub fn before_request(entry: Option<&Entry>, terms: &Terms<'_>) -> Before {
-    let Terms { mode, lifetime, cutoff, signer, fields, while_revalidate_secs, ahead, now } = *terms;
+    let Terms { mode, lifetime, cutoff, signer, while_revalidate_secs, now, .. } = *terms;
     if matches!(mode, Mode::NoStore | Mode::Reload) {
         return Before::Fetch(Because::Mode);
     }
     let Some(entry) = entry.filter(|entry| !is_purged(entry, cutoff, now)) else {
         return match mode {
-            Mode::OnlyIfCached => Before::NotCached,
+            Mode::OnlyIfCached | Mode::OnlyIfFresh => Before::NotCached,
             _ => Before::Fetch(Because::NotStored),
         };
     };
     // A clock ahead of ours must not make an entry fresh for longer.
     let validated_at = plausible(entry.validated_at, now);
     let age_secs = now.since(validated_at);
-    let because = if cutoff.revalidate.is_some_and(|at| validated_at <= at) {
-        Because::Invalidated
-    } else if mode == Mode::NoCache {
-        Because::Mode
-    } else if must_always_revalidate(entry) {
-        Because::NoCacheDirective
-    } else {
-        match (fields, entry.fields_cid) {
-            (Some(now), Some(then)) if now == then => return Before::Fresh { age_secs, proof: Proof::Fields },
-            (Some(_), Some(_)) => Because::FieldsChanged,
-            _ if age_secs < fresh_secs(entry, lifetime) => {
-                let lasts = |ahead: Ahead| {
-                    entry.validated_at >= ahead.since || age_secs + ahead.secs < fresh_secs(entry, lifetime)
-                };
-                if ahead.is_none_or(lasts) {
-                    return Before::Fresh { age_secs, proof: Proof::Lifetime };
-                }
-                Because::SoonStale
-            }
-            _ => Because::Stale,
-        }
+    let because = match proof_of_freshness(entry, terms, validated_at) {
+        Ok(proof) => return Before::Fresh { age_secs, proof },
+        Err(because) => because,
     };
     let behind = fresh_secs(entry, lifetime).saturating_add(while_revalidate_secs);
+    let is_soon_enough = because == Because::Stale && age_secs < behind;
     match mode {
-        Mode::Default if because == Because::Stale && age_secs < behind => {
-            Before::AnswerStale { age_secs, reason: StaleReason::WhileRevalidate }
-        }
-        Mode::OnlyIfCached => Before::AnswerStale { age_secs, reason: StaleReason::Offline },
+        Mode::Default if is_soon_enough => Before::AnswerStale { age_secs, reason: StaleReason::WhileRevalidate },
+        Mode::OnlyIfFresh if !is_soon_enough => Before::NotCached,
+        Mode::OnlyIfCached | Mode::OnlyIfFresh => Before::AnswerStale { age_secs, reason: StaleReason::Offline },
         Mode::ForceCache => Before::AnswerStale { age_secs, reason: StaleReason::ForceCache },
         _ => match Validators::of(entry, signer) {
             validators if validators.is_empty() => Before::Fetch(because),
             validators => Before::Revalidate { validators, because },
         },
     }
+}
+
+/// Returns why `entry` answers by itself, or why it does not.
+fn proof_of_freshness(entry: &Entry, terms: &Terms<'_>, validated_at: Timestamp) -> Result<Proof, Because> {
+    let Terms { mode, lifetime, cutoff, fields, ahead, now, .. } = *terms;
+    let age_secs = now.since(validated_at);
+    if cutoff.revalidate.is_some_and(|at| validated_at <= at) {
+        return Err(Because::Invalidated);
+    }
+    if mode == Mode::NoCache {
+        return Err(Because::Mode);
+    }
+    if must_always_revalidate(entry) {
+        return Err(Because::NoCacheDirective);
+    }
+    if let (Some(current), Some(then)) = (fields, entry.fields_cid) {
+        let has_ended = entry.expires_at.is_some_and(|at| at <= now);
+        return match current == then {
+            true if has_ended => Err(Because::Stale),
+            true => Ok(Proof::Fields),
+            false => Err(Because::FieldsChanged),
+        };
+    }
+    let fresh_secs = fresh_secs(entry, lifetime);
+    if age_secs >= fresh_secs {
+        return Err(Because::Stale);
+    }
+    let lasts = |ahead: Ahead| entry.validated_at >= ahead.since || age_secs + ahead.secs < fresh_secs;
+    if ahead.is_none_or(lasts) { Ok(Proof::Lifetime) } else { Err(Because::SoonStale) }
 }
 
 /// Whether `candidate`, a body of another partition or one that is only guessed, may be tried:
@@ -198,17 +214,24 @@ pub fn may_try(candidate: &Entry, terms: &Terms<'_>) -> Option<Validators> {
     may.then(|| Validators::of_candidate(candidate, terms.signer))
 }
 
-/// How long `entry` is fresh for an asker with `lifetime`: negative answers briefly, growing
-/// while they repeat, since each repeat wastes the limit; `X-Poll-Interval` is a floor.
+/// Longest time that a 404 or 409 is fresh where nobody set one, in seconds.
+const MAX_NEGATIVE_SECS: u64 = 600;
+
+/// How long `entry` is fresh for a requester with `lifetime`, in seconds after its validation: the strictest of all
+/// bounds. What somebody set holds; where nobody did, a 404 or 409 is fresh for a minute, and longer while it repeats,
+/// since each repeat wastes the limit, and `X-Poll-Interval` is a floor.
 pub fn fresh_secs(entry: &Entry, lifetime: &Lifetime) -> u64 {
-    match entry.status {
-        404 | 409 => (60_u64 << entry.repeats.min(6)).min(3_600).min(lifetime.fresh_secs.max(60)),
+    let secs = match entry.status {
+        _ if lifetime.is_set => lifetime.fresh_secs,
+        404 | 409 => (60_u64 << entry.repeats.min(6)).min(MAX_NEGATIVE_SECS).min(lifetime.fresh_secs),
         410 | 451 => 3_600.min(lifetime.fresh_secs),
         _ => {
             let floor = entry.headers.get("x-poll-interval").and_then(|value| value.parse().ok()).unwrap_or(0);
             lifetime.fresh_secs.max(u64::min(floor, 3_600))
         }
-    }
+    };
+    let ends = entry.expires_at.map_or(u64::MAX, |at| at.since(entry.validated_at));
+    secs.min(ends).min(lifetime.max_age_secs.unwrap_or(u64::MAX))
 }
 
 /// Whether a stale `entry` may stand in for a failure at `now` (A9, RFC 5861 section 4).
@@ -248,54 +271,94 @@ pub fn after_reply(
     terms: &Terms<'_>,
 ) -> After {
     let Terms { lifetime, signer, fields, now, .. } = *terms;
-    let token_digest = signer.token_digest.as_deref();
-    let headers = StoredHeaders::of(&reply.headers);
     if reply.is_not_modified() {
-        let Some(mut entry) = stored.filter(|entry| is_confirmed(entry, parts, &reply)) else {
-            return After::AskAgain;
-        };
-        entry.headers.freshen(&headers);
-        entry.validated_at = now;
-        entry.fetched_at = entry.fetched_at.min(now);
-        entry.fields_cid = fields.or(entry.fields_cid);
-        if entry.parts != *parts {
-            // Another partition's bytes, of which GitHub has just said that the asker may have them.
-            entry.parts.clone_from(parts);
-            entry.listing = request.listing.as_deref().map(str::to_owned);
-            entry.fetched_at = now;
-        }
-        if headers.get(ETAG.as_str()).is_some() {
-            entry.token_digest = token_digest.map(str::to_owned);
-        }
-        return After::Freshened(Box::new(entry));
+        return after_not_modified(stored, request, parts, &reply, terms);
     }
     let status = reply.status.as_u16();
     let repeats = match &stored {
         Some(before) if matches!(status, 404 | 409) && before.status == status => before.repeats.saturating_add(1),
         _ => 0,
     };
+    let current_at = now.minus(age_secs(&reply));
     let mut entry = Box::new(Entry {
         parts: parts.clone(),
         listing: request.listing.as_deref().map(str::to_owned),
         status,
-        headers,
-        fetched_at: now,
-        validated_at: now,
+        headers: StoredHeaders::of(&reply.headers),
+        fetched_at: current_at,
+        validated_at: current_at,
         class: stored_class(request, lifetime.class).into(),
         ttl_secs: lifetime.fresh_secs,
         repeats,
-        token_digest: token_digest.map(str::to_owned),
+        token_digest: signer.token_digest.clone(),
         etag_rule: reply.rule_held.filter(|held| *held).map(|_| EtagRule::Github),
         fields_cid: fields,
+        expires_at: None,
         cid: Cid::of(&reply.body),
         body: reply.body.clone(),
     });
+    let no_store = no_store(request, &entry, signer, &reply, stored.as_ref());
+    if no_store.is_none() && entry.fits() {
+        entry.expires_at = short_lived::until(&entry.body, current_at, current_at);
+    }
     entry.ttl_secs = fresh_secs(&entry, lifetime);
-    match no_store(request, &parts.partition, signer, &reply) {
+    match no_store {
         Some(reason) => After::DoNotStore(entry, reason),
         None if !entry.fits() => After::DoNotStore(entry, NoStore::TooLarge),
         None => After::Replaced(entry),
     }
+}
+
+/// The same for a 304: it makes the stored entry current, if it is about that one (RFC 9111 section 4.3.4).
+fn after_not_modified(
+    stored: Option<Entry>,
+    request: &Request,
+    parts: &KeyParts,
+    reply: &Reply,
+    terms: &Terms<'_>,
+) -> After {
+    let Terms { signer, fields, now, .. } = *terms;
+    let headers = StoredHeaders::of(&reply.headers);
+    let Some(mut entry) = stored.filter(|entry| is_confirmed(entry, parts, reply, &headers)) else {
+        return After::AskAgain;
+    };
+    let current_at = now.minus(age_secs(reply)).max(plausible(entry.validated_at, now));
+    entry.expires_at = entry.expires_at.map(|end| {
+        let came_at = plausible(entry.fetched_at, now);
+        short_lived::until(&entry.body, came_at, current_at).unwrap_or(end)
+    });
+    entry.headers.freshen(&headers);
+    entry.validated_at = current_at;
+    entry.fetched_at = entry.fetched_at.min(current_at);
+    entry.fields_cid = fields.or(entry.fields_cid);
+    if entry.parts != *parts {
+        // Another partition's bytes, of which GitHub has just said that the requester may have them.
+        entry.parts.clone_from(parts);
+        entry.listing = request.listing.as_deref().map(str::to_owned);
+        entry.fetched_at = current_at;
+    }
+    if headers.get(ETAG.as_str()).is_some() {
+        entry.token_digest.clone_from(&signer.token_digest);
+    }
+    if is_stale_elsewhere(reply) {
+        return After::DoNotStore(Box::new(entry), NoStore::StaleElsewhere);
+    }
+    After::Freshened(Box::new(entry))
+}
+
+/// How long ago GitHub said it, where another cache between answered (RFC 9111 section 4.2.3), in seconds. Clocks of
+/// other machines (`Date`) are not compared.
+fn age_secs(reply: &Reply) -> u64 {
+    reply.header("age").and_then(|age| age.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Whether another cache between answered with what is stale there: a hit with no lifetime left (RFC 9211).
+fn is_stale_elsewhere(reply: &Reply) -> bool {
+    let caches = reply.headers.get_all("cache-status").iter().filter_map(|value| value.to_str().ok());
+    caches.flat_map(|value| value.split(',')).any(|cache| {
+        let mut params = cache.split(';').skip(1).map(str::trim);
+        params.clone().any(|param| param == "hit") && params.any(|param| param.starts_with("ttl=-"))
+    })
 }
 
 /// The class that an entry is stored with: a document that asks for alerts is not known by its path.
@@ -306,43 +369,76 @@ fn stored_class<'a>(request: &Request, by_path: &'a str) -> &'a str {
     }
 }
 
-/// Whether a 304 is about `entry`. Bytes of another partition are released only by the tag that was predicted
-/// for this requester; a prediction for the requester's own bytes must not be contradicted.
-fn is_confirmed(entry: &Entry, parts: &KeyParts, reply: &Reply) -> bool {
+/// Whether a 304 is about `entry`. Bytes of another partition are released only by the tag that was predicted for this
+/// requester; a prediction for the requester's own bytes must not be contradicted. Without a prediction, a 304 that
+/// carries another tag than the stored one is about other bytes.
+fn is_confirmed(entry: &Entry, parts: &KeyParts, reply: &Reply, headers: &StoredHeaders) -> bool {
+    let tag = |headers: &StoredHeaders| headers.get(ETAG.as_str()).map(|tag| tag.trim_start_matches("W/").to_owned());
     match reply.rule_held {
         Some(confirmed) => confirmed,
-        None => entry.parts == *parts,
+        None => entry.parts == *parts && tag(headers).is_none_or(|said| tag(&entry.headers) == Some(said)),
     }
 }
 
 /// Why a reply is not stored, if so; the statuses are those of reference table "answers other
-/// than 200" in docs: errors and refusals describe the moment or the asker, not the resource.
-fn no_store(request: &Request, partition: &Partition, signer: &Signer, reply: &Reply) -> Option<NoStore> {
+/// than 200" in docs: errors and refusals describe the moment or the asker, not the resource. `entry` is what would be
+/// stored in place of `stored`.
+fn no_store(
+    request: &Request,
+    entry: &Entry,
+    signer: &Signer,
+    reply: &Reply,
+    stored: Option<&Entry>,
+) -> Option<NoStore> {
     if request.has_credentials() {
         return Some(NoStore::Credentials);
     }
     if class::is_never_stored(&request.path) {
         return Some(NoStore::Endpoint);
     }
-    if directive(reply.header("cache-control"), "no-store") {
+    if directive(entry.headers.get("cache-control"), "no-store") {
         return Some(NoStore::Directive);
     }
-    if *partition == Partition::public() && signer.token_digest.is_some() {
+    if entry.parts.partition == Partition::public() && signer.token_digest.is_some() {
         return Some(NoStore::Identity);
     }
-    if reply.header("x-github-sso").is_some_and(|value| value.contains("partial-results")) {
+    if is_stale_elsewhere(reply) {
+        return Some(NoStore::StaleElsewhere);
+    }
+    let sso = reply.headers.get_all("x-github-sso").iter();
+    if sso.filter_map(|value| value.to_str().ok()).any(|value| value.contains("partial-results")) {
         return Some(NoStore::PartialResults);
     }
     match reply.status.as_u16() {
-        200 if matches!(request.method, Method::Graphql(_)) && has_graphql_errors(&reply.body) => {
-            Some(NoStore::GraphqlErrors)
+        200 if matches!(request.method, Method::Graphql(_)) => {
+            (!content::is_whole_graphql(&reply.body)).then_some(NoStore::GraphqlErrors)
         }
-        200 | 203 | 204 | 404 | 409 | 410 | 451 => None,
-        301 | 307 | 308 if reply.header("location").is_some_and(|to| stays_on(to, &request.host)) => None,
+        200 => is_less_than(&reply.body, stored).then_some(NoStore::PartialResults),
+        203 | 204 | 404 | 409 | 410 | 451 => None,
+        301 | 307 | 308 if entry.headers.get("location").is_some_and(|to| leads_on(to, request)) => None,
         202 => Some(NoStore::NotReady),
         300..400 => Some(NoStore::Redirect),
         status => Some(NoStore::Status(status)),
     }
+}
+
+/// Whether a body is a part that must not take the place of what is stored. One that is always a part may, unless a whole
+/// one is there.
+fn is_less_than(body: &[u8], stored: Option<&Entry>) -> bool {
+    let is_whole = |entry: &Entry| entry.status == 200 && content::partial(&entry.body).is_none();
+    match content::partial(body) {
+        None => false,
+        Some(Partial::TimedOut) => true,
+        Some(Partial::Truncated) => stored.is_some_and(is_whole),
+    }
+}
+
+/// Whether a redirect stays on the API's host, and leads to another address than the one that was asked.
+fn leads_on(location: &str, request: &Request) -> bool {
+    let mark = if request.query.is_empty() { "" } else { "?" };
+    let itself = format!("{}{mark}{}", request.path, request.query);
+    let path = location.split_once("://").map_or(location, |(_, rest)| rest.find('/').map_or("/", |at| &rest[at..]));
+    stays_on(location, &request.host) && path != itself && path.strip_prefix("/api/v3") != Some(itself.as_str())
 }
 
 /// Whether a redirect stays on the host of an API, given by what stands for it in keys.
@@ -352,14 +448,6 @@ fn stays_on(location: &str, base: &str) -> bool {
         return location.starts_with('/') && !location.starts_with("//");
     };
     rest.strip_prefix(host).is_some_and(|rest| rest.starts_with('/'))
-}
-
-fn has_graphql_errors(body: &[u8]) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Errors {
-        errors: Option<serde::de::IgnoredAny>,
-    }
-    serde_json::from_slice::<Errors>(body).map_or(true, |body| body.errors.is_some())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod asked;
 mod connections;
 mod credentials;
+mod directives;
 mod exchange;
 mod hosts;
 mod identities;

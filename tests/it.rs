@@ -60,6 +60,8 @@ mod ipfs;
 mod jq;
 #[path = "it/limits.rs"]
 mod limits;
+#[path = "it/odd_answers.rs"]
+mod odd_answers;
 #[cfg(unix)]
 #[path = "it/operate.rs"]
 mod operate;

@@ -95,6 +95,12 @@ impl Answer {
         self.not_modified += spent.not_modified;
         self.charged += spent.charged;
     }
+
+    /// Another answer in place of this one, which was paid for all the same.
+    pub(super) fn replaced_by(self, mut other: Answer) -> Answer {
+        other.add(self.spent());
+        Answer { collapsed: self.collapsed, ..other }
+    }
 }
 
 /// What is stored, as an answer.

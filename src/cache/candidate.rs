@@ -68,6 +68,7 @@ fn empty_list(parts: &KeyParts, terms: &Terms<'_>) -> Entry {
         token_digest: None,
         etag_rule: Some(EtagRule::Github),
         fields_cid: None,
+        expires_at: None,
         cid: Cid::of(&body),
         body,
     }

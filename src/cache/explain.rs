@@ -42,6 +42,7 @@ impl Cache {
         let parts = KeyParts::of(request, &self.partition);
         let key = parts.key();
         let lifetime = self.ttls.load().lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
+        let lifetime = lifetime.at_most(ask.max_age_secs);
         let mut found = if ask.mode == Mode::NoStore { None } else { self.stack.find(&parts, &key) };
         let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
         let (now, signer) = (self.clock.now(), self.upstream.signer());

@@ -34,6 +34,7 @@ impl Cache {
     pub async fn ask_with(&self, request: &Request, ask: &Ask, theirs: Validators) -> Result<Said> {
         let parts = KeyParts::of(request, &self.partition);
         let lifetime = self.ttls.load().lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
+        let lifetime = lifetime.at_most(ask.max_age_secs);
         let cutoff = self.cutoff(&parts.key(), &parts, request.listing.as_deref());
         let reply = self.upstream.fetch(request, &Conditions { validators: theirs, may_wait: true }).await?;
         let signer = self.upstream.signer();

@@ -40,6 +40,7 @@ impl Cache {
             token_digest: None,
             etag_rule: None,
             fields_cid: None,
+            expires_at: None,
             cid: Cid::of(&body),
             body,
         };
@@ -65,6 +66,8 @@ impl Cache {
             fresh_secs: ask.ttl_secs.unwrap_or(found.entry.ttl_secs),
             stale_secs: 0,
             private: true,
+            is_set: true,
+            max_age_secs: None,
         };
         let (cutoff, now) = (self.cutoff(&key, &parts, None), self.clock.now());
         let signer = Signer::default();

@@ -223,7 +223,7 @@ fn rule(stack: &Stack) -> Finding {
     let (held, failed) = (counts.rule_held, counts.rule_failed);
     let text = format!("the rule of GitHub's entity tags: {held} answers held to it, {failed} did not");
     if failed * 10 > held + failed {
-        bad("validators", format!("{text}; another token's revalidations go by date, or are full requests"))
+        bad("validators", format!("{text}; another token's revalidations are full requests"))
     } else {
         ok("validators", text)
     }

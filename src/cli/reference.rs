@@ -70,8 +70,10 @@ pub(super) fn ttl() -> String {
         text.push_str(&format!("| `{}` | {fresh} | {stale} | {}{private} |\n", class.name, class.about));
     }
     text.push_str(
-        "\nA 404 or 409 is kept a minute, doubling to an hour while it repeats; 410 and 451 an hour. Single requests (`api`) keep what \
-         no class knows for five minutes instead of a day. `X-Poll-Interval` is a floor.\n",
+        "\nA 404 or 409 is fresh for a minute, doubling to ten while it repeats, and never longer than its class; 410 and 451 for an \
+         hour. Single requests (`api`) keep what no class knows for five minutes instead of a day. `X-Poll-Interval` is a floor. \
+         `--ttl`, a query's `ttl` and gh's `--cache` hold for all of these as they are; a client's `max-age` is a bound on top. What \
+         holds a signed address or a token is fresh no longer than that, five minutes if it does not say when it ends.\n",
     );
     text
 }

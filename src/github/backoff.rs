@@ -55,9 +55,6 @@ impl Backoff {
     /// How long to wait before asking again after `error`; `None` to give up. `luck` is uniform in
     /// 0 to 1.
     pub(super) fn pause(&self, error: &Error, spent: Spent, luck: f64, now: Timestamp) -> Option<Duration> {
-        if spent.retries >= self.retries {
-            return None;
-        }
         let pause = match error.kind() {
             Kind::Limited { until: Some(until) } => {
                 Duration::from_secs(until.since(now)) + LIMIT_JITTER.mul_f64(luck.clamp(0.0, 1.0))
@@ -65,7 +62,12 @@ impl Backoff {
             _ if error.is_transient() => self.bound(spent.retries).mul_f64(luck.clamp(0.0, 1.0)),
             _ => return None,
         };
-        (spent.waited.saturating_add(pause) <= self.max_wait).then_some(pause)
+        self.allows(pause, spent).then_some(pause)
+    }
+
+    /// Whether there may be one more attempt after `pause`.
+    pub(super) fn allows(&self, pause: Duration, spent: Spent) -> bool {
+        spent.retries < self.retries && spent.waited.saturating_add(pause) <= self.max_wait
     }
 
     /// The longest pause before the attempt after `retries` others.

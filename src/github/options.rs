@@ -57,7 +57,8 @@ pub struct Options {
     /// What GitHub counts as one: a repository for its jobs' tokens. By default the token or
     /// installation itself.
     pub entity: Option<String>,
-    /// Pauses before each further attempt while GitHub is still computing (202).
+    /// Pauses before each further attempt while GitHub is still computing (202), as far as `backoff` allows; none for clients
+    /// that poll themselves.
     pub not_ready_pauses: Vec<Duration>,
     /// Where it is counted what is sent and waited for; clones of these options share it.
     pub tally: Arc<Tally>,

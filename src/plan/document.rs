@@ -7,8 +7,12 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 use serde_json::value::RawValue;
 
+/// Fields by which a page says that it is a part of the whole.
+const PARTIAL_MARKS: &[&str] = &["incomplete_results", "truncated"];
+
 /// Joins pages: arrays into one array; `{"total_count": …, "items": […]}` into one such object,
-/// its lists joined and everything else as on the first page.
+/// its lists joined and everything else as on the first page. If one page says that it is a part of the whole, so does the
+/// document.
 pub fn join(pages: &[Bytes]) -> Result<Bytes, String> {
     match pages {
         [] => Ok(Bytes::from_static(b"[]")),
@@ -46,7 +50,11 @@ fn join_objects(pages: &[Bytes]) -> Result<Bytes, String> {
             if value.get().starts_with('[') {
                 lists.entry(name.clone()).or_default().push(Bytes::copy_from_slice(value.get().as_bytes()));
             }
-            whole.entry(name).or_insert(value);
+            if PARTIAL_MARKS.contains(&name.as_str()) && value.get() == "true" {
+                whole.insert(name, value);
+            } else {
+                whole.entry(name).or_insert(value);
+            }
         }
     }
     for (name, parts) in lists {
@@ -73,6 +81,12 @@ mod tests {
             r#"{"total_count":3,"runs":[{"id":1},{"id":2},{"id":3}]}"#
         );
         assert_eq!(joined(&[r#"{"one":1}"#]), r#"{"one":1}"#);
+        let page = |mark| format!(r#"{{"incomplete_results":{mark},"items":[1]}}"#);
+        for (pages, mark) in [([false, true, false], true), ([true, false, false], true), ([false; 3], false)] {
+            let pages = pages.map(page);
+            let whole = joined(&pages.each_ref().map(String::as_str));
+            assert_eq!(whole, format!(r#"{{"incomplete_results":{mark},"items":[1,1,1]}}"#));
+        }
         assert_eq!((joined(&[]), joined(&[""])), ("[]".into(), "[]".into()));
         assert!(join(&["[1]".into(), "{}".into()]).is_err());
     }

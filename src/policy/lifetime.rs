@@ -20,6 +20,20 @@ pub struct Lifetime {
     pub stale_secs: u64,
     /// Whether answers are for the asker's eyes only; see [`Class::private`].
     pub private: bool,
+    /// Whether the user or the client set `fresh_secs` for this request, rather than for a class of them: it then holds for
+    /// every status.
+    pub is_set: bool,
+    /// What the client takes at most, in seconds after the last validation (RFC 9111 section 5.2.1.1); a bound, whatever
+    /// else is set.
+    pub max_age_secs: Option<u64>,
+}
+
+impl Lifetime {
+    /// The same within a bound of the client's.
+    #[must_use]
+    pub fn at_most(self, max_age_secs: Option<u64>) -> Self {
+        Self { max_age_secs, ..self }
+    }
 }
 
 /// The table of TTLs in force. Strongest first: `everything` (a flag), the query's own, `classes`,
@@ -49,11 +63,14 @@ impl TtlTable {
             let by_default = self.default_secs.filter(|_| name == "other");
             self.classes.get(name).copied().or(by_default).unwrap_or(fresh_secs)
         };
+        let set_secs = self.everything_secs.or(own_ttl);
         Lifetime {
             class: name,
-            fresh_secs: self.everything_secs.or(own_ttl).unwrap_or_else(by_table),
+            fresh_secs: set_secs.unwrap_or_else(by_table),
             stale_secs: own_stale.or(self.stale_secs).unwrap_or(stale_secs),
             private,
+            is_set: set_secs.is_some(),
+            max_age_secs: None,
         }
     }
 }

@@ -6,7 +6,14 @@ use crate::request::Api;
 use http::{HeaderMap, StatusCode};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
-const HOUR: Lifetime = Lifetime { class: "repo", fresh_secs: 3_600, stale_secs: 86_400, private: false };
+const HOUR: Lifetime = Lifetime {
+    class: "repo",
+    fresh_secs: 3_600,
+    stale_secs: 86_400,
+    private: false,
+    is_set: false,
+    max_age_secs: None,
+};
 const NOBODY: Signer = Signer { token_digest: None, predicts: true };
 
 fn terms(mode: Mode, cutoff: CutoffTimes) -> Terms<'static> {
@@ -114,7 +121,7 @@ fn negative_answers_are_brief_and_grow() {
             fresh_secs(&missing, &HOUR)
         })
         .collect();
-    assert_eq!(lifetimes, [60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
+    assert_eq!(lifetimes, [60, 120, 240, 480, 600, 600, 600, 600]);
     let After::Replaced(again) = after(Some(Entry { repeats: 2, ..missing.clone() }), reply(404, &[], "{}")) else {
         panic!("a 404 is stored")
     };
@@ -124,15 +131,129 @@ fn negative_answers_are_brief_and_grow() {
 }
 
 #[test]
+fn what_somebody_set_holds_for_every_status_and_the_strictest_bound_wins() {
+    let of = |status, poll: &str, lifetime: &Lifetime| {
+        let mut entry = Entry { status, repeats: 9, ..aged(0) };
+        entry.headers.set("x-poll-interval", poll.into());
+        fresh_secs(&entry, lifetime)
+    };
+    let set = |fresh_secs| Lifetime { fresh_secs, is_set: true, ..HOUR };
+    for status in [200, 404, 409, 410, 451] {
+        for secs in [0, 1, 7_200] {
+            assert_eq!(of(status, "60", &set(secs)), secs, "{status}");
+        }
+        for lifetime in [HOUR, set(7_200)] {
+            assert_eq!(of(status, "60", &lifetime.at_most(Some(0))), 0, "{status}");
+        }
+        assert!(of(status, "60", &HOUR.at_most(Some(86_400))) <= 3_600, "a bound makes nothing fresh for longer");
+    }
+    // By class: a bound for what is not there, and a floor by which GitHub wants to be polled.
+    let class = Lifetime { fresh_secs: 5, ..HOUR };
+    assert_eq!((of(404, "", &class), of(200, "60", &class), of(200, "9999", &class)), (5, 60, 3_600));
+    let ends = Entry { expires_at: Some(NOW.plus(40)), ..aged(20) };
+    assert_eq!((fresh_secs(&ends, &HOUR), fresh_secs(&ends, &set(9))), (60, 9));
+}
+
+#[test]
+fn only_if_cached_of_a_client_takes_nothing_stale() {
+    let decided = |entry: Option<&Entry>, while_revalidate_secs, cutoff| {
+        before_request(entry, &Terms { while_revalidate_secs, ..terms(Mode::OnlyIfFresh, cutoff) })
+    };
+    let none = CutoffTimes::default();
+    assert_eq!(decided(None, 0, none), Before::NotCached);
+    assert_eq!(decided(Some(&aged(10)), 0, none), fresh(10));
+    assert_eq!(decided(Some(&aged(4_000)), 0, none), Before::NotCached);
+    let stale = Before::AnswerStale { age_secs: 4_000, reason: StaleReason::Offline };
+    assert_eq!(decided(Some(&aged(4_000)), 401, none), stale);
+    let cutoff = CutoffTimes { revalidate: Some(NOW), ..none };
+    assert_eq!(decided(Some(&aged(10)), u64::MAX, cutoff), Before::NotCached, "not against an invalidation");
+}
+
+#[test]
 fn a_304_freshens_and_keeps_what_it_must() {
     let old = Entry { status: 200, ..aged(5_000) };
-    let After::Freshened(entry) = after(Some(old.clone()), reply(304, &[("etag", "\"new\""), ("link", "")], "")) else {
+    let confirmed = reply(304, &[("etag", "\"abc\""), ("link", ""), ("x-poll-interval", "60")], "");
+    let After::Freshened(entry) = after(Some(old.clone()), confirmed) else { panic!("freshened") };
+    assert_eq!((entry.validated_at, entry.fetched_at), (NOW, old.fetched_at));
+    assert_eq!((entry.headers.get("etag"), entry.headers.get("x-poll-interval")), (Some("\"abc\""), Some("60")));
+    assert_eq!(entry.body, old.body);
+    assert!(matches!(after(Some(old), reply(304, &[], "")), After::Freshened(_)));
+    assert!(matches!(after(None, reply(304, &[], "")), After::AskAgain));
+}
+
+#[test]
+fn a_304_about_other_bytes_updates_nothing() {
+    for other in ["\"other\"", "W/\"other\""] {
+        let said = reply(304, &[("etag", other)], "");
+        assert!(matches!(after(Some(aged(5_000)), said.clone()), After::AskAgain), "{other}");
+        let untagged = Entry { headers: StoredHeaders::default(), ..aged(5_000) };
+        assert!(matches!(after(Some(untagged), said), After::AskAgain), "validated by a date alone: {other}");
+    }
+}
+
+#[test]
+fn what_another_cache_held_is_as_old_as_it_says() {
+    let After::Replaced(entry) = after(None, reply(200, &[("age", "600")], "{}")) else { panic!("stored") };
+    assert_eq!((entry.fetched_at, entry.validated_at), (NOW.minus(600), NOW.minus(600)));
+    let After::Freshened(entry) = after(Some(aged(5_000)), reply(304, &[("age", "600")], "")) else { panic!("304") };
+    assert_eq!(entry.validated_at, NOW.minus(600));
+    let After::Freshened(entry) = after(Some(aged(50)), reply(304, &[("age", "600")], "")) else { panic!("304") };
+    assert_eq!(entry.validated_at, NOW.minus(50), "what was known already stays");
+    for status in ["octocache; hit; ttl=-1; detail=stale-limited", "edge; fwd=miss, octocache; ttl=-90; hit"] {
+        for code in [200, 304] {
+            let said = after(Some(aged(5_000)), reply(code, &[("cache-status", status)], "{}"));
+            assert!(matches!(said, After::DoNotStore(_, NoStore::StaleElsewhere)), "{code} {status}: {said:?}");
+        }
+    }
+    for status in ["octocache; hit; ttl=5", "octocache; fwd=stale; fwd-status=304; ttl=-1"] {
+        let said = after(None, reply(200, &[("cache-status", status), ("age", "soon")], "{}"));
+        assert!(matches!(said, After::Replaced(entry) if entry.validated_at == NOW), "{status}");
+    }
+}
+
+#[test]
+fn a_part_never_takes_the_place_of_the_whole() {
+    let of = |body: &str| Entry { cid: Cid::of(body.as_bytes()), body: body.to_owned().into(), ..aged(5_000) };
+    let (whole, part) = (of(r#"{"tree":[1,2],"truncated":false}"#), of(r#"{"tree":[1],"truncated":true}"#));
+    let stores = |stored: Option<&Entry>, body: &str| match after(stored.cloned(), reply(200, &[], body)) {
+        After::Replaced(_) => true,
+        After::DoNotStore(_, NoStore::PartialResults) => false,
+        other => panic!("{other:?}"),
+    };
+    let cut = r#"{"tree":[9],"truncated":true}"#;
+    assert!(!stores(Some(&whole), cut));
+    assert!(stores(None, cut) && stores(Some(&part), cut), "what is always a part is better than nothing");
+    assert!(stores(Some(&part), r#"{"tree":[1,2,3],"truncated":false}"#));
+    let hurried = r#"{"total_count":1,"incomplete_results":true,"items":[]}"#;
+    assert!(!stores(None, hurried) && !stores(Some(&whole), hurried));
+    let twice = [("x-github-sso", "required; url=x"), ("x-github-sso", "partial-results; organizations=1")];
+    assert!(matches!(after(None, reply(200, &twice, "[]")), After::DoNotStore(_, NoStore::PartialResults)));
+}
+
+#[test]
+fn what_holds_a_signed_address_is_fresh_as_long_as_that() {
+    let body = r#"{"download_url":"https://raw.githubusercontent.com/o/r/main/f?token=A"}"#;
+    let After::Replaced(stored) = after(None, reply(200, &[], body)) else { panic!("stored") };
+    assert_eq!((stored.expires_at, stored.ttl_secs), (Some(NOW.plus(300)), 300));
+    let at = |secs| Terms { now: NOW.plus(secs), ..terms(Mode::Default, CutoffTimes::default()) };
+    assert!(matches!(before_request(Some(&stored), &at(299)), Before::Fresh { .. }));
+    assert_eq!(before_request(Some(&stored), &at(300)), Before::Fetch(Because::Stale));
+    // Unchanged fields of the parent prove nothing about an address that has ended.
+    let fields = Some(Cid::of(b"fields"));
+    let followed = Entry { fields_cid: fields, ..(*stored).clone() };
+    for (secs, is_fresh) in [(299, true), (300, false)] {
+        let decided = before_request(Some(&followed), &Terms { fields, ..at(secs) });
+        assert_eq!(matches!(decided, Before::Fresh { .. }), is_fresh, "{secs}");
+    }
+    // GitHub says that the same bytes are current: a token that does not say when it ends is good again.
+    let request = Request::get(&Api::github(), "/repos/o/r").unwrap();
+    let parts = stored.parts.clone();
+    let After::Freshened(again) = after_reply(Some(*stored), &request, &parts, reply(304, &[], ""), &at(1_000)) else {
         panic!("freshened")
     };
-    assert_eq!((entry.validated_at, entry.fetched_at), (NOW, old.fetched_at));
-    assert_eq!(entry.headers.get("etag"), Some("\"new\""));
-    assert_eq!(entry.body, old.body);
-    assert!(matches!(after(None, reply(304, &[], "")), After::AskAgain));
+    assert_eq!(again.expires_at, Some(NOW.plus(1_300)));
+    let After::Replaced(plain) = after(Some(*again), reply(200, &[], "{}")) else { panic!("stored") };
+    assert_eq!(plain.expires_at, None);
 }
 
 #[test]
@@ -144,6 +265,10 @@ fn what_is_never_stored_has_a_name() {
         (reply(202, &[], "{}"), NoStore::NotReady),
         (reply(302, &[("location", "https://elsewhere.example/x")], ""), NoStore::Redirect),
         (reply(301, &[("location", "https://elsewhere.example/x")], ""), NoStore::Redirect),
+        (reply(301, &[("location", "/repos/o/r")], ""), NoStore::Redirect),
+        (reply(301, &[("location", "https://api.github.com/repos/o/r")], ""), NoStore::Redirect),
+        (reply(301, &[("location", "/repositories/1"), ("location", "/repositories/2")], ""), NoStore::Redirect),
+        (reply(200, &[("cache-control", "private"), ("cache-control", "no-store")], "{}"), NoStore::Directive),
         (reply(200, &[("cache-control", "no-store")], "{}"), NoStore::Directive),
         (reply(200, &[("x-github-sso", "partial-results; organizations=1")], "[]"), NoStore::PartialResults),
     ];
@@ -167,7 +292,7 @@ fn graphql_answers_with_errors_are_not_stored() {
     };
     assert!(store(r#"{"data":{"viewer":{"login":"x"}}}"#));
     assert!(!store(r#"{"data":null,"errors":[{"type":"RATE_LIMITED"}]}"#));
-    assert!(!store("not json"));
+    assert!(!store("not json") && !store("{}") && !store(r#"{"data":null}"#));
 }
 
 #[test]
@@ -251,6 +376,8 @@ fn what_could_not_be_read_back_is_not_stored() {
     assert!(large(reply(200, &[("link", &long)], "{}")));
     assert!(large(reply(200, &[], &"x".repeat(25 << 20))));
     let quotes = "\"".repeat(6_000);
-    let After::Replaced(entry) = after(None, reply(200, &[("etag", &quotes)], "{}")) else { panic!("stored") };
+    let After::Replaced(entry) = after(None, reply(200, &[("content-language", &quotes)], "{}")) else {
+        panic!("stored")
+    };
     assert_eq!(Entry::decode(entry.encode().into(), None).unwrap().headers, entry.headers);
 }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::Door;
+use super::directives::directed;
 use super::exchange::Whose;
 use super::identities::Identity;
 use super::journal::{Line, Weight};
@@ -122,39 +123,17 @@ impl Asked<'_> {
         }
     }
 
-    /// How the client wants it answered: its `Cache-Control` (RFC 9111 section 5.2.1), gh's own hint.
-    fn ask(&self, identity: &Identity, request: &Request) -> Ask {
+    /// How the client wants it answered: its `Cache-Control`, gh's own hint.
+    fn ask(&self) -> Ask {
         let base = Ask { unfollowed: true, ..self.door.live().ask };
-        if base.mode != Mode::Default {
-            return base;
-        }
-        let control = self.text(CACHE_CONTROL.as_str()).to_ascii_lowercase();
-        let says = |wanted: &str| control.split(',').any(|one| one.trim() == wanted);
-        let pragma = control.is_empty() && self.text(PRAGMA.as_str()).eq_ignore_ascii_case("no-cache");
-        let mode = if says("no-store") {
-            Mode::NoStore
-        } else if says("only-if-cached") {
-            Mode::OnlyIfCached
-        } else if says("no-cache") || pragma {
-            Mode::NoCache
-        } else {
-            Mode::Default
-        };
         let hint = self.text("x-gh-cache-ttl").parse::<Span>().ok().map(|Span(secs)| secs);
-        let max_age = control.split(',').find_map(|one| one.trim().strip_prefix("max-age=")?.parse::<u64>().ok());
-        let ttl_secs = hint.or(base.ttl_secs);
-        let ttl_secs = match max_age {
-            Some(most) => {
-                let usual = identity.cache.ttls().load().lifetime(&request.path, &request.query, ttl_secs, None);
-                Some(most.min(usual.fresh_secs))
-            }
-            None => ttl_secs,
-        };
-        Ask { mode, ttl_secs, ..base }
+        let control = self.text(CACHE_CONTROL.as_str());
+        let pragma = control.is_empty() && self.text(PRAGMA.as_str()).eq_ignore_ascii_case("no-cache");
+        directed(base, if pragma { "no-cache" } else { &control }, hint)
     }
 
     async fn read(&self, identity: &Arc<Identity>, request: &Request) -> Response<Body> {
-        let ask = self.ask(identity, request);
+        let ask = self.ask();
         let theirs = self.their_validators();
         if !theirs.is_empty() && ask.mode == Mode::Default && !identity.cache.has(request) {
             let id = self.id();
@@ -308,7 +287,7 @@ impl Asked<'_> {
         let request = Request::graphql(self.door.hosts.api(), query.body)
             .accepting(&self.text(ACCEPT.as_str()))
             .with_features(&self.text("graphql-features"));
-        let ask = identity.cache.ask_by_class(&self.ask(identity, &request), query.class);
+        let ask = identity.cache.ask_by_class(&self.ask(), query.class);
         self.cached(identity, &request, &ask).await
     }
 

@@ -83,7 +83,9 @@ pub(super) struct Identities {
 
 impl Identities {
     /// Over HTTP, or over another wire.
-    pub(super) fn new(common: Common, wire: Option<Arc<dyn Wire>>) -> Self {
+    pub(super) fn new(mut common: Common, wire: Option<Arc<dyn Wire>>) -> Self {
+        // Clients poll themselves while GitHub is still computing (202).
+        common.options.not_ready_pauses.clear();
         let wire = wire.unwrap_or_else(|| over_http(&common.options));
         let (stats, behind) = (Arc::<Stats>::default(), Behind::default());
         let make = |options: Options, partition| Self::make(&common, &wire, &stats, &behind, options, partition);

@@ -27,6 +27,7 @@ const WAYS: &[(&str, &str)] = &[
     ("stale", StaleReason::Limited.as_str()),
     ("stale", StaleReason::ServerError.as_str()),
     ("stale", StaleReason::Unreachable.as_str()),
+    ("stale", StaleReason::NotReady.as_str()),
     ("not-stored", NoStore::Endpoint.as_str()),
     ("not-stored", NoStore::Directive.as_str()),
     ("not-stored", NoStore::Mode.as_str()),
@@ -38,6 +39,7 @@ const WAYS: &[(&str, &str)] = &[
     ("not-stored", NoStore::TooLarge.as_str()),
     ("not-stored", NoStore::Identity.as_str()),
     ("not-stored", NoStore::Credentials.as_str()),
+    ("not-stored", NoStore::StaleElsewhere.as_str()),
 ];
 
 /// Upper bounds of the latency histogram, in microseconds; what takes longer is in one more.
@@ -79,10 +81,11 @@ impl Way {
                     StaleReason::Limited => 3,
                     StaleReason::ServerError => 4,
                     StaleReason::Unreachable => 5,
+                    StaleReason::NotReady => 6,
                 }
             }
             Outcome::NotStored(reason) => {
-                17 + match reason {
+                18 + match reason {
                     NoStore::Endpoint => 0,
                     NoStore::Directive => 1,
                     NoStore::Mode => 2,
@@ -94,6 +97,7 @@ impl Way {
                     NoStore::TooLarge => 8,
                     NoStore::Identity => 9,
                     NoStore::Credentials => 10,
+                    NoStore::StaleElsewhere => 11,
                 }
             }
         })
@@ -104,7 +108,7 @@ impl Way {
             0..=6 => 0,
             7 | 8 => 1,
             10 => 4,
-            11..=16 => 3,
+            11..=17 => 3,
             _ => 2,
         }
     }
@@ -217,6 +221,7 @@ mod tests {
             StaleReason::Limited,
             StaleReason::ServerError,
             StaleReason::Unreachable,
+            StaleReason::NotReady,
         ] {
             all.push((Outcome::Stale(reason), Some(TierName::Disk)));
         }
@@ -232,6 +237,7 @@ mod tests {
             NoStore::TooLarge,
             NoStore::Identity,
             NoStore::Credentials,
+            NoStore::StaleElsewhere,
         ] {
             all.push((Outcome::NotStored(reason), None));
         }

@@ -371,6 +371,7 @@ pub fn sound(dir: &Path) -> (PathBuf, Vec<(String, String)>) {
             token_digest: None,
             etag_rule: None,
             fields_cid: None,
+            expires_at: None,
             cid: Cid::of(body.as_bytes()),
             body: body.clone().into(),
         };

@@ -269,7 +269,92 @@ async fn statistics_that_are_still_computed_are_waited_for() {
     assert_eq!((answer.entry.status, answer.requests), (200, 3));
     fx.sim.put("/repos/o/r/stats/y", Doc::NotReady { left: 9, then: json!([1]) });
     let never = cache.get(&fx.request("/repos/o/r/stats/y"), &Ask::default()).await.unwrap();
-    assert_eq!((never.outcome, never.requests), (Outcome::NotStored(NoStore::NotReady), 4));
+    assert_eq!((never.outcome, never.requests), (Outcome::NotStored(NoStore::NotReady), 3), "as often as retries say");
+}
+
+#[tokio::test]
+async fn statistics_that_are_computed_anew_leave_the_old_ones() {
+    let fx = Fixture::new();
+    let request = fx.request("/repos/o/r/stats/contributors");
+    fx.sim.put(&request.path, Doc::json(json!([1])));
+    let cache = fx.cache(Some("ghp_one"));
+    cache.get(&request, &Ask::default()).await.unwrap();
+    fx.sim.put(&request.path, Doc::NotReady { left: 2, then: json!([2]) });
+    fx.sim.take_counts();
+    for _ in 0..2 {
+        let stale = cache.get(&request, &ask(Mode::NoCache)).await.unwrap();
+        assert_eq!((stale.outcome, stale.requests), (Outcome::Stale(StaleReason::NotReady), 1));
+        assert_eq!(&stale.entry.body[..], b"[1]");
+    }
+    assert_eq!(fx.sim.take_counts(), (2, 2), "nobody waits who has something to show");
+    let new = cache.get(&request, &ask(Mode::NoCache)).await.unwrap();
+    assert_eq!(&new.entry.body[..], b"[2]");
+}
+
+#[tokio::test]
+async fn a_lifetime_that_somebody_set_holds_for_what_is_not_there() {
+    let fx = Fixture::new();
+    let cache = fx.cache(Some("ghp_one"));
+    let request = fx.request("/repos/o/r/releases/tags/v1");
+    let set = |secs| Ask { ttl_secs: Some(secs), ..Ask::default() };
+    let bounded = Ask { max_age_secs: Some(0), ..Ask::default() };
+    assert_eq!(cache.get(&request, &Ask::default()).await.unwrap().entry.status, 404);
+    fx.sim.take_counts();
+    for (ask, sent) in [(Ask::default(), 0), (set(1), 0), (set(0), 1), (bounded, 1)] {
+        cache.get(&request, &ask).await.unwrap();
+        assert_eq!(fx.sim.take_counts().0, sent, "{ask:?}");
+    }
+    // However often it was asked: ten minutes, and no longer.
+    for _ in 0..9 {
+        cache.get(&request, &set(0)).await.unwrap();
+    }
+    fx.clock.advance(599);
+    assert_eq!(cache.get(&request, &Ask::default()).await.unwrap().outcome, HIT);
+    fx.clock.advance(1);
+    fx.sim.put(&request.path, Doc::json(json!({ "tag_name": "v1" })));
+    assert_eq!(cache.get(&request, &Ask::default()).await.unwrap().entry.status, 200);
+}
+
+#[tokio::test]
+async fn a_date_alone_proves_nothing_where_there_was_a_tag() {
+    let fx = Fixture::new();
+    fx.sim.with(|state| state.tag_salt = "another rule".into());
+    let request = fx.request("/repos/o/r/languages");
+    let read = async |token: &str| {
+        let cache = fx.cache_of(Some(token), Partition::repository("o/r").unwrap());
+        cache.get(&request, &ask(Mode::NoCache)).await.unwrap().entry.body.clone()
+    };
+    for (token, stars) in [("ghp_one", 1), ("ghp_two", 2), ("ghp_one", 3)] {
+        // Another body each time, and the same date.
+        let body = json!({ "stars": stars });
+        fx.sim.put(&request.path, Doc::dated(body.clone()));
+        assert_eq!(read(token).await, body.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_the_whole_is_answered_and_never_replaces_it() {
+    let fx = Fixture::new();
+    let cache = fx.cache(Some("ghp_one"));
+    let search = fx.request("/search/issues?q=x");
+    let tree = fx.request("/repos/o/r/git/trees/main?recursive=1");
+    for (request, whole, part) in [
+        (
+            search,
+            json!({ "incomplete_results": false, "items": [1, 2] }),
+            json!({ "incomplete_results": true, "items": [1] }),
+        ),
+        (tree, json!({ "tree": [1, 2], "truncated": false }), json!({ "tree": [1], "truncated": true })),
+    ] {
+        fx.sim.put(&request.path, Doc::json(whole.clone()));
+        cache.get(&request, &Ask::default()).await.unwrap();
+        fx.sim.put(&request.path, Doc::json(part.clone()));
+        let answer = cache.get(&request, &ask(Mode::NoCache)).await.unwrap();
+        assert_eq!(answer.outcome, Outcome::NotStored(NoStore::PartialResults));
+        assert_eq!(answer.entry.body, part.to_string());
+        let stored = cache.get(&request, &ask(Mode::OnlyIfCached)).await.unwrap();
+        assert_eq!(stored.entry.body, whole.to_string());
+    }
 }
 
 #[tokio::test]

@@ -277,6 +277,7 @@ fn paths_of_hostile_bundles_are_shown_safely() {
         token_digest: None,
         etag_rule: None,
         fields_cid: None,
+        expires_at: None,
         cid: Cid::of(b"{}"),
         body: "{}".into(),
     };

@@ -39,6 +39,7 @@ fn put(stack: &Stack, n: usize, round: usize) {
         token_digest: None,
         etag_rule: None,
         fields_cid: None,
+        expires_at: None,
         cid: Cid::of(body.as_bytes()),
         body: body.into(),
     };

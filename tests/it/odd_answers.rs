@@ -1,0 +1,186 @@
+//! Odd answers of GitHub, or of something between: each ends in a stale answer or in one error that names the address and
+//! what was wrong. Nothing of it is stored, and nothing that was stored is lost.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use octocache::cache::{Ask, Cache};
+use octocache::clock::{Clock, Timestamp};
+use octocache::error::Kind;
+use octocache::github::{Backoff, GitHub, Options};
+use octocache::outcome::Outcome;
+use octocache::partition::Partition;
+use octocache::policy::{Mode, TtlTable};
+use octocache::request::{Api, Request};
+use octocache::stack::Stack;
+use octocache::token::Token;
+
+use crate::flow::{HIT, ask};
+
+/// A server that sends the same bytes to whoever asks, and closes.
+struct Scripted {
+    address: SocketAddr,
+    says: Arc<Mutex<Vec<u8>>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Scripted {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, says, asked) = (listener.local_addr().unwrap(), Arc::default(), Arc::default());
+        let started = Self { address, says, asked };
+        let (says, asked) = (started.says.clone(), started.asked.clone());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let says = says.lock().unwrap().clone();
+                if read_head(&mut stream) {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    let _gone = stream.write_all(&says);
+                }
+            }
+        });
+        started
+    }
+
+    fn say(&self, bytes: &[u8]) {
+        *self.says.lock().unwrap() = bytes.to_vec();
+        self.asked.store(0, Ordering::Relaxed);
+    }
+
+    fn cache(&self, dir: &Path) -> Cache {
+        let api = Api::parse(&format!("http://{}", self.address)).unwrap();
+        let token = Token::new("ghp_one").unwrap();
+        let partition = Partition::token(&token);
+        let backoff = Backoff { base: Duration::ZERO, retries: 2, ..Backoff::default() };
+        let read_timeout = Duration::from_secs(5);
+        let options = Options { backoff, read_timeout, ..Options::new(api.clone(), Some(token)) };
+        let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
+        let upstream = Arc::new(GitHub::new(options, clock.clone()));
+        Cache::new(api, partition, Stack::new(dir, clock.clone()), upstream, TtlTable::default(), clock)
+    }
+}
+
+fn read_head(stream: &mut TcpStream) -> bool {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).is_ok_and(|n| n == 1) { head.push(byte[0]) } else { return false }
+    }
+    true
+}
+
+/// A response with the length of its body.
+fn response(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// One whose body ends with the connection.
+fn unmeasured(body: &[u8]) -> Vec<u8> {
+    [b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n", body].concat()
+}
+
+const JSON: &str = "content-type: application/json; charset=utf-8\r\n";
+
+const GOOD: &[u8] = b"{\"good\":true}";
+
+/// What comes, what the error says of it, and whether asking again may help.
+fn table() -> Vec<(Vec<u8>, &'static str, bool)> {
+    let ok = |headers: &str, body: &[u8]| response("200 OK", headers, body);
+    let endless = [&b"HTTP/1.1 200 OK\r\nx-long: "[..], &b"x".repeat(2 << 20)].concat();
+    vec![
+        (ok("content-type: text/plain\r\n", b"upstream connect error"), "should be JSON", true),
+        (ok("content-type: text/html\r\n", b"<html>log in</html>"), "HTML", true),
+        (ok(JSON, b"<html>unicorn</html>"), "HTML", true),
+        (ok(JSON, b""), "empty", true),
+        (ok(JSON, b"{\"a\":1}{\"a\":2}"), "trailing characters", true),
+        (ok(JSON, b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"), "compressed", true),
+        (response("203 Transformed", JSON, b"{\"a\":"), "breaks off", true),
+        (unmeasured(b"[{\"id\":1},{\"id\""), "breaks off after 15 bytes", true),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"a\":1}".to_vec(), "no answer from GitHub", true),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 7\r\n\r\n{\"a\":1}".to_vec(), "no answer", true),
+        (b"HTTP/9.9 hello\r\n\r\n".to_vec(), "no answer", true),
+        (Vec::new(), "no answer", true),
+        (endless, "no answer", true),
+        (ok("content-encoding: gzip\r\n", b"{\"a\":1}"), "truncated or broken", true),
+        (ok("content-encoding: br\r\n", b"{\"a\":1}"), "coding `br`", true),
+        (response("304 Not Modified", "etag: \"other\"\r\n", b""), "304 to an unconditional request", false),
+        (response("502 Bad Gateway", JSON, b"{}"), "answered 502", true),
+    ]
+}
+
+#[tokio::test]
+async fn every_odd_answer_ends_in_a_stale_one_or_a_clear_error() {
+    let server = Scripted::start();
+    for (n, (odd, why, helps)) in table().into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let shown = String::from_utf8_lossy(&odd[..odd.len().min(60)]).into_owned();
+        // Nothing stored: an error.
+        server.say(&odd);
+        let cache = server.cache(dir.path());
+        let request = Request::get(cache.api(), "/repos/o/r").unwrap();
+        let error = cache.get(&request, &Ask::default()).await.expect_err(&shown);
+        let text = error.to_string();
+        assert!(text.contains("/repos/o/r") && text.contains(why) && text.lines().count() == 1, "{n} {shown}: {text}");
+        assert!(helps != (server.asked.load(Ordering::Relaxed) < 3), "{n} {shown}: tried again");
+        let stored = cache.get(&request, &ask(Mode::OnlyIfCached)).await;
+        assert_eq!(stored.unwrap_err().kind(), Kind::NotCached, "{n} {shown}");
+        // Something stored: it answers, and stays.
+        server.say(&response("200 OK", &format!("{JSON}etag: \"good\"\r\n"), GOOD));
+        let cache = server.cache(dir.path());
+        cache.get(&request, &Ask::default()).await.unwrap();
+        server.say(&odd);
+        let stale = cache.get(&request, &ask(Mode::NoCache)).await.expect(&shown);
+        assert!(matches!(stale.outcome, Outcome::Stale(_)), "{n} {shown}: {:?}", stale.outcome);
+        assert_eq!(&stale.entry.body[..], GOOD);
+        let hit = server.cache(dir.path()).get(&request, &Ask::default()).await.unwrap();
+        assert_eq!((hit.outcome, &hit.entry.body[..]), (HIT, GOOD), "{n} {shown}");
+    }
+}
+
+#[tokio::test]
+async fn redirects_in_a_circle_are_an_error_and_lose_nothing() {
+    let server = Scripted::start();
+    let dir = tempfile::tempdir().unwrap();
+    for (to, stored) in
+        [("/repos/o/r", false), ("/repos/o/r?x=1", false), ("/repos/o/r", true), ("/repos/o/r?x=1", true)]
+    {
+        let cache = server.cache(dir.path());
+        let request = Request::get(cache.api(), "/repos/o/r").unwrap();
+        if stored {
+            server.say(&response("200 OK", &format!("{JSON}etag: \"good\"\r\n"), GOOD));
+            cache.get(&request, &ask(Mode::NoCache)).await.unwrap();
+        }
+        server.say(&response("301 Moved Permanently", &format!("{JSON}location: {to}\r\n"), b"{}"));
+        let error = cache.get(&request, &ask(Mode::NoCache)).await.unwrap_err().to_string();
+        assert!(error.contains("/repos/o/r leads through more than 5 redirects"), "{error}");
+        let found = server.cache(dir.path()).get(&request, &ask(Mode::OnlyIfCached)).await;
+        assert_eq!(found.ok().map(|answer| answer.entry.body.to_vec()), stored.then(|| GOOD.to_vec()), "{to}");
+    }
+}
+
+#[tokio::test]
+async fn fields_that_come_twice_are_no_reason_to_fail() {
+    let server = Scripted::start();
+    let dir = tempfile::tempdir().unwrap();
+    let cache = server.cache(dir.path());
+    for (n, headers) in [
+        "etag: \"a\"\r\netag: \"b\"\r\n",
+        "etag: bare\r\n",
+        "etag: \"a\"\r\nlast-modified: yesterday\r\n",
+        "content-type: application/json\r\ncontent-type: text/html\r\n",
+        "x-ratelimit-remaining: many\r\nx-ratelimit-reset: -1\r\nage: -3\r\ndate: never\r\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        server.say(&response("200 OK", headers, GOOD));
+        let request = Request::get(cache.api(), &format!("/repos/o/r{n}")).unwrap();
+        let first = cache.get(&request, &Ask::default()).await.unwrap();
+        assert_eq!(&first.entry.body[..], GOOD, "{headers}");
+        assert_eq!(cache.get(&request, &Ask::default()).await.unwrap().outcome, HIT, "{headers}");
+    }
+}
