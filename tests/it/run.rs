@@ -319,3 +319,25 @@ async fn children_stay_fresh_while_the_fields_of_their_item_are_unchanged() {
     fx.run(&plan, Mode::Default).await;
     assert_eq!(fx.sim.take_counts(), (13, 0));
 }
+
+#[tokio::test]
+async fn what_is_no_answer_leaves_results_as_they_are() {
+    let fx = Fixture::new();
+    let plan = plan("queries:\n  stats: { get: /repos/o/r/stats/contributors }\n  repo: { get: /repos/o/r }\n");
+    fx.sim.put("/repos/o/r/stats/contributors", Doc::json(json!([1])));
+    fx.sim.put("/repos/o/r", Doc::json(json!({ "id": 1 })));
+    fx.run(&plan, Mode::Default).await;
+    fx.sim.put("/repos/o/r/stats/contributors", Doc::NotReady { left: 9, then: json!([2]) });
+    fx.sim.put("/repos/o/r", Doc::Raw { content_type: "text/html", body: "<html>unicorn</html>".into() });
+    let finished = fx.run(&plan, Mode::NoCache).await;
+    assert!(finished.worst.is_none());
+    let reasons: Vec<_> = finished.index.queries.iter().map(|query| query.stale_reason.as_deref()).collect();
+    assert_eq!(reasons, [Some("not-ready"), Some("server-error")]);
+    assert_eq!((fx.json("stats.json"), fx.json("repo.json")), (json!([1]), json!({ "id": 1 })));
+    // With nothing stored there is no result, and no file.
+    fx.cache(Some("ghp_one")).clear(&"all".parse().unwrap()).unwrap();
+    let finished = fx.run(&plan, Mode::Default).await;
+    assert_eq!(finished.worst, Some(Kind::Malformed));
+    assert!(finished.index.queries.iter().all(|query| query.outcome == "failed"));
+    assert!(!fx.dir.path().join("out/repo.json").exists());
+}

@@ -297,6 +297,63 @@ fn clients_directives_are_obeyed() {
 }
 
 #[test]
+fn the_strictest_bound_wins_whatever_the_server_was_told() {
+    let server = Server::start(&["--ttl", "1h", "--while-revalidate", "1h"]);
+    let asked = |path: &str, directive: &str| {
+        let reply = server.curl(path, &["-H", directive]);
+        (reply.status, server.sim.take_counts().0)
+    };
+    let (there, missing) = ("/repos/acme/repo-0003", "/repos/acme/repo-0003/releases/tags/v9");
+    for (path, status) in [(there, 200), (missing, 404)] {
+        assert_eq!(asked(path, "Cache-Control: max-age=0"), (status, 1));
+        assert_eq!(asked(path, "Cache-Control: max-age=60"), (status, 0));
+        assert_eq!(asked(path, "Cache-Control: max-age=0"), (status, 1), "{path}");
+        assert_eq!(asked(path, "X-GH-CACHE-TTL: 0s"), (status, 1), "{path}");
+        assert_eq!(asked(path, "Cache-Control: min-fresh=7200"), (status, 1), "{path}");
+        assert_eq!(asked(path, "Cache-Control: only-if-cached"), (status, 0), "{path}");
+        assert_eq!(asked(path, "Cache-Control: only-if-cached, max-age=0"), (504, 0), "{path}");
+    }
+    // Not what a change of the client's own has outdated either.
+    let changed = server.curl(there, &["-X", "PATCH", "-d", "{\"description\":\"new\"}"]);
+    assert_eq!((changed.status, server.sim.take_counts().0), (200, 1));
+    assert_eq!(asked(there, "Cache-Control: only-if-cached, max-stale"), (504, 0));
+}
+
+#[test]
+fn what_is_no_answer_is_a_clear_error_or_a_stale_answer() {
+    let server = Server::start(&["--retries", "1"]);
+    let path = "/repos/acme/repo-0004";
+    let page = Doc::Raw { content_type: "text/html", body: "<html>log in</html>".into() };
+    server.sim.put("/repos/acme/new", page.clone());
+    let none = server.curl("/repos/acme/new", &[]);
+    let text = String::from_utf8_lossy(&none.body).into_owned();
+    assert_eq!(none.status, 502, "{text}");
+    assert!(text.contains("/repos/acme/new should be JSON: it is a page of HTML"), "{text}");
+    assert_eq!(server.curl(path, &[]).status, 200);
+    server.sim.put(path, page);
+    let stale = server.curl(path, &["-H", "Cache-Control: no-cache"]);
+    assert!(stale.status == 200 && stale.cache_status().contains("detail=stale-"), "{}", stale.head);
+    // Whoever wants something else than JSON gets what comes.
+    let raw = server.curl(path, &["-H", "Accept: application/vnd.github.html"]);
+    assert_eq!((raw.status, &raw.body[..]), (200, &b"<html>log in</html>"[..]));
+}
+
+#[test]
+fn what_is_still_computed_is_handed_on_at_once_or_answered_stale() {
+    let server = Server::start(&[]);
+    let path = "/repos/acme/repo-0001/stats/contributors";
+    server.sim.put(path, Doc::NotReady { left: 2, then: json!([1]) });
+    server.sim.take_counts();
+    for status in [202, 202, 200] {
+        assert_eq!((server.curl(path, &[]).status, server.sim.take_counts().0), (status, 1));
+    }
+    server.sim.put(path, Doc::NotReady { left: 9, then: json!([2]) });
+    let stale = server.curl(path, &["-H", "Cache-Control: no-cache"]);
+    assert!(stale.status == 200 && stale.cache_status().contains("detail=stale-not-ready"), "{}", stale.head);
+    assert_eq!(server.sim.take_counts().0, 1);
+}
+
+#[test]
 fn links_and_redirects_lead_back_to_the_door() {
     let server = Server::start(&[]);
     let next = |reply: &Reply| octocache::link::next(reply.header("link").unwrap_or_default()).map(str::to_owned);
