@@ -65,11 +65,13 @@ impl Stack {
         }
     }
 
-    /// Reads the list again if another process has changed it, or another bundle brought its own.
+    /// Reads the list again if another process has changed it, or another bundle brought its own, or if this machine's clock
+    /// was ahead when it was written.
     pub(super) fn look_again_at_cutoffs(&self, is_another_bundle: bool) {
         let mut list = lock(&self.invalid.list);
-        let now = Stamp::of(&self.cutoffs_path());
-        if list.as_ref().is_some_and(|(stamp, _)| is_another_bundle || *stamp != now) {
+        let (stamp, now) = (Stamp::of(&self.cutoffs_path()), self.clock.now());
+        let is_ahead = |cutoffs: &Cutoffs| cutoffs.iter().any(|cutoff| cutoff.is_from_the_future(now));
+        if list.as_ref().is_some_and(|(old, cutoffs)| is_another_bundle || *old != stamp || is_ahead(cutoffs)) {
             let all = self.read_and_correct_cutoffs();
             self.know(&mut list, Stamp::of(&self.cutoffs_path()), all);
         }

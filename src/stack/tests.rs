@@ -366,3 +366,22 @@ fn a_store_that_is_too_large_loses_what_was_not_used_for_longest() {
     let youngest_lost = (0..40).filter(|n| !kept.contains(n)).map(|n| n % 20).max().unwrap();
     assert!(oldest_kept >= youngest_lost, "{kept:?}");
 }
+
+#[test]
+fn a_removal_under_a_clock_that_was_ahead_is_over_once_the_clock_is_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let right = Timestamp::from_secs(1_700_000_100);
+    let ahead = Clock::manual(right.plus(3 * 86_400));
+    let stack = Stack::new(dir.path(), ahead.clone()).with_memory(1 << 20);
+    stack.clear(&Scope::All).unwrap();
+    let Clock::Manual(secs) = &ahead else { panic!("it is a manual one") };
+    secs.store(right.secs(), std::sync::atomic::Ordering::Relaxed);
+    stack.look_again();
+    ahead.advance(60);
+    let entry = entry("/repos/o/r", b"{}");
+    let gone = |stack: &Stack| {
+        let subject = Subject { key: &entry.key(), parts: &entry.parts, listing: None };
+        stack.cutoff_times(subject).gone
+    };
+    assert_eq!((gone(&stack), gone(&at(dir.path()))), (Some(right), Some(right)));
+}
