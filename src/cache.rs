@@ -431,6 +431,9 @@ impl Cache {
                 After::Replaced(entry) => (self.store(&key, *entry, turn), Outcome::Fetched(because)),
                 After::DoNotStore(entry, reason) => (Arc::from(entry), Outcome::NotStored(reason)),
             };
+            if is_redirect(entry.status) && matches!(outcome, Outcome::Fetched(_)) {
+                self.outdate_redirect_back(request, &entry).await;
+            }
             let ttl_secs = policy::fresh_secs(&entry, &lifetime);
             let age_secs = now.since(entry.validated_at);
             let mut answer = Answer { age_secs, live, ..Answer::new(entry, outcome, ttl_secs) };

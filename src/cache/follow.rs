@@ -5,10 +5,13 @@
 use std::sync::Arc;
 
 use super::{Answer, Ask, Cache};
+use crate::cutoff::{Cutoff, CutoffMode};
 use crate::entry::{Entry, is_redirect};
 use crate::error::{Error, Kind, Result};
+use crate::key::KeyParts;
 use crate::outcome::Outcome;
 use crate::request::Request;
+use crate::tag::Scope;
 
 /// Redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 5;
@@ -40,5 +43,26 @@ impl Cache {
             }
         }
         Ok(answer)
+    }
+
+    /// Outdates a stored redirect that leads back to `request`, which redirects to it now: a repository has its old name
+    /// again, and the two would send a client to and fro.
+    pub(super) async fn outdate_redirect_back(&self, request: &Request, redirect: &Entry) {
+        let follow = |from: &Request, entry: &Entry| from.follow(&self.api, entry.headers.get("location")?);
+        let Some(next) = follow(request, redirect) else { return };
+        let key = KeyParts::of(&next, &self.partition).key();
+        let Some(back) = self.stack.look_up(&key).filter(|found| is_redirect(found.entry.status)) else { return };
+        let leads_back =
+            follow(&next, &back.entry).is_some_and(|last| KeyParts::of(&last, &self.partition).key() == redirect.key());
+        if leads_back {
+            let scope = Scope::Key(key.to_string());
+            let cutoff = Cutoff { scope, at: self.clock.now(), mode: CutoffMode::Revalidate };
+            // On another thread: it waits for the disk.
+            let stack = self.stack.clone();
+            let noted = tokio::task::spawn_blocking(move || stack.invalidate(&[cutoff])).await;
+            if let Ok(Err(error)) = noted {
+                tracing::debug!(%error, target = %next.target(), "an outdated redirect is not noted");
+            }
+        }
     }
 }

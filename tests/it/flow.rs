@@ -201,6 +201,30 @@ async fn renamed_repositories_are_followed_and_remembered() {
 }
 
 #[tokio::test]
+async fn a_repository_that_has_its_old_name_again_is_found() {
+    let fx = Fixture::new();
+    let (old, new) = ("/repos/o/old", "/repos/o/new");
+    fx.sim.put(old, Doc::Redirect(new.into()));
+    fx.sim.put(new, Doc::json(json!({ "name": "new" })));
+    let cache = fx.cache(Some("ghp_one"));
+    cache.get(&fx.request(new), &Ask::default()).await.unwrap();
+    fx.clock.advance(1_800);
+    let unfollowed = Ask { unfollowed: true, ..Ask::default() };
+    assert_eq!(cache.get(&fx.request(old), &unfollowed).await.unwrap().entry.status, 301);
+    // The redirect is fresh for half an hour more, and GitHub says the contrary.
+    fx.clock.advance(1_801);
+    fx.sim.put(new, Doc::Redirect(old.into()));
+    fx.sim.put(old, Doc::json(json!({ "name": "old" })));
+    for name in [new, old] {
+        let answer = cache.get(&fx.request(name), &Ask::default()).await.unwrap();
+        assert_eq!(&answer.entry.body[..], br#"{"name":"old"}"#, "{name}");
+    }
+    // A client that follows by itself finds it, too.
+    assert_eq!(cache.get(&fx.request(new), &unfollowed).await.unwrap().entry.status, 301);
+    assert_eq!(cache.get(&fx.request(old), &unfollowed).await.unwrap().entry.status, 200);
+}
+
+#[tokio::test]
 async fn errors_never_replace_an_entry() {
     let fx = Fixture::new();
     world::organisation(&fx.sim, 1);
