@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::policy::CutoffTimes;
-use crate::tag::{Scope, Subject, Tag};
+use crate::tag::{Scope, Subject, Tag, is_by_number};
 
 /// The file's version.
 const VERSION: u32 = 1;
@@ -101,11 +101,18 @@ impl Cutoffs {
     /// What the list says about `subject` at `now`.
     pub fn times(&self, subject: Subject<'_>, now: Timestamp) -> CutoffTimes {
         let mut times = CutoffTimes::default();
+        // A number whose name is not known may be of any: what would have to be gone is asked for again.
+        let is_by_number = subject.listing.is_none() && is_by_number(&subject.parts.path);
         let mut consider = |cutoffs: &[Cutoff]| {
-            for cutoff in cutoffs.iter().filter(|cutoff| cutoff.scope.covers(subject)) {
+            for cutoff in cutoffs {
+                let covers = cutoff.scope.covers(subject);
+                let may_cover = covers || (is_by_number && cutoff.scope.may_cover(subject));
+                if !may_cover {
+                    continue;
+                }
                 let time = match cutoff.mode {
-                    CutoffMode::Revalidate => &mut times.revalidate,
-                    CutoffMode::Gone => &mut times.gone,
+                    CutoffMode::Gone if covers => &mut times.gone,
+                    CutoffMode::Gone | CutoffMode::Revalidate => &mut times.revalidate,
                 };
                 *time = (*time).max(Some(cutoff.effective(now)));
                 if cutoff.at > now {
@@ -114,7 +121,9 @@ impl Cutoffs {
             }
         };
         consider(&self.others);
-        if !self.by_repo.is_empty() {
+        if is_by_number {
+            self.by_repo.values().for_each(|cutoffs| consider(cutoffs));
+        } else if !self.by_repo.is_empty() {
             let paths = [Some(subject.parts.path.as_str()), subject.listing];
             for repo in paths.into_iter().flatten().filter_map(repo_of_path) {
                 consider(self.by_repo.get(&repo).map_or(&[], Vec::as_slice));
@@ -123,16 +132,17 @@ impl Cutoffs {
         times
     }
 
-    /// Adds one, keeping the latest time per scope and mode.
-    pub fn add(&mut self, cutoff: Cutoff) {
-        self.add_one(cutoff);
+    /// Adds one at `now`. Per scope and mode two times are kept: the latest that has come, and the latest that lies ahead. The
+    /// second is a suspicion, and says nothing of what happens before it comes.
+    pub fn add(&mut self, cutoff: Cutoff, now: Timestamp) {
+        self.add_one(cutoff, now);
         if self.len() > MAX_CUTOFFS {
-            self.widen();
+            self.widen(now);
         }
     }
 
-    fn add_one(&mut self, cutoff: Cutoff) {
-        if cutoff.scope == Scope::All && cutoff.mode == CutoffMode::Gone {
+    fn add_one(&mut self, cutoff: Cutoff, now: Timestamp) {
+        if cutoff.scope == Scope::All && cutoff.mode == CutoffMode::Gone && cutoff.at <= now {
             // What is absent need not be revalidated.
             self.others.retain(|old| old.at > cutoff.at);
             self.by_repo.values_mut().for_each(|list| list.retain(|old| old.at > cutoff.at));
@@ -142,16 +152,24 @@ impl Cutoffs {
             Some(repo) => self.by_repo.entry(repo).or_default(),
             None => &mut self.others,
         };
-        match list.iter_mut().find(|old| old.scope == cutoff.scope && old.mode == cutoff.mode) {
-            Some(old) => old.at = old.at.max(cutoff.at),
-            None => list.push(cutoff),
-        }
+        let is_ahead = |one: &Cutoff| one.at > now;
+        let is_same = |old: &Cutoff| old.scope == cutoff.scope && old.mode == cutoff.mode;
+        let mut newest = cutoff.clone();
+        // Suspicions whose time has come are among those that have come, too.
+        list.retain(|old| {
+            let is_joined = is_same(old) && is_ahead(old) == is_ahead(&cutoff);
+            if is_joined {
+                newest.at = newest.at.max(old.at);
+            }
+            !is_joined
+        });
+        list.push(newest);
     }
 
     /// Too many to keep: the safe direction is to revalidate more than was touched, first all of the
     /// repositories, then all of their owners', then everything. What is gone stays as it is for as
     /// long as there is room.
-    fn widen(&mut self) {
+    fn widen(&mut self, now: Timestamp) {
         let wider: [fn(&Cutoff) -> Option<Scope>; 3] = [
             |cutoff| repo_of(&cutoff.scope).map(|repo| Scope::Tags(vec![tag_of(repo)])),
             |cutoff| match repo_of(&cutoff.scope)?.split_once('/') {
@@ -164,7 +182,7 @@ impl Cutoffs {
             let mut widened = Self::default();
             for cutoff in self.iter() {
                 let scope = (cutoff.mode == CutoffMode::Revalidate).then(|| wider(cutoff)).flatten();
-                widened.add_one(scope.map_or_else(|| cutoff.clone(), |scope| Cutoff { scope, ..*cutoff }));
+                widened.add_one(scope.map_or_else(|| cutoff.clone(), |scope| Cutoff { scope, ..*cutoff }), now);
             }
             *self = widened;
             // Room for more, or the next one would widen again.
@@ -181,10 +199,10 @@ impl Cutoffs {
         self.others.len() + self.by_repo.values().map(Vec::len).sum::<usize>()
     }
 
-    /// Adds all of another list; the later time wins, so an old bundle cannot roll one back.
-    pub fn merge(&mut self, other: &Cutoffs) {
+    /// Adds all of another list at `now`; the later times win, so an old bundle cannot roll one back.
+    pub fn merge(&mut self, other: &Cutoffs, now: Timestamp) {
         for cutoff in other.iter() {
-            self.add(cutoff.clone());
+            self.add(cutoff.clone(), now);
         }
     }
 
@@ -211,14 +229,14 @@ impl Cutoffs {
             return Vec::new();
         }
         let mut sorted: Vec<Cutoff> = self.iter().cloned().collect();
-        sorted.sort_by(|a, b| (&a.scope, a.mode).cmp(&(&b.scope, b.mode)));
+        sorted.sort_by(|a, b| (&a.scope, a.mode, a.at).cmp(&(&b.scope, b.mode, b.at)));
         serde_json::to_vec(&File { v: VERSION, cutoffs: sorted }).unwrap_or_default()
     }
 
     /// Reads the file form. What it says counts only as of a time: see [`Unchecked`].
     pub fn decode(bytes: &[u8]) -> Result<Unchecked> {
         if bytes.is_empty() {
-            return Ok(Unchecked(Self::default()));
+            return Ok(Unchecked(Vec::new()));
         }
         if bytes.len() > MAX_BYTES {
             return Err(Error::new(crate::error::Kind::TooLarge, "the list of invalidations is too large"));
@@ -228,18 +246,18 @@ impl Cutoffs {
         if file.v != VERSION || file.cutoffs.len() > MAX_CUTOFFS {
             return Err(Error::corrupt("the list of invalidations has another version or is too long"));
         }
-        Ok(Unchecked(Self::of(file.cutoffs)))
+        Ok(Unchecked(file.cutoffs))
     }
 
     /// The safe reading of a list that cannot be read: revalidate everything until now.
     pub fn everything(at: Timestamp) -> Self {
-        Self::of(vec![Cutoff { scope: Scope::All, at, mode: CutoffMode::Revalidate }])
+        Self::of(vec![Cutoff { scope: Scope::All, at, mode: CutoffMode::Revalidate }], at)
     }
 
-    pub(crate) fn of(cutoffs: Vec<Cutoff>) -> Self {
+    pub(crate) fn of(cutoffs: impl IntoIterator<Item = Cutoff>, now: Timestamp) -> Self {
         let mut all = Self::default();
         for cutoff in cutoffs {
-            all.add(cutoff);
+            all.add(cutoff, now);
         }
         all
     }
@@ -249,7 +267,7 @@ impl Cutoffs {
 /// Its times are believed only up to the end of the suspicion window ([`SUSPECT_SECS`] from now): one from the
 /// far future would outdate everything for good.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Unchecked(Cutoffs);
+pub struct Unchecked(Vec<Cutoff>);
 
 impl Unchecked {
     /// The list at `now`. An invalidation from beyond the window happened by now at the latest.
@@ -270,14 +288,11 @@ impl Unchecked {
     }
 
     fn corrected(self, now: Timestamp, instead: Option<Timestamp>) -> Cutoffs {
-        if self.from_the_future(now) == 0 {
-            return self.0;
-        }
-        let correct = |cutoff: &Cutoff| match (cutoff.is_from_the_future(now), instead) {
-            (false, _) => Some(cutoff.clone()),
-            (true, at) => at.map(|at| Cutoff { at, ..cutoff.clone() }),
+        let correct = |cutoff: Cutoff| match (cutoff.is_from_the_future(now), instead) {
+            (false, _) => Some(cutoff),
+            (true, at) => at.map(|at| Cutoff { at, ..cutoff }),
         };
-        Cutoffs::of(self.0.iter().filter_map(correct).collect())
+        Cutoffs::of(self.0.into_iter().filter_map(correct), now)
     }
 }
 
@@ -319,6 +334,8 @@ mod tests {
     use super::*;
     use crate::entry::tests::entry;
 
+    const NOW: Timestamp = Timestamp::from_secs(1_000);
+
     fn cutoff(scope: &str, at: i64, mode: CutoffMode) -> Cutoff {
         Cutoff { scope: scope.parse().unwrap(), at: Timestamp::from_secs(at), mode }
     }
@@ -330,13 +347,13 @@ mod tests {
         let (subject, now) = (Subject { key: &key, parts, listing: None }, Timestamp::from_secs(1_000));
         let mut list = Cutoffs::default();
         assert_eq!(list.times(subject, now), CutoffTimes::default());
-        list.add(cutoff("repo:o/r", 20, CutoffMode::Revalidate));
-        list.add(cutoff("repo:o/r", 10, CutoffMode::Revalidate));
-        list.add(cutoff("repo:o/x", 90, CutoffMode::Revalidate));
-        list.add(cutoff("/repos/O", 5, CutoffMode::Revalidate));
+        list.add(cutoff("repo:o/r", 20, CutoffMode::Revalidate), NOW);
+        list.add(cutoff("repo:o/r", 10, CutoffMode::Revalidate), NOW);
+        list.add(cutoff("repo:o/x", 90, CutoffMode::Revalidate), NOW);
+        list.add(cutoff("/repos/O", 5, CutoffMode::Revalidate), NOW);
         let mut old = Cutoffs::default();
-        old.add(cutoff("all", 15, CutoffMode::Gone));
-        list.merge(&old);
+        old.add(cutoff("all", 15, CutoffMode::Gone), NOW);
+        list.merge(&old, NOW);
         let secs = |secs| Some(Timestamp::from_secs(secs));
         let want = CutoffTimes { revalidate: secs(20), gone: secs(15), suspect_until: None };
         assert_eq!(list.times(subject, now), want);
@@ -347,8 +364,8 @@ mod tests {
     fn times_from_the_future_are_not_believed() {
         let now = Timestamp::from_secs(1_000_000);
         let mut list = Cutoffs::default();
-        list.add(cutoff("all", 253_000_000_000, CutoffMode::Gone));
-        list.add(cutoff("repo:o/r", 1_000_060, CutoffMode::Revalidate));
+        list.add(cutoff("all", 253_000_000_000, CutoffMode::Gone), NOW);
+        list.add(cutoff("repo:o/r", 1_000_060, CutoffMode::Revalidate), NOW);
         let read = || Cutoffs::decode(&list.encode()).unwrap();
         assert_eq!(read().from_the_future(now), 1);
         let times = |list: &Cutoffs| {
@@ -359,17 +376,17 @@ mod tests {
         assert_eq!(times(&read().as_of(now)), [1_000_000, 1_000_060]);
         assert_eq!(times(&read().of_bundle(now, Timestamp::from_secs(900_000))), [900_000, 1_000_060]);
         assert_eq!(times(&read().of_bundle(now, Timestamp::from_secs(9_000_000))), [1_000_060]);
-        let honest = Cutoffs::of(vec![cutoff("repo:o/r", 5, CutoffMode::Gone)]);
-        assert_eq!(Unchecked(honest.clone()).as_of(now), honest);
+        let honest = vec![cutoff("repo:o/r", 5, CutoffMode::Gone)];
+        assert_eq!(Unchecked(honest.clone()).as_of(now), Cutoffs::of(honest, now));
     }
 
     #[test]
     fn all_that_is_gone_makes_earlier_ones_superfluous() {
         let mut list = Cutoffs::default();
         for (scope, at) in [("repo:o/r", 5), ("family:issues", 10), ("repo:o/x", 11)] {
-            list.add(cutoff(scope, at, CutoffMode::Revalidate));
+            list.add(cutoff(scope, at, CutoffMode::Revalidate), NOW);
         }
-        list.add(cutoff("all", 10, CutoffMode::Gone));
+        list.add(cutoff("all", 10, CutoffMode::Gone), NOW);
         let left: Vec<String> = list.iter().map(|cutoff| cutoff.scope.to_string()).collect();
         assert_eq!(left, ["all", "repo:o/x"]);
     }
@@ -387,7 +404,7 @@ mod tests {
     fn scopes_of_a_repository_are_found_by_its_paths_and_by_no_others() {
         let mut list = Cutoffs::default();
         for scope in ["repo:o/r+family:issues", "/repos/o/r/issues/7", "/repos/o/r"] {
-            list.add(cutoff(scope, 20, CutoffMode::Revalidate));
+            list.add(cutoff(scope, 20, CutoffMode::Revalidate), NOW);
         }
         let touched = |path: &str, listing: Option<&str>| {
             let entry = entry(path, b"{}");
@@ -396,25 +413,29 @@ mod tests {
         };
         assert!(touched("/repos/o/r/issues/7/comments", None) && touched("/repos/o/r2", None));
         assert!(touched("/repositories/9/issues?page=2", Some("/repos/o/r/issues")));
-        assert!(!touched("/repos/o/x/issues", None) && !touched("/repositories/9/issues?page=2", None));
+        assert!(
+            !touched("/repos/o/x/issues", None) && !touched("/repositories/9/releases", Some("/repos/o/x/releases"))
+        );
+        // Whose number that is is not known.
+        assert!(touched("/repositories/9/issues?page=2", None) && touched("/repos/O/R/issues", None));
     }
 
     #[test]
     fn too_many_are_widened_step_by_step_and_what_is_gone_stays() {
         let mut list = Cutoffs::default();
-        list.add(cutoff("repo:o/gone", 1, CutoffMode::Gone));
+        list.add(cutoff("repo:o/gone", 1, CutoffMode::Gone), NOW);
         for n in 0..MAX_CUTOFFS {
-            list.add(cutoff(&format!("/repos/o/r{}/issues/{n}", n % 7), n as i64, CutoffMode::Revalidate));
+            list.add(cutoff(&format!("/repos/o/r{}/issues/{n}", n % 7), n as i64, CutoffMode::Revalidate), NOW);
         }
         let scopes = |list: &Cutoffs| list.iter().map(|cutoff| cutoff.scope.to_string()).collect::<Vec<_>>();
         assert_eq!(list.len(), 8);
         assert!(scopes(&list).contains(&"repo:o/r6".to_owned()) && scopes(&list).contains(&"repo:o/gone".to_owned()));
         for n in 0..=MAX_CUTOFFS {
-            list.add(cutoff(&format!("repo:p{}/r{n}", n % 3), 5, CutoffMode::Revalidate));
+            list.add(cutoff(&format!("repo:p{}/r{n}", n % 3), 5, CutoffMode::Revalidate), NOW);
         }
         assert!(list.len() < MAX_CUTOFFS && scopes(&list).contains(&"org:p2".to_owned()), "{:?}", scopes(&list));
         for n in 0..=2 * MAX_CUTOFFS {
-            list.add(cutoff(&format!("/p{n}"), 9_000, CutoffMode::Revalidate));
+            list.add(cutoff(&format!("/p{n}"), 9_000, CutoffMode::Revalidate), NOW);
         }
         assert!(scopes(&list).contains(&"all".to_owned()) && scopes(&list).contains(&"repo:o/gone".to_owned()));
     }
@@ -423,6 +444,50 @@ mod tests {
     fn a_list_that_cannot_be_read_is_an_error() {
         for bytes in [&b"{"[..], b"{\"v\":2,\"cutoffs\":[]}", b"{\"v\":1,\"cutoffs\":[{\"scope\":\"?\"}]}"] {
             assert!(Cutoffs::decode(bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_suspicion_hides_no_change_that_is_known() {
+        let entry = entry("/repos/o/r", b"{}");
+        let (key, parts) = (entry.key(), &entry.parts);
+        let subject = Subject { key: &key, parts, listing: None };
+        let at = |secs: i64| Timestamp::from_secs(secs);
+        let mut list = Cutoffs::default();
+        // A delivery at 1,000, an own write at 1,013.
+        list.add(cutoff("repo:o/r", 1_060, CutoffMode::Revalidate), at(1_000));
+        list.add(cutoff("repo:o/r", 1_013, CutoffMode::Revalidate), at(1_013));
+        let seen = |list: &Cutoffs, now| list.times(subject, at(now)).revalidate.map(Timestamp::secs);
+        let check = |list: &Cutoffs| {
+            assert_eq!(list.len(), 2);
+            assert_eq!([1_013, 1_059, 1_060].map(|now| seen(list, now)), [Some(1_013), Some(1_013), Some(1_060)]);
+        };
+        check(&list);
+        check(&Cutoffs::decode(&list.encode()).unwrap().as_of(at(1_014)));
+        // A later one joins what has come; a reader of one time per scope takes the later, as before.
+        list.add(cutoff("repo:o/r", 1_100, CutoffMode::Revalidate), at(1_100));
+        assert_eq!((list.len(), seen(&list, 1_100)), (1, Some(1_100)));
+    }
+
+    proptest::proptest! {
+        /// Whatever comes, in whatever order and by whatever way: at any time later, what each says is in force.
+        #[test]
+        fn a_list_is_a_join(facts in proptest::collection::vec((0..40_i64, proptest::bool::ANY), 1..12), split in 0..12_usize) {
+            let now = Timestamp::from_secs(1_040);
+            let of = |(at, is_suspect): &(i64, bool)| {
+                cutoff("repo:o/r", 1_000 + at + if *is_suspect { 60 } else { 0 }, CutoffMode::Revalidate)
+            };
+            let all: Vec<Cutoff> = facts.iter().map(of).collect();
+            let (one, other) = all.split_at(split.min(all.len()));
+            let mut joined = Cutoffs::of(one.iter().rev().cloned(), now);
+            joined.merge(&Cutoffs::of(other.iter().cloned(), now), now);
+            let list = Cutoffs::of(all.iter().cloned(), now);
+            proptest::prop_assert_eq!(&list.encode(), &joined.encode());
+            proptest::prop_assert!(list.len() <= 2);
+            let plain = all.iter().map(|cutoff| cutoff.at).filter(|at| *at <= now).max();
+            let ahead = all.iter().map(|cutoff| cutoff.at).filter(|at| *at > now).max();
+            let kept = |wanted: Option<Timestamp>| wanted.is_none_or(|at| list.iter().any(|cutoff| cutoff.at == at));
+            proptest::prop_assert!(kept(plain) && kept(ahead));
         }
     }
 }

@@ -141,13 +141,94 @@ impl Scope {
         match self {
             Scope::All => true,
             Scope::Key(hex) => subject.key.to_string().starts_with(hex),
-            Scope::Prefix(prefix) => paths.any(|path| path.starts_with(prefix.as_str())),
+            Scope::Prefix(prefix) => paths.any(|path| begins(path, prefix)),
             Scope::Tags(tags) => {
                 let query = &subject.parts.query;
                 paths.any(|path| tags.iter().all(|tag| tag.fits(path, query)))
             }
         }
     }
+
+    /// Whether `subject` may lie in this scope: it is found by a number (`/repositories/7/…`) whose name is not known, and
+    /// would lie in it under some name.
+    pub fn may_cover(&self, subject: Subject<'_>) -> bool {
+        let path = subject.parts.path.as_str();
+        let Some(named) = Numbered::of(path).filter(|_| subject.listing.is_none()) else { return false };
+        match self {
+            Scope::All | Scope::Key(_) => false,
+            Scope::Prefix(prefix) => Numbered::of_named(prefix).is_some_and(|other| {
+                other.kind == named.kind && (other.below.is_empty() || named.below.starts_with(other.below))
+            }),
+            Scope::Tags(tags) => tags.iter().all(|tag| match tag {
+                Tag::Repo(_) => named.kind == Kind::Repository,
+                Tag::Org(_) | Tag::User(_) => true,
+                Tag::RepoId(_) | Tag::Family(_) => tag.fits(path, &subject.parts.query),
+            }),
+        }
+    }
+}
+
+/// Whether a path is one that has a number in the place of a name.
+pub fn is_by_number(path: &str) -> bool {
+    Numbered::of(path).is_some()
+}
+
+/// What a path with a number, or a name, is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Repository,
+    Organization,
+    User,
+}
+
+/// A path without its name or number.
+struct Numbered<'a> {
+    kind: Kind,
+    below: &'a str,
+}
+
+impl<'a> Numbered<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        let (kind, rest) = path.strip_prefix('/')?.split_once('/')?;
+        let end = rest.find('/').unwrap_or(rest.len());
+        let is_number = end > 0 && rest[..end].bytes().all(|b| b.is_ascii_digit());
+        let kind = match kind {
+            "repositories" => Kind::Repository,
+            "organizations" => Kind::Organization,
+            "user" => Kind::User,
+            _ => return None,
+        };
+        is_number.then(|| Self { kind, below: &rest[end..] })
+    }
+
+    fn of_named(path: &'a str) -> Option<Self> {
+        let (kind, names) = match path.split('/').nth(1)? {
+            "repos" | "networks" => (Kind::Repository, 2),
+            "orgs" => (Kind::Organization, 1),
+            "users" => (Kind::User, 1),
+            _ => return None,
+        };
+        let end = path.match_indices('/').nth(1 + names).map_or(path.len(), |(at, _)| at);
+        Some(Self { kind, below: &path[end..] })
+    }
+}
+
+/// Whether a path begins with `prefix`: names of owners and repositories in any case, as at GitHub.
+fn begins(path: &str, prefix: &str) -> bool {
+    if path.starts_with(prefix) {
+        return true;
+    }
+    let names = match path.split('/').nth(1) {
+        Some("repos" | "networks") => 2,
+        Some("orgs" | "users") => 1,
+        _ => return false,
+    };
+    let end = path.match_indices('/').nth(1 + names).map_or(path.len(), |(at, _)| at);
+    let (path, prefix) = (path.as_bytes(), prefix.as_bytes());
+    let folded = end.min(prefix.len());
+    path.len() >= prefix.len()
+        && path[..folded].eq_ignore_ascii_case(&prefix[..folded])
+        && path[folded..prefix.len()] == prefix[folded..]
 }
 
 impl Tag {
@@ -203,6 +284,26 @@ mod tests {
         assert!(covers("repo:acme/app+family:issues", "/repos/acme/app/issues", None));
         assert!(!covers("repo:acme/app+family:releases", "/repos/acme/app/issues", None));
         assert!(covers("/repos/acme", "/repos/acme/app", None));
+        assert!(covers("/repos/Acme/App/issues", "/repos/acme/APP/issues/7", None));
+        assert!(!covers("/repos/acme/app/contents/A", "/repos/acme/app/contents/a", None));
+        assert!(covers("/orgs/Acme/teams", "/orgs/acme/teams/x", None) && !covers("/x/A", "/x/a", None));
+    }
+
+    #[test]
+    fn an_address_by_number_may_be_of_any_name_unless_that_is_known() {
+        let may = |scope: &str, path: &str, listing: Option<&str>| {
+            let parts = KeyParts::of(&Request::get(&Api::github(), path).unwrap(), &Partition::public());
+            scope.parse::<Scope>().unwrap().may_cover(Subject { key: &parts.key(), parts: &parts, listing })
+        };
+        let page = "/repositories/7/issues?page=2";
+        assert!(may("repo:o/r", page, None) && may("org:o", page, None) && may("repo:o/r+family:issues", page, None));
+        assert!(may("/repos/o/r/issues", page, None) && may("/repos/o/r", page, None));
+        assert!(!may("repo:o/r+family:releases", page, None) && !may("/repos/o/r/pulls", page, None));
+        assert!(!may("repo:o/r", page, Some("/repos/o/x/issues")) && !may("repo:o/r", "/repos/o/x/issues", None));
+        assert!(may("/orgs/o/repos", "/organizations/9/repos?page=2", None));
+        assert!(may("org:o", "/organizations/9/repos", None) && !may("repo:o/r", "/organizations/9/repos", None));
+        assert!(may("/users/u/repos", "/user/9/repos?page=2", None) && !may("/users/u/repos", "/user/repos", None));
+        assert!(!may("repo-id:8", page, None) && may("repo-id:7", page, None));
     }
 
     #[test]

@@ -72,9 +72,9 @@ pub(super) async fn run(
                 continue;
             }
         }
-        let mut merged = Cutoffs::default();
+        let (mut merged, now) = (Cutoffs::default(), door.identities.common().clock.now());
         for delivery in &batch {
-            delivery.cutoffs.iter().cloned().for_each(|cutoff| merged.add(cutoff));
+            delivery.cutoffs.iter().cloned().for_each(|cutoff| merged.add(cutoff, now));
         }
         let cutoffs: Arc<Vec<Cutoff>> = Arc::new(merged.iter().cloned().collect());
         while !noted(&door, cutoffs.clone()).await {

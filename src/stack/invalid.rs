@@ -22,6 +22,8 @@ pub(super) struct Invalid {
     list: Mutex<Option<(Stamp, Cutoffs)>>,
     /// Counts changes of the list, from 1, so that a look-up need not go through it again.
     version: AtomicU64,
+    /// What is in force in this process and could not be written yet.
+    unwritten: Mutex<Cutoffs>,
 }
 
 impl Stack {
@@ -32,21 +34,58 @@ impl Stack {
         })
     }
 
-    /// Adds invalidations, durably: their loss would give wrong answers.
+    /// Adds invalidations: in this process at once, then durably, since their loss would give wrong answers.
+    ///
+    /// Errors when they cannot be written. They stay in force in this process all the same, and are written when that is
+    /// possible again: see [`Stack::look_again`].
     pub fn invalidate(&self, new: &[Cutoff]) -> Result<()> {
-        self.prepare()?;
-        let _lock = self.lock_cutoffs()?;
-        // Another process may have added some since we looked.
-        let (mut all, now) = (self.read_cutoffs(), self.clock.now());
-        for cutoff in new {
-            all.add(cutoff.clone().believed_at(now));
-        }
-        files::write_atomic(&self.cutoffs_path(), &self.dir.join("partial"), &all.encode(), Durability::Synced)?;
-        // Nobody else writes while we hold the lock.
-        self.know(&mut lock(&self.invalid.list), Stamp::of(&self.cutoffs_path()), all);
-        self.forget_gone(new);
+        self.put_in_force(new);
+        self.write_cutoffs()?;
         super::tally::count(&self.tally.invalidated, new.len() as u64);
         Ok(())
+    }
+
+    fn put_in_force(&self, new: &[Cutoff]) {
+        let now = self.clock.now();
+        let add = |all: &mut Cutoffs| new.iter().for_each(|cutoff| all.add(cutoff.clone().believed_at(now), now));
+        add(&mut lock(&self.invalid.unwritten));
+        let mut list = lock(&self.invalid.list);
+        let (stamp, mut all) = list.take().unwrap_or_else(|| (Stamp::of(&self.cutoffs_path()), self.read_cutoffs()));
+        add(&mut all);
+        self.know(&mut list, stamp, all);
+        drop(list);
+        self.forget_gone(new);
+    }
+
+    /// Writes what is not written yet.
+    fn write_cutoffs(&self) -> Result<()> {
+        self.prepare()?;
+        let _lock = self.lock_cutoffs()?;
+        let unwritten = lock(&self.invalid.unwritten).clone();
+        // With what another process has added since we looked.
+        let all = self.read_cutoffs();
+        files::write_atomic(&self.cutoffs_path(), &self.dir.join("partial"), &all.encode(), Durability::Synced)?;
+        // No other process writes while we hold the lock.
+        let mut list = lock(&self.invalid.list);
+        let mut left = lock(&self.invalid.unwritten);
+        if *left == unwritten {
+            *left = Cutoffs::default();
+        }
+        let mut known = all;
+        known.merge(&left, self.clock.now());
+        drop(left);
+        self.know(&mut list, Stamp::of(&self.cutoffs_path()), known);
+        Ok(())
+    }
+
+    /// Tries again to write what could not be written.
+    pub(super) fn write_waiting_cutoffs(&self) {
+        if lock(&self.invalid.unwritten).is_empty() {
+            return;
+        }
+        if let Err(error) = self.write_cutoffs() {
+            tracing::debug!(%error, "invalidations are not written yet");
+        }
     }
 
     /// All invalidations in force.
@@ -133,14 +172,16 @@ impl Stack {
             let now = self.clock.now();
             let mut all = self.own_cutoffs()?.as_of(now);
             for bundle in [&self.bundle, &self.local].into_iter().filter_map(BundleTier::bundle) {
-                all.merge(&bundle.cutoffs()?.of_bundle(now, newest(&bundle)));
+                all.merge(&bundle.cutoffs()?.of_bundle(now, newest(&bundle)), now);
             }
             Ok(all)
         };
-        read().unwrap_or_else(|error| {
+        let mut all = read().unwrap_or_else(|error| {
             tracing::warn!(dir = %self.dir.display(), %error, "cannot read the invalidations; everything is revalidated");
             Cutoffs::everything(self.clock.now())
-        })
+        });
+        all.merge(&lock(&self.invalid.unwritten), self.clock.now());
+        all
     }
 }
 

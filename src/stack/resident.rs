@@ -138,6 +138,7 @@ impl Stack {
     pub fn look_again(&self) {
         let is_another_bundle = self.look_again_at_bundles();
         self.look_again_at_cutoffs(is_another_bundle);
+        self.write_waiting_cutoffs();
     }
 
     pub(super) fn look_again_at_bundles(&self) -> bool {
@@ -148,8 +149,7 @@ impl Stack {
     /// At most `most` of the entries in memory that `cutoffs` are about.
     pub fn in_memory_of(&self, cutoffs: &[Cutoff], most: usize) -> Vec<Arc<Entry>> {
         let Some(held) = &self.resident else { return Vec::new() };
-        let mut all = crate::cutoff::Cutoffs::default();
-        cutoffs.iter().cloned().for_each(|cutoff| all.add(cutoff));
+        let all = crate::cutoff::Cutoffs::of(cutoffs.iter().cloned(), self.clock.now());
         let is_touched = |resident: &Resident| {
             let Entry { parts, listing, .. } = &*resident.entry;
             let subject = Subject { key: &resident.key, parts, listing: listing.as_deref() };

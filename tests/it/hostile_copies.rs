@@ -303,7 +303,7 @@ async fn folding_keeps_other_partitions_out_of_the_bundle_that_leaves() {
 fn from_the_future(mode: CutoffMode) -> Vec<u8> {
     let mut list = Cutoffs::default();
     let at = Timestamp::from_secs(253_402_300_000);
-    list.add(Cutoff { scope: "all".parse().unwrap(), at, mode });
+    list.add(Cutoff { scope: "all".parse().unwrap(), at, mode }, at);
     list.encode()
 }
 

@@ -203,14 +203,15 @@ impl Shared {
 
     /// Takes what others have outdated. A time far ahead would outdate for ever.
     pub(super) fn outdated(&self, cutoffs: Vec<Cutoff>) {
-        let latest = self.clock.now().plus(SUSPECT_SECS);
+        let now = self.clock.now();
+        let latest = now.plus(SUSPECT_SECS);
         let mut heard = lock(&self.heard);
         for mut cutoff in cutoffs {
             cutoff.at = cutoff.at.min(latest);
             if cutoff.mode == CutoffMode::Gone {
                 self.forget(&cutoff);
             }
-            heard.add(cutoff);
+            heard.add(cutoff, now);
         }
     }
 

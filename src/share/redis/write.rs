@@ -150,7 +150,8 @@ impl Writes {
 
     fn keep_unsaid(&self, cutoffs: &[Cutoff]) {
         let mut unsaid = self.0.unsaid.lock().unwrap_or_else(PoisonError::into_inner);
-        cutoffs.iter().cloned().for_each(|cutoff| unsaid.add(cutoff));
+        let now = self.0.clock.now();
+        cutoffs.iter().cloned().for_each(|cutoff| unsaid.add(cutoff, now));
     }
 
     fn take_unsaid(&self) -> Cutoffs {
@@ -220,7 +221,7 @@ impl Writes {
     async fn add_to_list(&self, new: &Cutoffs) -> bool {
         for _ in 0..ATTEMPTS {
             let Some((rev, mut list, _)) = self.read_list().await else { return false };
-            list.merge(new);
+            list.merge(new, self.0.clock.now());
             let mut pipe = redis::pipe();
             pipe.cmd("EVAL").arg(CHANGE).arg(1).arg(names::CUTOFFS).arg(rev).arg(list.encode()).arg(CUTOFF_SECS);
             match self.0.link.send::<(i64,)>(&pipe).await {
