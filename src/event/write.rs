@@ -60,8 +60,56 @@ static ROWS: &[Row] = &[
     Row("/properties/**", &["custom_property_values"], ""),
 ];
 
-/// `POST`s that change nothing.
-const QUESTIONS: &[&str] = &["/markdown", "/applications/", "/app/installations/", "/app-manifests/"];
+/// Rows whose events outdate all that shows such a change. What the others touch is not known exactly: all of the repository
+/// is outdated with them, at the price of free confirmations.
+const EXACT: &[&str] = &[
+    "/issues",
+    "/issues/#",
+    "/issues/#/comments",
+    "/issues/#/labels/**",
+    "/issues/#/assignees",
+    "/pulls",
+    "/pulls/#/requested_reviewers",
+    "/pulls/#/reviews/**",
+    "/labels/**",
+    "/milestones/**",
+    "/releases",
+    "/releases/#",
+    "/releases/#/assets",
+    "/check-runs/**",
+    "/check-suites/**",
+    "/statuses/*",
+    "/dispatches",
+    "/actions/workflows/*/dispatches",
+];
+
+/// Requests that change nothing that can be read: questions, and tokens.
+const CHANGES_NOTHING: &[(&str, &str)] = &[
+    ("POST", "/markdown/**"),
+    ("POST", "/applications/*/token/**"),
+    ("DELETE", "/applications/*/token"),
+    ("POST", "/app/installations/*/access_tokens"),
+    ("POST", "/app-manifests/*/conversions"),
+    ("POST", "/app/hook/deliveries/*/attempts"),
+    ("POST", "/credentials/revoke"),
+    ("DELETE", "/installation/token"),
+    ("POST", "/repos/*/*/actions/runners/registration-token"),
+    ("POST", "/repos/*/*/actions/runners/remove-token"),
+    ("POST", "/orgs/*/actions/runners/registration-token"),
+    ("POST", "/orgs/*/actions/runners/remove-token"),
+    ("POST", "/enterprises/*/actions/runners/registration-token"),
+    ("POST", "/enterprises/*/actions/runners/remove-token"),
+    ("POST", "/repos/*/*/releases/generate-notes"),
+];
+
+/// Changes after which there is a repository under a name that is not in the path.
+const NEW_NAMES: &[(&str, &str)] = &[
+    ("POST", "/user/repos"),
+    ("POST", "/repos/*/*/forks"),
+    ("POST", "/repos/*/*/generate"),
+    ("POST", "/repos/*/*/transfer"),
+    ("PATCH", "/repos/*/*"),
+];
 
 /// Words in a mutation's name, and the families of what it may touch. Its arguments are opaque, so the
 /// repository is not known.
@@ -88,8 +136,13 @@ fn revalidate(scope: Scope, at: Timestamp) -> Cutoff {
 /// What a `POST`, `PATCH`, `PUT` or `DELETE` of `path` outdates, from `now` on: itself, what lies below,
 /// the list that it stands in, and what the events about it outdate.
 pub fn outdated_by_write(method: &str, path: &str, now: Timestamp) -> Vec<Cutoff> {
-    if method == "POST" && QUESTIONS.iter().any(|question| path.starts_with(question)) {
+    let is_one_of =
+        |list: &[(&str, &str)]| list.iter().any(|(verb, pattern)| *verb == method && fits(pattern, path).is_some());
+    if is_one_of(CHANGES_NOTHING) {
         return Vec::new();
+    }
+    if is_one_of(NEW_NAMES) {
+        return vec![revalidate(Scope::All, now)];
     }
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let mut cutoffs = match segments.as_slice() {
@@ -100,11 +153,23 @@ pub fn outdated_by_write(method: &str, path: &str, now: Timestamp) -> Vec<Cutoff
             of_repository(method, &repository, &below, now)
         }
         // Stars and subscriptions name the repository last.
-        ["user", "starred", owner, name] => events(&["star"], "", &format!("{owner}/{name}"), None, now),
-        ["orgs", org, ..] => tags(&[Tag::Org((*org).to_ascii_lowercase())], now),
-        ["teams", ..] => tags(&[Tag::Family("members".into())], now),
-        ["user", ..] => vec![revalidate(Scope::Prefix("/user".into()), now)],
-        ["gists" | "notifications" | "projects" | "enterprises", ..] => Vec::new(),
+        ["user", "starred" | "subscriptions", owner, name] => {
+            let mut cutoffs = events(&["star"], "", &format!("{owner}/{name}"), None, now);
+            cutoffs.extend(of_people(now));
+            cutoffs
+        }
+        ["orgs", org, "actions", "runners", ..] => {
+            tags(&[Tag::Org((*org).to_ascii_lowercase()), Tag::Family("runners".into())], now)
+        }
+        ["orgs", org, ..] => {
+            let mut cutoffs = tags(&[Tag::Org((*org).to_ascii_lowercase())], now);
+            cutoffs.extend(tags(&[Tag::User((*org).to_ascii_lowercase())], now));
+            cutoffs.extend(of_people(now));
+            cutoffs
+        }
+        ["teams" | "user", ..] => of_people(now),
+        ["gists", ..] => ["/gists", "/user"].map(|prefix| revalidate(Scope::Prefix(prefix.into()), now)).into(),
+        ["notifications", ..] => tags(&[Tag::Family("events".into())], now),
         // By number, or nothing that is known: anything may have changed.
         _ => vec![revalidate(Scope::All, now)],
     };
@@ -118,6 +183,13 @@ pub fn outdated_by_write(method: &str, path: &str, now: Timestamp) -> Vec<Cutoff
     with_documents(cutoffs, now)
 }
 
+/// Members, teams and memberships, wherever they stand; `/users` begins with `/user`, too.
+fn of_people(now: Timestamp) -> Vec<Cutoff> {
+    let mut cutoffs = tags(&[Tag::Family("members".into())], now);
+    cutoffs.push(revalidate(Scope::Prefix("/user".into()), now));
+    cutoffs
+}
+
 fn of_repository(method: &str, repository: &str, below: &str, now: Timestamp) -> Vec<Cutoff> {
     match (method, below) {
         ("DELETE", "") => events(&["repository"], "deleted", repository, None, now),
@@ -127,7 +199,13 @@ fn of_repository(method: &str, repository: &str, below: &str, now: Timestamp) ->
             cutoffs
         }
         _ => match ROWS.iter().find_map(|row| Some((row, fits(row.0, below)?))) {
-            Some((Row(_, names, action), number)) => events(names, action, repository, number, now),
+            Some((Row(_, names, action), number)) => {
+                let mut cutoffs = events(names, action, repository, number, now);
+                if !EXACT.iter().any(|pattern| fits(pattern, below).is_some()) {
+                    cutoffs.extend(tags(&[Tag::Repo(repository.to_ascii_lowercase())], now));
+                }
+                cutoffs
+            }
             None => tags(&[Tag::Repo(repository.to_ascii_lowercase())], now),
         },
     }
@@ -245,7 +323,31 @@ mod tests {
             ("DELETE", "/repos/o/r", &["/repos/o/r/languages", "/orgs/o/repos"], &["/repos/o/x"]),
             ("PUT", "/user/starred/o/r", &["/user/starred", "/repos/o/r"], &["/repos/o/x"]),
             ("POST", "/orgs/o/repos", &["/orgs/o/repos"], &["/orgs/x/repos"]),
-            ("POST", "/gists", &["/gists"], &["/repos/o/r"]),
+            ("POST", "/gists", &["/gists", "/users/u/gists"], &["/repos/o/r"]),
+            ("PUT", "/gists/1/star", &["/gists/starred", "/gists/1"], &["/repos/o/r"]),
+            ("PATCH", "/repos/o/r/issues/comments/9", &["/repos/o/r/issues/7/comments"], &["/repos/o/x"]),
+            ("POST", "/repos/o/r/issues/comments/9/reactions", &["/repos/o/r/issues/7/comments"], &["/repos/o/x"]),
+            ("PATCH", "/repos/o/r/pulls/comments/9", &["/repos/o/r/pulls/3/comments"], &["/repos/o/x"]),
+            ("PATCH", "/repos/O/R/issues/7", &["/repos/o/r/issues/7", "/repos/o/r/issues/7/comments"], &["/repos/o/x"]),
+            (
+                "PUT",
+                "/repos/o/r/actions/workflows/5/disable",
+                &["/repos/o/r/actions/workflows", "/repos/o/r/actions/workflows/ci.yml"],
+                &["/repos/o/x"],
+            ),
+            ("DELETE", "/repos/o/r/actions/artifacts/1", &["/repos/o/r/actions/runs/1/artifacts"], &["/repos/o/x"]),
+            ("PUT", "/repos/o/r/contents/f", &["/repos/o/r/pulls/3", "/repos/o/r/pulls/3/files"], &["/repos/o/x"]),
+            ("PATCH", "/repos/o/r/git/refs/heads/x", &["/repos/o/r/pulls/3/commits"], &["/repos/o/x"]),
+            ("POST", "/repos/o/r/merges", &["/repos/o/r/pulls/3", "/repos/o/r/pulls"], &["/repos/o/x"]),
+            ("PATCH", "/notifications/threads/1", &["/notifications", "/repos/o/r/notifications"], &["/repos/o/r"]),
+            ("PUT", "/repos/o/r/subscription", &["/repos/o/r/subscription"], &["/repos/o/x"]),
+            ("POST", "/user/repos", &["/repos/me/new", "/user/repos"], &[]),
+            ("POST", "/repos/o/r/forks", &["/repos/me/r", "/users/me/repos"], &[]),
+            ("PUT", "/orgs/o/teams/t/memberships/u", &["/user/teams", "/teams/5/members"], &["/repos/p/x"]),
+            ("PUT", "/orgs/o/memberships/u", &["/user/memberships/orgs", "/orgs/o/members"], &["/repos/p/x"]),
+            ("PATCH", "/orgs/o", &["/users/o", "/orgs/o"], &["/repos/p/x"]),
+            ("PUT", "/user/subscriptions/o/r", &["/user/subscriptions"], &["/repos/p/x"]),
+            ("POST", "/orgs/o/actions/runners/generate-jitconfig", &["/orgs/o/actions/runners"], &["/orgs/o/repos"]),
             ("PATCH", "/repositories/12/issues/1", &["/repos/o/r/issues"], &[]),
         ];
         for (method, path, touched, untouched) in cases {
@@ -254,7 +356,18 @@ mod tests {
             touched.iter().for_each(|path2| assert!(covers(&cutoffs, path2), "{method} {path} leaves {path2}"));
             untouched.iter().for_each(|path2| assert!(!covers(&cutoffs, path2), "{method} {path} outdates {path2}"));
         }
-        assert!(outdated_by_write("POST", "/markdown", NOW).is_empty());
+        for (method, path) in [
+            ("POST", "/markdown"),
+            ("POST", "/markdown/raw"),
+            ("DELETE", "/installation/token"),
+            ("POST", "/repos/o/r/actions/runners/registration-token"),
+            ("POST", "/orgs/o/actions/runners/remove-token"),
+            ("POST", "/repos/o/r/releases/generate-notes"),
+            ("POST", "/app/hook/deliveries/1/attempts"),
+            ("POST", "/applications/x/token"),
+        ] {
+            assert!(outdated_by_write(method, path, NOW).is_empty(), "{method} {path}");
+        }
         let deleted = outdated_by_write("DELETE", "/repos/o/r", NOW);
         assert!(deleted.iter().any(|cutoff| cutoff.mode == CutoffMode::Gone));
     }

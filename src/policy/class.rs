@@ -211,6 +211,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("members", "/orgs/*/members/**"),
     ("members", "/teams/**"),
     ("events", "/repos/*/*/events"),
+    ("events", "/repos/*/*/notifications"),
     ("events", "/networks/*/*/events"),
     ("events", "/orgs/*/events"),
     ("events", "/users/*/events/**"),
