@@ -18,6 +18,7 @@ pub mod batch;
 mod behind;
 mod beyond;
 mod candidate;
+mod change;
 mod explain;
 mod follow;
 mod holder;
@@ -33,6 +34,7 @@ use tokio::time::Instant;
 pub use answer::Answer;
 use answer::{Spent, stored};
 pub use behind::Behind;
+pub use change::{Change, Ended};
 pub use explain::Explained;
 pub use holder::Said;
 
@@ -404,9 +406,7 @@ impl Cache {
             self.stats.rule(reply.rule_held);
             let before = found.as_ref().map(|found| &*found.entry).or(candidate.as_ref().filter(|_| confirmed));
             let before = before.filter(|_| conditional || !reply.is_not_modified()).cloned();
-            // What was invalidated meanwhile may have changed too late to show here.
-            let meanwhile = self.cutoff(&key, &parts, request.listing.as_deref()).revalidate;
-            let now = if meanwhile >= Some(started) { started } else { self.clock.now() };
+            let now = self.current_at(&key, &parts, request.listing.as_deref(), started);
             let terms = ask.terms(&lifetime, cutoff, &signer, now);
             let live = Some(Arc::new(reply.headers.clone()));
             let (entry, outcome) = match policy::after_reply(before, request, &parts, reply, &terms) {
@@ -467,6 +467,13 @@ impl Cache {
             MAX_STALE_SAID => tracing::warn!("more stale answers follow; the report names each"),
             _ => tracing::debug!(%target, %error, "answering stale"),
         }
+    }
+
+    /// When a response was current, whose request was sent at `started`: what was invalidated meanwhile may have changed too
+    /// late to show in it.
+    fn current_at(&self, key: &CacheKey, parts: &KeyParts, listing: Option<&str>, started: Timestamp) -> Timestamp {
+        let meanwhile = self.cutoff(key, parts, listing).revalidate;
+        if meanwhile >= Some(started) { started } else { self.clock.now() }
     }
 
     fn cutoff(&self, key: &CacheKey, parts: &KeyParts, listing: Option<&str>) -> CutoffTimes {

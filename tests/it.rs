@@ -21,6 +21,9 @@ mod attacks;
 mod batch;
 #[path = "it/binary.rs"]
 mod binary;
+#[cfg(unix)]
+#[path = "it/changes.rs"]
+mod changes;
 #[path = "it/cost.rs"]
 mod cost;
 #[path = "it/docs.rs"]

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use http_body_util::BodyExt;
 
 use crate::address::{self, HostPort};
-use crate::cache::{Answer, Ask, Cache};
+use crate::cache::{Answer, Ask, Cache, Change, Ended};
 use crate::error::{Error, Kind, Result};
 use crate::event;
 use crate::github::{AGENT, GitHub, Passing, Stream};
@@ -124,16 +124,20 @@ impl Caller {
         if call.is_graphql() && call.method == Method::POST {
             return self.graphql(call).await;
         }
-        let answered = self.pass(call, Request::get(self.cache.api(), &call.target).ok()).await?;
-        if !call.method.is_safe() && !(400..500).contains(&answered.status) {
-            // Tags and prefixes know the normal form alone.
-            let path = match Request::get(self.cache.api(), &call.target) {
-                Ok(request) => request.path,
-                Err(_) => format!("/{}", call.target.split('?').next().unwrap_or_default().trim_start_matches('/')),
-            };
-            self.cache.outdate(&event::outdated_by_write(call.method.as_str(), &path, self.cache.now()));
+        let counted = Request::get(self.cache.api(), &call.target).ok();
+        if call.method.is_safe() {
+            return self.pass(call, counted).await;
         }
-        Ok(answered)
+        // Tags and prefixes know the normal form alone.
+        let path = match &counted {
+            Some(request) => request.path.clone(),
+            None => format!("/{}", call.target.split('?').next().unwrap_or_default().trim_start_matches('/')),
+        };
+        let outdates = event::outdated_by_write(call.method.as_str(), &path, self.cache.now());
+        let change = Change::begin(&self.cache, outdates).await;
+        let answered = self.pass(call, counted).await;
+        change.end(ended(answered.as_ref())).await;
+        answered
     }
 
     async fn graphql(&self, call: &Call) -> Result<Answered> {
@@ -159,13 +163,13 @@ impl Caller {
     }
 
     async fn mutate(&self, call: &Call, counted: Request, fields: &[String]) -> Result<Answered> {
-        let answered = self.pass(call, Some(counted)).await?;
-        let body = call.body.as_deref().unwrap_or_default();
-        let executed = !(operation::is_one_request(body) && operation::was_not_executed(&answered.body));
-        if executed && !(400..500).contains(&answered.status) {
-            self.cache.outdate(&event::outdated_by_mutation(fields, self.cache.now()));
-        }
-        Ok(answered)
+        let outdates = event::outdated_by_mutation(fields, self.cache.now());
+        let change = Change::begin(&self.cache, outdates).await;
+        let answered = self.pass(call, Some(counted)).await;
+        let is_one = operation::is_one_request(call.body.as_deref().unwrap_or_default());
+        let is_refused = answered.as_ref().is_ok_and(|answered| is_one && operation::was_not_executed(&answered.body));
+        change.end(if is_refused { Ended::Refused } else { ended(answered.as_ref()) }).await;
+        answered
     }
 
     /// The call for the page that `link` leads to from `call`.
@@ -236,6 +240,15 @@ impl Caller {
             }
         }
         Ok(Answered { status: parts.status.as_u16(), headers: parts.headers, body: body.freeze(), answer: None })
+    }
+}
+
+/// What a response says of a change, or that there is none.
+fn ended(answered: std::result::Result<&Answered, &Error>) -> Ended {
+    match answered.map(|answered| answered.status) {
+        Ok(400..500) => Ended::Refused,
+        Ok(500..) | Err(_) => Ended::Unknown,
+        Ok(_) => Ended::Answered,
     }
 }
 

@@ -35,7 +35,9 @@ impl Cache {
         let parts = KeyParts::of(request, &self.partition);
         let lifetime = self.ttls.load().lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
         let lifetime = lifetime.at_most(ask.max_age_secs);
-        let cutoff = self.cutoff(&parts.key(), &parts, request.listing.as_deref());
+        let key = parts.key();
+        let cutoff = self.cutoff(&key, &parts, request.listing.as_deref());
+        let started = self.clock.now();
         let reply = self.upstream.fetch(request, &Conditions { validators: theirs, may_wait: true }).await?;
         let signer = self.upstream.signer();
         let mut spent = Spent::default();
@@ -45,9 +47,10 @@ impl Cache {
             return Ok(Said::NotModified(live));
         }
         self.stats.rule(reply.rule_held);
-        let terms = ask.terms(&lifetime, cutoff, &signer, self.clock.now());
+        let now = self.current_at(&key, &parts, request.listing.as_deref(), started);
+        let terms = ask.terms(&lifetime, cutoff, &signer, now);
         let (entry, outcome) = match policy::after_reply(None, request, &parts, reply, &terms) {
-            After::Replaced(entry) => (self.store(&parts.key(), *entry, None), Outcome::Fetched(Because::NotStored)),
+            After::Replaced(entry) => (self.store(&key, *entry, None), Outcome::Fetched(Because::NotStored)),
             After::DoNotStore(entry, reason) => (Arc::from(entry), Outcome::NotStored(reason)),
             After::Freshened(_) | After::AskAgain => return Err(Error::new(Kind::Internal, "a 304 came as an answer")),
         };

@@ -13,7 +13,7 @@ use http::header::{
     IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, PRAGMA, RANGE, TRANSFER_ENCODING,
     USER_AGENT,
 };
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Response, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
@@ -26,7 +26,7 @@ use super::identities::Identity;
 use super::journal::{Line, Weight};
 use super::respond::{self, Body, Manner};
 use crate::address;
-use crate::cache::{Answer, Ask, Said};
+use crate::cache::{Answer, Ask, Change, Ended, Said};
 use crate::cutoff::Cutoff;
 use crate::error::{Error, Result};
 use crate::event;
@@ -77,7 +77,7 @@ impl Asked<'_> {
                 Some(request) => self.read(&identity, &request).await,
                 None => self.pass_counted(&identity, body).await,
             },
-            Method::POST if self.target == "/graphql" => self.graphql(&identity, body).await,
+            Method::POST if self.target.split('?').next() == Some("/graphql") => self.graphql(&identity, body).await,
             Method::GET | Method::HEAD | Method::OPTIONS => self.pass_counted(&identity, body).await,
             _ => self.write(&identity, body).await,
         }
@@ -319,11 +319,10 @@ impl Asked<'_> {
     ) -> Response<Body> {
         let identity = self.signer(identity, false);
         let uri = self.door.hosts.api().uri(&request);
+        let outdates = event::outdated_by_mutation(fields, identity.cache.now());
+        let change = self.change(&identity, outdates).await;
         let passed = self.pass(&identity, uri, for_github(&self.headers), full(body), Some(request), "method").await;
-        if may_have_changed(passed.status()) {
-            let now = identity.cache.now();
-            outdate(&identity, event::outdated_by_mutation(fields, now)).await;
-        }
+        change.end(ended(&passed)).await;
         passed
     }
 
@@ -332,14 +331,12 @@ impl Asked<'_> {
         let identity = self.signer(identity, false);
         let uri = self.door.hosts.api().uri(&request);
         let is_one = operation::is_one_request(&body);
+        let change = Change::watch(&identity.cache, event::outdated_by_mutation(&[], identity.cache.now()));
         let passed = self.pass(&identity, uri, for_github(&self.headers), full(body), Some(request), "method").await;
         let (passed, short) =
             if is_one { respond::short_body(passed, MAX_LOOKED_AT_BYTES).await } else { (passed, None) };
-        let may_have =
-            may_have_changed(passed.status()) && !short.is_some_and(|body| operation::was_not_executed(&body));
-        if may_have {
-            outdate(&identity, event::outdated_by_mutation(&[], identity.cache.now())).await;
-        }
+        let is_refused = short.is_some_and(|body| operation::was_not_executed(&body));
+        change.end(if is_refused { Ended::Refused } else { ended(&passed) }).await;
         passed
     }
 
@@ -352,6 +349,14 @@ impl Asked<'_> {
         }
     }
 
+    /// Notes what a change outdates, before it is sent if it has a token.
+    async fn change(&self, identity: &Identity, outdates: Vec<Cutoff>) -> Change {
+        match self.whose {
+            Whose::Nobodys(_) => Change::watch(&identity.cache, outdates),
+            Whose::Theirs(_) | Whose::Other => Change::begin(&identity.cache, outdates).await,
+        }
+    }
+
     /// Hands a change through; what it touches is outdated before the client hears of it.
     async fn write(&self, identity: &Arc<Identity>, body: Incoming) -> Response<Body> {
         // Tags and prefixes know the normal form alone.
@@ -359,11 +364,10 @@ impl Asked<'_> {
             Ok(request) => request.path,
             Err(_) => self.target.split('?').next().unwrap_or_default().to_owned(),
         };
+        let outdates = event::outdated_by_write(self.method.as_str(), &path, identity.cache.now());
+        let change = self.change(identity, outdates).await;
         let passed = self.pass_counted(identity, body).await;
-        if may_have_changed(passed.status()) {
-            let now = identity.cache.now();
-            outdate(identity, event::outdated_by_write(self.method.as_str(), &path, now)).await;
-        }
+        change.end(ended(&passed)).await;
         passed
     }
 
@@ -418,14 +422,6 @@ impl Asked<'_> {
     }
 }
 
-/// Notes what a change outdates, durably: on another thread, since that waits for the disk.
-async fn outdate(identity: &Identity, cutoffs: Vec<Cutoff>) {
-    let cache = identity.cache.clone();
-    if tokio::task::spawn_blocking(move || cache.outdate(&cutoffs)).await.is_err() {
-        tracing::warn!("what a change outdates was not noted; answers may show the state before it");
-    }
-}
-
 /// Whether a path is that of GraphQL to a server that leaves empty segments and dots out.
 fn is_graphql(path: &str) -> bool {
     let mut segments = path.split('/').filter(|segment| !matches!(*segment, "" | "."));
@@ -439,9 +435,13 @@ fn is_other_method(name: &str) -> bool {
     })
 }
 
-/// A refusal changes nothing; anything else may have.
-fn may_have_changed(status: StatusCode) -> bool {
-    !status.is_client_error()
+/// What a response says of a change: a refusal is that nothing has changed; a 5xx may be of a server between.
+fn ended(response: &Response<Body>) -> Ended {
+    match response.status() {
+        status if status.is_client_error() => Ended::Refused,
+        status if status.is_server_error() => Ended::Unknown,
+        _ => Ended::Answered,
+    }
 }
 
 pub(super) fn for_github(headers: &HeaderMap) -> HeaderMap {

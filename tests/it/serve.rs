@@ -95,6 +95,13 @@ impl Server {
         self.child.as_ref().unwrap().id()
     }
 
+    /// SIGKILL: it notes nothing any more.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     /// SIGTERM, and how it ended.
     pub fn stop(&mut self) -> std::process::ExitStatus {
         let mut child = self.child.take().unwrap();
