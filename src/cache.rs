@@ -24,6 +24,7 @@ mod follow;
 mod holder;
 mod own;
 pub mod pages;
+mod proof;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub use behind::Behind;
 pub use change::{Change, Ended};
 pub use explain::Explained;
 pub use holder::Said;
+use proof::LinkProof;
 
 use crate::cid::Cid;
 use crate::clock::{Clock, Timestamp};
@@ -85,6 +87,8 @@ pub struct Ask {
     /// Whether an empty list is a likely answer: a first request then asks "is it still `[]`?",
     /// which costs nothing if so.
     pub maybe_empty: bool,
+    /// Whether the caller walks a listing from page to page: it finds the end by itself.
+    pub is_of_walk: bool,
     /// Whether a redirect is an answer like any other, for somebody who follows it himself.
     pub unfollowed: bool,
     /// Whether to send nothing because the budget is needed for what is more urgent: as if a limit
@@ -386,7 +390,7 @@ impl Cache {
         ask: &Ask,
         explained: Explained,
         may_wait: bool,
-        turn: Option<File>,
+        mut turn: Option<File>,
     ) -> Result<Answer> {
         let Explained { key, parts, lifetime, found, candidate, cutoff, decision, .. } = explained;
         let (validators, because) = match decision {
@@ -409,9 +413,20 @@ impl Cache {
             let now = self.current_at(&key, &parts, request.listing.as_deref(), started);
             let terms = ask.terms(&lifetime, cutoff, &signer, now);
             let live = Some(Arc::new(reply.headers.clone()));
-            let (entry, outcome) = match policy::after_reply(before, request, &parts, reply, &terms) {
+            let after = policy::after_reply(before, request, &parts, reply, &terms);
+            if let After::Freshened(entry) = &after
+                && (confirmed || !ask.is_of_walk)
+            {
+                let mut page = Answer::new(Arc::new((**entry).clone()), Outcome::Revalidated, 0);
+                let proof = self.prove_link(request, &mut page, ask, confirmed).await;
+                spent.add(page.spent());
+                if proof == LinkProof::Broken {
+                    continue;
+                }
+            }
+            let (entry, outcome) = match after {
                 After::AskAgain => continue,
-                After::Freshened(entry) if confirmed => (self.store(&key, *entry, turn), Outcome::Confirmed),
+                After::Freshened(entry) if confirmed => (self.store(&key, *entry, turn.take()), Outcome::Confirmed),
                 After::Freshened(entry) => {
                     let entry: Arc<Entry> = Arc::from(entry);
                     // A note beside the bundle says when, not what follows from what.
@@ -428,7 +443,7 @@ impl Cache {
                 After::Replaced(entry) if is_redirect(entry.status) && !ask.unfollowed => {
                     (Arc::from(entry), Outcome::Fetched(because))
                 }
-                After::Replaced(entry) => (self.store(&key, *entry, turn), Outcome::Fetched(because)),
+                After::Replaced(entry) => (self.store(&key, *entry, turn.take()), Outcome::Fetched(because)),
                 After::DoNotStore(entry, reason) => (Arc::from(entry), Outcome::NotStored(reason)),
             };
             if is_redirect(entry.status) && matches!(outcome, Outcome::Fetched(_)) {

@@ -20,6 +20,7 @@ mod wire;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -63,6 +64,12 @@ pub const CONCURRENCY: usize = 8;
 
 /// GitHub's bound for one identity, everything counted.
 pub const MAX_CONCURRENCY: usize = 100;
+
+/// How long a response may take while a stale one is at hand.
+const STALE_AT_HAND: Duration = Duration::from_secs(8);
+
+/// For how long a failed request is tried again while a stale answer is at hand.
+const RETRIES_AT_HAND: Duration = Duration::from_secs(3);
 
 /// Predictions in a row that failed although nothing had changed, after which none is sent.
 const MAX_BROKEN_PREDICTIONS: u32 = 3;
@@ -148,7 +155,7 @@ impl GitHub {
         }
         let request = Request::get(&self.options.api, &app.path())?;
         let headers = headers(&request, &Validators::default(), Some(&app.claim(self.clock.now())?))?;
-        let reply = self.exchange("POST", &request, headers).await?;
+        let reply = self.exchange("POST", &request, headers, Duration::MAX).await?;
         if !reply.status.is_success() {
             let status = reply.status.as_u16();
             return Err(Error::new(
@@ -168,10 +175,11 @@ impl GitHub {
     }
 
     /// One request on the wire, one answer. A limit, 5xx and everything that is no answer is an error.
-    async fn attempt(&self, request: &Request, headers: HeaderMap) -> Result<Reply> {
+    async fn attempt(&self, request: &Request, headers: HeaderMap, may_wait: bool) -> Result<Reply> {
         let bucket = bucket_of(request);
         let _under_way = self.admitted(bucket, 1).await?;
-        let reply = self.exchange(request.method.as_str(), request, headers).await?;
+        let longest = if may_wait { Duration::MAX } else { STALE_AT_HAND };
+        let reply = self.exchange(request.method.as_str(), request, headers, longest).await?;
         let now = self.clock.now();
         lock(&self.budget).observe(&reply, now);
         let graphql = matches!(request.method, Method::Graphql(_));
@@ -197,7 +205,8 @@ impl GitHub {
         Ok(reply)
     }
 
-    async fn exchange(&self, method: &str, request: &Request, headers: HeaderMap) -> Result<Reply> {
+    /// Sends a request; the response arrives within `longest` at most.
+    async fn exchange(&self, method: &str, request: &Request, headers: HeaderMap, longest: Duration) -> Result<Reply> {
         let body = match &request.method {
             Method::Graphql(json) => json.clone(),
             Method::Get | Method::Head => Bytes::new(),
@@ -216,7 +225,7 @@ impl GitHub {
             return Err(Error::new(Kind::Limited { until: None }, text));
         }
         tracing::debug!(target = %request.target(), "asking GitHub");
-        let total = self.options.total_timeout;
+        let total = self.options.total_timeout.min(longest);
         self.options.tally.sent();
         let reply = tokio::time::timeout(total, self.wire.exchange(message))
             .await
@@ -234,10 +243,10 @@ impl GitHub {
         let token = self.token().await?;
         let headers = headers(request, &conditions.validators, token.as_ref())?;
         let mut not_ready = self.options.not_ready_pauses.iter();
-        let (mut attempts, mut spent) = (0, Spent::default());
+        let (mut attempts, mut spent, started) = (0, Spent::default(), Instant::now());
         loop {
             attempts += 1;
-            let error = match self.attempt(request, headers.clone()).await {
+            let error = match self.attempt(request, headers.clone(), conditions.may_wait).await {
                 Ok(mut reply) => {
                     lock(&self.outage).answered();
                     // Only who has nothing to show waits until it is computed.
@@ -255,12 +264,16 @@ impl GitHub {
                 }
                 Err(error) => error,
             };
-            let limited = matches!(error.kind(), Kind::Limited { .. });
             // A GraphQL query that took too long is charged for it, and would take as long again.
             let in_vain = matches!(request.method, Method::Graphql(_))
                 && matches!(error.kind(), Kind::TimedOut | Kind::Server(502 | 504));
             let pause = self.options.backoff.pause(&error, spent, luck(), self.clock.now());
-            match pause.filter(|_| !in_vain && (conditions.may_wait || !limited) && is_read(request)) {
+            let limited = matches!(error.kind(), Kind::Limited { .. });
+            // Attempts and pauses have a bound together; with a stale answer at hand (RFC 5861 section 4) a short one.
+            let bound = if conditions.may_wait { self.options.backoff.max_wait } else { RETRIES_AT_HAND };
+            let is_in_time = |pause: &Duration| started.elapsed() + *pause <= bound;
+            let may_wait = conditions.may_wait || !limited;
+            match pause.filter(|pause| !in_vain && may_wait && is_in_time(pause) && is_read(request)) {
                 Some(pause) if !lock(&self.outage).is_likely() => {
                     tracing::debug!(%error, ?pause, "asking again");
                     self.options.tally.retried(pause);
@@ -268,8 +281,12 @@ impl GitHub {
                     tokio::time::sleep(pause).await;
                 }
                 _ => {
-                    if error.is_transient() && !in_vain {
-                        lock(&self.outage).gave_up(Instant::now());
+                    match error.kind() {
+                        Kind::Server(_) | Kind::Malformed if !in_vain => {
+                            lock(&self.outage).failed(&request.path, Instant::now());
+                        }
+                        _ if error.is_transient() && !in_vain => lock(&self.outage).gave_up(Instant::now()),
+                        _ => {}
                     }
                     return Err(error);
                 }

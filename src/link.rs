@@ -7,6 +7,11 @@ pub fn next(link: &str) -> Option<&str> {
     relation(link, "next")
 }
 
+/// The address of the last page, where that is known.
+pub fn last(link: &str) -> Option<&str> {
+    relation(link, "last")
+}
+
 fn relation<'a>(link: &'a str, rel: &str) -> Option<&'a str> {
     let mut rest = link;
     while let Some(start) = rest.find('<') {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::Cache;
 use crate::clock::Timestamp;
 use crate::cutoff::{Cutoff, SUSPECT_SECS};
+use crate::tag::Scope;
 
 /// What is known of a change at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,15 +32,16 @@ pub struct Change {
 }
 
 impl Change {
-    /// Notes what a change outdates, durably, before it is sent.
+    /// Notes what a change outdates, durably, before it is sent; everything only at its end, since what is not understood
+    /// is refused as a rule.
     pub async fn begin(cache: &Arc<Cache>, outdates: Vec<Cutoff>) -> Self {
-        let change = Self { cache: cache.clone(), outdates: Some(outdates.clone()) };
-        note(cache.clone(), outdates).await;
-        change
+        if !outdates.iter().any(|cutoff| cutoff.scope == Scope::All) {
+            note(cache.clone(), outdates.clone()).await;
+        }
+        Self::watch(cache, outdates)
     }
 
-    /// The same without a note before: for a request that GitHub most likely refuses, as one without a token or one that is
-    /// not understood. Else clients that may change nothing could outdate everything.
+    /// The same without a note before: for a request without a token, which GitHub refuses.
     pub fn watch(cache: &Arc<Cache>, outdates: Vec<Cutoff>) -> Self {
         Self { cache: cache.clone(), outdates: Some(outdates) }
     }

@@ -23,6 +23,9 @@ use crate::request::Request;
 /// More pages than this are an error: at 100 items each, no listing of GitHub's is longer.
 const MAX_PAGES: usize = 1_000;
 
+/// GitHub gives no more items on a page, whatever is asked for.
+const MAX_PER_PAGE: usize = 100;
+
 /// Pages were validated in one pass if neighbours' times are at most so many seconds apart.
 const ONE_PASS_SECS: u64 = 60;
 
@@ -52,7 +55,7 @@ impl Cache {
         let mut pages: Vec<Answer> = Vec::new();
         let mut request = first.clone();
         // A listing may have no items at all; pages after the first are there for a reason.
-        let mut ask = Ask { maybe_empty: true, ..*ask };
+        let mut ask = Ask { maybe_empty: true, is_of_walk: true, ..*ask };
         loop {
             let mut page = self.get(&request, &ask).await?;
             ask.maybe_empty = false;
@@ -115,18 +118,24 @@ fn page_after(request: &Request, page: &Answer) -> Option<Request> {
 /// The request for the page after the one that `entry` is, if that is full and has no successor;
 /// only of listings whose pages have numbers.
 pub fn request_behind(request: &Request, entry: &Entry) -> Option<Request> {
-    if entry.headers.get("link").and_then(link::next).is_some()
-        || ["after", "before", "cursor", "since"].iter().any(|name| request.param(name).is_some())
-    {
+    if entry.headers.get("link").and_then(link::next).is_some() || has_cursor(request) {
         return None;
     }
     let number = |name: &str, default: usize| request.param(name).map_or(Some(default), |text| text.parse().ok());
-    let full = item_count(&entry.body)? >= number("per_page", 30)?;
+    let full = item_count(&entry.body)? >= number("per_page", 30)?.clamp(1, MAX_PER_PAGE);
     full.then(|| request.with_param("page", &(number("page", 1)? + 1).to_string())).flatten()
 }
 
+/// Whether pages of this listing are found by cursors: `after` and the like, and `since` where that is a number of the listing's
+/// items (GitHub, "List users", "List organizations", "List public repositories"). Elsewhere `since` is a filter by time.
+fn has_cursor(request: &Request) -> bool {
+    let is_by_id = matches!(request.path.as_str(), "/users" | "/organizations" | "/repositories");
+    ["after", "before", "cursor"].iter().any(|name| request.param(name).is_some())
+        || (is_by_id && request.param("since").is_some())
+}
+
 /// Items of a body that is a list.
-fn item_count(body: &[u8]) -> Option<usize> {
+pub(super) fn item_count(body: &[u8]) -> Option<usize> {
     if !body.trim_ascii_start().starts_with(b"[") {
         return None;
     }

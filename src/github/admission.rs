@@ -36,8 +36,9 @@ impl Drop for UnderWay<'_> {
 impl GitHub {
     /// Waits for a place for a request to `bucket`. While a limit holds there is none.
     pub(super) async fn admitted(&self, bucket: &'static str, cost: u32) -> Result<UnderWay<'_>> {
+        lock(&self.outage).check(Instant::now())?;
         loop {
-            lock(&self.outage).check(Instant::now())?;
+            lock(&self.outage).check_pause(Instant::now())?;
             self.sync(false);
             let another_ended = self.ended.notified();
             let now = self.clock.now();

@@ -43,8 +43,13 @@ pub(super) fn of(reply: &Reply, graphql: bool, now: Timestamp) -> Option<Limit> 
     match reply.status.as_u16() {
         403 | 429 if exhausted => primary(),
         status @ (403 | 429) => {
-            let is_secondary = speaks_of_secondary(&reply.body) || retry_after.is_some() || status == 429;
-            is_secondary.then_some(secondary).flatten()
+            if speaks_of_secondary(&reply.body) {
+                return secondary;
+            }
+            if speaks_of_primary(&reply.body) {
+                return primary();
+            }
+            (retry_after.is_some() || status == 429).then_some(secondary).flatten()
         }
         // GraphQL reports limits with status 200.
         200 if graphql => match graphql_limit(&reply.body)? {
@@ -60,6 +65,12 @@ fn speaks_of_secondary(text: &[u8]) -> bool {
     ["secondary rate limit", "abuse detection", "#abuse-rate-limits", "secondary-rate-limits"]
         .iter()
         .any(|mark| text.contains(mark))
+}
+
+/// GitHub's words for an empty bucket, where an intermediary has taken the headers away.
+fn speaks_of_primary(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(&text[..text.len().min(4_096)]).to_lowercase();
+    text.contains("api rate limit exceeded")
 }
 
 enum GraphqlLimit {

@@ -28,7 +28,7 @@ use super::respond::{self, Body, Manner};
 use crate::address;
 use crate::cache::{Answer, Ask, Change, Ended, Said};
 use crate::cutoff::Cutoff;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event;
 use crate::github::{Passing, Stream};
 use crate::graphql::operation::{self, Operation};
@@ -162,7 +162,11 @@ impl Asked<'_> {
         }
         let id = self.id();
         let span = tracing::info_span!("request", %id);
-        match identity.cache.get_soon(request, ask).instrument(span).await {
+        // In a task of its own: what others wait for does not end with the client that asked first.
+        let (cache, of_task, ask) = (identity.cache.clone(), request.clone(), *ask);
+        let fetched = tokio::spawn(async move { cache.get_soon(&of_task, &ask).await }.instrument(span)).await;
+        let fetched = fetched.unwrap_or_else(|_| Err(Error::new(Kind::Internal, "a request ended before its answer")));
+        match fetched {
             Ok(answer) => {
                 let weight = match answer.outcome {
                     Outcome::Revalidated => self.door.journal.weight_of_confirmed(),

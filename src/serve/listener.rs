@@ -248,7 +248,6 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(idle)
         .max_buf_size(MAX_HEAD_BYTES)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(Patience::new(stream, idle)), service);
     let watched = graceful.watch(connection);
     door.counters.connections.fetch_add(1, Ordering::Relaxed);

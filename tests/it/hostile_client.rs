@@ -306,7 +306,7 @@ fn a_delivery_sent_again_as_something_else_removes_nothing() {
         gone.cloned().collect::<Vec<_>>()
     };
     let before = removals();
-    assert_eq!(before.len(), 1);
+    assert!(!before.is_empty() && before.iter().all(|one| one["scope"] == before[0]["scope"]), "{before:?}");
     assert_eq!(line.deliver("gone-again", "repository", &gone).0, 202);
     applied(7);
     assert_eq!(removals(), before);

@@ -1,0 +1,117 @@
+//! Whether the `Link` of a page still holds after a 304.
+//!
+//! Knows: what `Link` says of other pages, and which requests prove it. Does not know: how one request is answered.
+//!
+//! GitHub's entity tags are made of bodies alone and its 304s carry no `Link`: a page goes on being "not modified" when
+//! another page has come behind it, or has gone. A body of another partition says nothing of how many pages this requester
+//! may see. So after a 304 the pages that `Link` speaks of are asked for: with the tag that they have, or with that of an empty
+//! list, which is free as long as it is so. Where they contradict it, the page is fetched anew. Pages of a walk
+//! (`pages.rs`) need no proof of `rel="last"`: whoever follows each `rel="next"` finds the end.
+
+use super::pages::{item_count, request_behind};
+use super::{Answer, Ask, Cache};
+use crate::clock::Timestamp;
+use crate::link;
+use crate::request::{Method, Request};
+use crate::upstream::BoxFuture;
+
+/// Pages that were validated at most so many seconds before count as of this moment, so that a client that walks a listing
+/// does not have its last page asked for with each of the others.
+const SAME_MOMENT_SECS: u64 = 60;
+
+/// What the other pages say of a `Link`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkProof {
+    /// It holds.
+    Holds,
+    /// It does not, or cannot be proven: the page is to be fetched.
+    Broken,
+}
+
+impl Cache {
+    /// Asks for what proves the `Link` of `page`, which a 304 has just confirmed; `is_borrowed` for a body of another
+    /// partition. What that costs is added to the page.
+    pub(super) async fn prove_link(
+        &self,
+        request: &Request,
+        page: &mut Answer,
+        ask: &Ask,
+        is_borrowed: bool,
+    ) -> LinkProof {
+        if request.method != Method::Get || !page.entry.body.trim_ascii_start().starts_with(b"[") {
+            // What is no list says itself how many there are (`total_count`), so its tag does.
+            return LinkProof::Holds;
+        }
+        let since = self.clock.now().minus(SAME_MOMENT_SECS);
+        let link = page.entry.headers.get("link").unwrap_or_default().to_owned();
+        let next = link::next(&link).map(str::to_owned);
+        let Some(last) = link::last(&link).map(str::to_owned) else {
+            return match next {
+                None => match request_behind(request, &page.entry) {
+                    Some(behind) => self.is_empty(&behind, page, ask, since).await,
+                    None => LinkProof::Holds,
+                },
+                // A cursor of another's leads nowhere for this one.
+                Some(next) if is_borrowed => self.has_items(&next, request, page, ask, since).await,
+                Some(_) => LinkProof::Holds,
+            };
+        };
+        let proof = self.has_items(&last, request, page, ask, since).await;
+        if proof == LinkProof::Broken {
+            return proof;
+        }
+        let behind = request.follow(&self.api, &last).and_then(|last| {
+            let number: u64 = last.param("page")?.parse().ok()?;
+            last.with_param("page", &(number + 1).to_string())
+        });
+        match behind {
+            Some(behind) => self.is_empty(&behind, page, ask, since).await,
+            None => LinkProof::Broken,
+        }
+    }
+
+    async fn has_items(&self, link: &str, from: &Request, page: &mut Answer, ask: &Ask, since: Timestamp) -> LinkProof {
+        let Some(request) = from.follow(&self.api, link) else { return LinkProof::Broken };
+        if (&request.path, &request.query) == (&from.path, &from.query) {
+            return LinkProof::Broken;
+        }
+        match self.item_count_of(&request, page, ask, since, false).await {
+            Some(count) if count > 0 => LinkProof::Holds,
+            _ => LinkProof::Broken,
+        }
+    }
+
+    /// That a page is empty, or refused: GitHub has a last page for some listings (events, releases).
+    async fn is_empty(&self, request: &Request, page: &mut Answer, ask: &Ask, since: Timestamp) -> LinkProof {
+        match self.item_count_of(request, page, ask, since, true).await {
+            Some(count) if count > 0 => LinkProof::Broken,
+            _ => LinkProof::Holds,
+        }
+    }
+
+    async fn item_count_of(
+        &self,
+        request: &Request,
+        page: &mut Answer,
+        ask: &Ask,
+        since: Timestamp,
+        maybe_empty: bool,
+    ) -> Option<usize> {
+        let ask = Ask { maybe_empty, validated_since: Some(since), is_of_walk: true, ..*ask };
+        match self.get_boxed(request, &ask).await {
+            Ok(other) => {
+                page.add(other.spent());
+                item_count(&other.entry.body)
+            }
+            Err(error) => {
+                tracing::debug!(%error, target = %request.target(), "whether a page is the last is not known");
+                None
+            }
+        }
+    }
+
+    /// [`Cache::get`], which may be asked within itself.
+    fn get_boxed<'a>(&'a self, request: &'a Request, ask: &'a Ask) -> BoxFuture<'a, crate::error::Result<Answer>> {
+        Box::pin(self.get(request, ask))
+    }
+}

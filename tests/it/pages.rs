@@ -1,0 +1,67 @@
+//! What `Link` says of other pages, for clients that do not walk from page to page: it is proven after each 304.
+
+use octocache::cache::{Ask, Cache};
+use octocache::link;
+use octocache::outcome::Outcome;
+use octocache::request::Request;
+use serde_json::json;
+
+use crate::flow::Fixture;
+use crate::harness::sim::Doc;
+
+const PATH: &str = "/repos/acme/app/stargazers";
+
+fn items(count: usize) -> Doc {
+    Doc::list((0..count).map(|n| json!({ "id": n })).collect())
+}
+
+/// The last page and whether there is a next one, as a client reads them.
+async fn pages(cache: &Cache, request: &Request) -> (Option<String>, bool, Outcome) {
+    let answer = cache.get(request, &Ask::default()).await.unwrap();
+    let link = answer.entry.headers.get("link").unwrap_or_default().to_owned();
+    let page = |url: &str| url.split(['?', '&']).find_map(|pair| pair.strip_prefix("page=").map(str::to_owned));
+    (link::last(&link).and_then(page), link::next(&link).is_some(), answer.outcome)
+}
+
+#[tokio::test]
+async fn counts_by_the_last_page_and_full_last_pages_are_right_after_a_304() {
+    let fx = Fixture::new();
+    let cache = fx.cache(Some("ghp_one"));
+    let (one, full) = (fx.request(&format!("{PATH}?per_page=1")), fx.request(&format!("{PATH}?per_page=5")));
+    fx.sim.put(PATH, items(5));
+    assert_eq!(pages(&cache, &one).await.0.as_deref(), Some("5"));
+    assert!(!pages(&cache, &full).await.1);
+    for count in [6, 9, 3, 7] {
+        fx.clock.advance(100_000);
+        fx.sim.put(PATH, items(count));
+        assert_eq!(pages(&cache, &one).await.0, Some(count.to_string()), "{count}");
+        assert_eq!(pages(&cache, &full).await.1, count > 5, "{count}");
+    }
+    // Nothing has changed: each is confirmed, for free.
+    fx.clock.advance(100_000);
+    pages(&cache, &one).await;
+    fx.clock.advance(100_000);
+    fx.sim.take_counts();
+    assert_eq!(pages(&cache, &one).await, (Some("7".into()), true, Outcome::Revalidated));
+    let (requests, charged) = fx.sim.take_counts();
+    assert!(charged == 0 && requests <= 3, "{requests} {charged}");
+    assert_eq!(fx.sim.take_counts(), (0, 0));
+}
+
+#[tokio::test]
+async fn one_identity_learns_nothing_of_anothers_pages() {
+    for (first, second) in [("ghp_one", "ghp_two"), ("ghp_two", "ghp_one")] {
+        let fx = Fixture::new();
+        fx.sim.put(PATH, items(6));
+        fx.sim.with(|state| {
+            state.seen_by.insert(("ghp_two".to_owned(), PATH.to_owned()), items(4));
+        });
+        let request = fx.request(&format!("{PATH}?per_page=2"));
+        let last = |token: &str| Some(if token == "ghp_one" { "3" } else { "2" }.to_owned());
+        // The first pages of both are the same bytes.
+        assert_eq!(pages(&fx.cache(Some(first)), &request).await.0, last(first));
+        assert_eq!(pages(&fx.cache(Some(second)), &request).await.0, last(second), "after {first}");
+        let walk = fx.cache(Some(second)).get_pages(&request, &Ask::default()).await.unwrap();
+        assert_eq!(walk.len().to_string(), last(second).unwrap());
+    }
+}
