@@ -93,6 +93,9 @@ mod serve;
 mod shared;
 #[path = "it/soak.rs"]
 mod soak;
+#[cfg(unix)]
+#[path = "it/sockets.rs"]
+mod sockets;
 #[path = "it/tools.rs"]
 mod tools;
 #[path = "it/warm.rs"]

@@ -77,7 +77,7 @@ impl Outage {
         if self.failing.len() < MANY as usize {
             self.failing.push(address.to_owned());
         } else {
-            self.failing[MANY as usize - 1] = address.to_owned();
+            address.clone_into(&mut self.failing[MANY as usize - 1]);
         }
         self.gave_up(at);
     }

@@ -101,6 +101,8 @@ pub struct State {
     pub seen_by: HashMap<(String, String), Doc>,
     /// Goes into entity tags: not empty, the rule by which they are made is another one.
     pub tag_salt: String,
+    /// How long each answer takes.
+    pub latency: std::time::Duration,
     /// By how much GitHub's clock, as it shows in headers, is ahead of `clock`.
     pub clock_ahead_secs: i64,
     /// Aliases that time out when a document has more of them.
@@ -132,6 +134,7 @@ impl Sim {
             visible_to: HashMap::new(),
             seen_by: HashMap::new(),
             tag_salt: String::new(),
+            latency: std::time::Duration::ZERO,
             clock_ahead_secs: 0,
             graphql_max_aliases: usize::MAX,
             graphql_max_nodes_aliases: usize::MAX,
@@ -290,7 +293,13 @@ async fn answer(
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
-    let handled = state.lock().unwrap().handle(&Request::from_parts(parts, body));
+    let (handled, latency) = {
+        let mut state = state.lock().unwrap();
+        (state.handle(&Request::from_parts(parts, body)), state.latency)
+    };
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
     match handled {
         Handled::Answer(answer) => Ok(answer),
         Handled::Dropped => Err("dropped".into()),

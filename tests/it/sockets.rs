@@ -1,0 +1,90 @@
+//! Clients that hang up, send too much at once, or ask for what fails: others do not feel it.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::harness::sim::Fault;
+use crate::operate::eventually;
+use crate::serve::{Server, TOKEN};
+
+fn connect(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.tcp.trim_start_matches("http://")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+}
+
+/// The status of the first response on a connection that stays open.
+fn status(stream: &mut TcpStream) -> String {
+    let mut bytes = [0; 12];
+    stream.read_exact(&mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes[9..]).into_owned()
+}
+
+#[test]
+fn bytes_behind_a_request_keep_no_answer_back() {
+    let server = Server::start(&[]);
+    let started = Instant::now();
+    for behind in ["\r\n", "GET /healthz HT", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+        let mut stream = connect(&server);
+        stream.write_all(format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n{behind}").as_bytes()).unwrap();
+        assert_eq!(status(&mut stream), "200", "{behind:?}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn what_is_no_request_gets_its_status() {
+    let server = Server::start(&[]);
+    let many = "X-Many: 1\r\n".repeat(200);
+    for (request, wanted) in [
+        ("nonsense\r\n\r\n".to_owned(), "400"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".to_owned(), "400"),
+        (format!("GET / HTTP/1.1\r\nHost: localhost\r\n{many}\r\n"), "431"),
+        (format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(300 << 10)), "431"),
+    ] {
+        let mut stream = connect(&server);
+        // The rest of what is too large may meet a closed socket.
+        let _closed = stream.write_all(request.as_bytes());
+        assert_eq!(status(&mut stream), wanted, "{}", &request[..40.min(request.len())]);
+    }
+}
+
+#[test]
+fn a_fetch_goes_on_without_the_client_that_began_it() {
+    let server = Server::start(&[]);
+    server.sim.with(|state| state.latency = Duration::from_millis(400));
+    let path = "/repos/acme/repo-0001";
+    for n in 0..10 {
+        let mut stream = connect(&server);
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        if n == 0 {
+            eventually("asked", || !server.sim.log().is_empty());
+        }
+    }
+    assert_eq!(server.curl(path, &[]).status, 200);
+    assert_eq!(server.sim.take_counts().0, 1);
+}
+
+#[test]
+fn one_address_that_fails_stops_no_other() {
+    let server = Server::start(&["--retries", "0"]);
+    server.sim.fail_next(&[Fault::Status(502), Fault::Status(502), Fault::Status(502), Fault::Status(502)]);
+    for _ in 0..4 {
+        assert_eq!(server.curl("/repos/acme/repo-0001/compare/a...b", &[]).status, 502);
+    }
+    assert_eq!(server.curl("/repos/acme/repo-0002", &[]).status, 200);
+}
+
+#[test]
+fn a_stale_answer_does_not_wait_for_a_stalled_github() {
+    let server = Server::start(&["--ttl", "0s"]);
+    let path = "/repos/acme/repo-0001";
+    assert_eq!(server.curl(path, &[]).status, 200);
+    server.sim.fail_next(&[Fault::Hang]);
+    let started = Instant::now();
+    let stale = server.curl(path, &[]);
+    assert!(stale.status == 200 && stale.cache_status().contains("stale"), "{}", stale.head);
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+}
