@@ -173,6 +173,12 @@ pub fn is_by_number(path: &str) -> bool {
     Numbered::of(path).is_some()
 }
 
+/// Whether two paths are of one resource as far as they tell: the same one, or one by name and one by number.
+pub fn is_same_resource(path: &str, other: &str) -> bool {
+    let of = |path| Numbered::of(path).or_else(|| Numbered::of_named(path)).map(|of: Numbered<'_>| (of.kind, of.below));
+    path == other || ((is_by_number(path) || is_by_number(other)) && of(path).is_some_and(|one| of(other) == Some(one)))
+}
+
 /// What a path with a number, or a name, is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -304,6 +310,10 @@ mod tests {
         assert!(may("org:o", "/organizations/9/repos", None) && !may("repo:o/r", "/organizations/9/repos", None));
         assert!(may("/users/u/repos", "/user/9/repos?page=2", None) && !may("/users/u/repos", "/user/repos", None));
         assert!(!may("repo-id:8", page, None) && may("repo-id:7", page, None));
+        assert!(is_same_resource("/repos/o/r/issues", "/repositories/7/issues") && is_same_resource("/x", "/x"));
+        for other in ["/repositories/7/hooks", "/repos/o/x/issues", "/organizations/7/issues", "/user"] {
+            assert!(!is_same_resource("/repos/o/r/issues", other), "{other}");
+        }
     }
 
     #[test]

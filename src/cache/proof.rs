@@ -11,8 +11,10 @@
 use super::pages::{item_count, request_behind};
 use super::{Answer, Ask, Cache};
 use crate::clock::Timestamp;
+use crate::entry::Entry;
 use crate::link;
 use crate::request::{Method, Request};
+use crate::tag::is_same_resource;
 use crate::upstream::BoxFuture;
 
 /// Pages that were validated at most so many seconds before count as of this moment, so that a client that walks a listing
@@ -42,6 +44,9 @@ impl Cache {
             // What is no list says itself how many there are (`total_count`), so its tag does.
             return LinkProof::Holds;
         }
+        if is_borrowed && !self.are_pages_of(request, &page.entry) {
+            return LinkProof::Broken;
+        }
         let since = self.clock.now().minus(SAME_MOMENT_SECS);
         let link = page.entry.headers.get("link").unwrap_or_default().to_owned();
         let next = link::next(&link).map(str::to_owned);
@@ -68,6 +73,20 @@ impl Cache {
             Some(behind) => self.is_empty(&behind, page, ask, since).await,
             None => LinkProof::Broken,
         }
+    }
+
+    /// Whether the `Link` of another partition's body leads to pages of this listing. One that was planted must not make this
+    /// token read something else.
+    fn are_pages_of(&self, request: &Request, page: &Entry) -> bool {
+        let link = page.headers.get("link").unwrap_or_default();
+        let without_page = |query: &str| {
+            query.split('&').filter(|pair| !pair.starts_with("page=")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        [link::next(link), link::last(link)].into_iter().flatten().all(|to| {
+            request.follow(&self.api, to).is_some_and(|to| {
+                is_same_resource(&request.path, &to.path) && without_page(&request.query) == without_page(&to.query)
+            })
+        })
     }
 
     async fn has_items(&self, link: &str, from: &Request, page: &mut Answer, ask: &Ask, since: Timestamp) -> LinkProof {

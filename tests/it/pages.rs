@@ -65,3 +65,18 @@ async fn one_identity_learns_nothing_of_anothers_pages() {
         assert_eq!(walk.len().to_string(), last(second).unwrap());
     }
 }
+
+#[tokio::test]
+async fn a_planted_link_makes_no_token_read_something_else() {
+    let fx = Fixture::new();
+    fx.sim.put(PATH, items(4));
+    fx.sim.put("/private/salaries", items(4));
+    let request = fx.request(&format!("{PATH}?per_page=2"));
+    let cache = fx.cache(Some("ghp_one"));
+    let mut planted = (*cache.get(&request, &Ask::default()).await.unwrap().entry).clone();
+    let url = format!("{}/private/salaries?per_page=2&page=2", fx.sim.url());
+    planted.headers.set("link", format!("<{url}>; rel=\"next\", <{url}>; rel=\"last\""));
+    assert!(cache.stack().put(&planted));
+    assert_eq!(pages(&fx.cache(Some("ghp_two")), &request).await.0.as_deref(), Some("2"));
+    assert!(fx.sim.log().iter().all(|logged| !logged.target.contains("salaries")));
+}
