@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -102,6 +103,26 @@ pub fn commit(file: File, partial: &Path, target: &Path, durability: Durability)
 /// Opens a lock file, readable by this user only; what it holds does not matter.
 pub fn open_lock(path: &Path) -> std::io::Result<File> {
     open_own(OpenOptions::new().write(true).create(true).truncate(false), path)
+}
+
+/// Locks a file for this process alone; `false` when another one holds the lock for longer than `longest`, as one that is
+/// stopped does. The thread waits.
+#[allow(clippy::disallowed_methods, reason = "a lock of another process gives no sign")]
+pub fn lock_within(file: &File, longest: Duration) -> std::io::Result<bool> {
+    let mut left = longest;
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+            Err(std::fs::TryLockError::WouldBlock) if left.is_zero() => return Ok(false),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                std::thread::sleep(pause.min(left));
+                left = left.saturating_sub(pause);
+                pause = (pause * 2).min(Duration::from_millis(20));
+            }
+        }
+    }
 }
 
 /// Opens a log that lines are appended to, readable by this user only.

@@ -29,11 +29,12 @@ pub use narrow::{BundleRules, Narrow};
 pub use pack::{Saved, order};
 pub use tally::{OnDisk, Tallied};
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 use crate::entry::{Entry, is_redirect};
@@ -310,20 +311,20 @@ impl Stack {
 
     /// The lock of the invalidations alone: they do not wait for a pack, which may take seconds.
     fn lock_cutoffs(&self) -> Result<Option<File>> {
-        self.lock_by("cutoffs.lock", Wait::Yes)
+        self.lock_by("cutoffs.lock", Wait::Within(LONGEST_NOTE)).and_then(|lock| match lock {
+            Some(lock) => Ok(Some(lock)),
+            None => Err(held(&self.dir.join("cutoffs.lock"))),
+        })
     }
 
     fn lock_by(&self, name: &str, wait: Wait) -> Result<Option<File>> {
         let path = self.dir.join(name);
         let file = files::open_lock(&path).map_err(|cause| Error::io("open", &path, cause))?;
-        let locked = match wait {
-            Wait::Yes => file.lock().map(|()| true),
-            Wait::No => match file.try_lock() {
-                Ok(()) => Ok(true),
-                Err(fs::TryLockError::WouldBlock) => Ok(false),
-                Err(fs::TryLockError::Error(error)) => Err(error),
-            },
+        let longest = match wait {
+            Wait::No => Duration::ZERO,
+            Wait::Within(longest) => longest,
         };
+        let locked = files::lock_within(&file, longest);
         let locked = locked.map_err(|cause| Error::io("lock", &path, cause))?;
         Ok(locked.then_some(file))
     }
@@ -370,10 +371,21 @@ fn is_sound(entry: &Entry, key: &CacheKey) -> bool {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
-    /// Until the other is done: the change must not be lost.
-    Yes,
+    /// Until the other is done, for so long at most: the change must not be lost.
+    Within(Duration),
     /// Not at all: the other does the same work.
     No,
+}
+
+/// Invalidations are written in milliseconds.
+const LONGEST_NOTE: Duration = Duration::from_secs(5);
+
+/// A large store is packed in minutes.
+const LONGEST_PACK: Duration = Duration::from_mins(5);
+
+fn held(path: &Path) -> Error {
+    Error::new(crate::error::Kind::Io, format!("another process holds {}", path.display()))
+        .hint("let it end, or end it, and try again")
 }
 
 /// A panic elsewhere cannot leave these small collections half-changed.

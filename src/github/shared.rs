@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,9 @@ const MAX_BYTES: u64 = 256 << 10;
 
 /// Processes whose points are remembered.
 const MAX_PROCESSES: usize = 500;
+
+/// The lock is held for a tenth of a millisecond. A process that is stopped may hold it for ever, and requests wait for it.
+const LONGEST_LOCK: Duration = Duration::from_millis(10);
 
 /// Points count for so long.
 const WINDOW_SECS: u64 = 60;
@@ -65,7 +69,12 @@ impl Shared {
     pub(super) fn sync(&self, budget: &mut Budget, points: (u32, u32), now: Timestamp) -> Result<()> {
         files::create_private_dir(&self.dir).map_err(|cause| Error::io("create", &self.dir, cause))?;
         let lock = open(&self.dir.join("lock"))?;
-        lock.lock().map_err(|cause| Error::io("lock", &self.dir, cause))?;
+        let is_ours = files::lock_within(&lock, LONGEST_LOCK).map_err(|cause| Error::io("lock", &self.dir, cause))?;
+        if !is_ours {
+            // What this process knows waits until next time: requests do not.
+            self.peek(budget, now);
+            return Ok(());
+        }
         let mut state = self.read();
         self.take_over(&mut state, budget, now);
         let (buckets, empty_until, stopped_until) = budget.limits(now);

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use super::narrow::{Narrow, inadmissible};
-use super::{Stack, Wait};
+use super::{LONGEST_PACK, Stack, Wait, held};
 use crate::bundle::{Bundle, Totals};
 use crate::error::{Error, Result};
 use crate::files::{self, Durability};
@@ -56,7 +56,7 @@ impl Stack {
 
     fn put_bundle(&self, bundle: &Bundle, durability: Durability) -> Result<()> {
         self.prepare()?;
-        let _lock = self.lock(Wait::Yes)?;
+        let Some(_lock) = self.lock(Wait::Within(LONGEST_PACK))? else { return Err(held(&self.dir.join("lock"))) };
         let target = self.bundle_path();
         let failed = |cause| Error::io("write", &target, cause);
         let (mut file, partial) = files::new_partial(&self.dir.join("partial")).map_err(failed)?;

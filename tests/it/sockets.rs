@@ -88,3 +88,36 @@ fn a_stale_answer_does_not_wait_for_a_stalled_github() {
     assert!(stale.status == 200 && stale.cache_status().contains("stale"), "{}", stale.head);
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
 }
+
+#[test]
+fn a_lock_that_another_process_holds_for_ever_stops_nothing() {
+    let server = Server::start(&[]);
+    let path = "/repos/acme/repo-0001";
+    assert_eq!(server.curl(path, &[]).status, 200);
+    // As a process that is stopped would.
+    let mut held = Vec::new();
+    let mut dirs = vec![server.dir.path().join(".cache")];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type().unwrap().is_dir() {
+                dirs.push(entry.path());
+            } else if name == "lock" || name.ends_with(".lock") {
+                let file = std::fs::File::open(entry.path()).unwrap();
+                file.lock().unwrap();
+                held.push(file);
+            }
+        }
+    }
+    assert!(!held.is_empty());
+    let started = Instant::now();
+    for n in 0..5 {
+        assert_eq!(server.curl(&format!("/repos/acme/repo-000{n}"), &[]).status, 200);
+        assert_eq!(server.curl("/healthz", &[]).status, 200);
+    }
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // A change is in force although it cannot be written, after a bounded wait.
+    server.curl(&format!("{path}/issues/1"), &["-X", "PATCH", "-d", "{}"]);
+    assert!(!server.curl(path, &[]).cache_status().contains("hit"));
+    assert!(started.elapsed() < Duration::from_secs(18), "{:?}", started.elapsed());
+}
