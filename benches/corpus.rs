@@ -226,6 +226,7 @@ fn entry(path: &str, body: &Value, random: &mut Random) -> Entry {
         etag_rule: Some(EtagRule::Github),
         fields_cid: None,
         expires_at: None,
+        link_validated_at: None,
         cid: Cid::of(body.as_bytes()),
         body: body.into(),
     }

@@ -14,19 +14,20 @@
 //! ```
 
 mod answer;
+mod ask;
 pub mod batch;
 mod behind;
 mod beyond;
 mod candidate;
 mod change;
 mod explain;
+mod fetch;
 mod follow;
 mod holder;
 mod own;
 pub mod pages;
 mod proof;
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -34,74 +35,31 @@ use tokio::time::Instant;
 
 pub use answer::Answer;
 use answer::{Spent, stored};
+pub use ask::Ask;
 pub use behind::Behind;
 pub use change::{Change, Ended};
 pub use explain::Explained;
 pub use holder::Said;
-use proof::LinkProof;
 
-use crate::cid::Cid;
 use crate::clock::{Clock, Timestamp};
 use crate::collapse::{Collapse, Role};
-use crate::entry::{Entry, is_redirect};
 use crate::error::{Error, Kind, Result};
 use crate::key::{CacheKey, KeyParts};
 use crate::outcome::{NoStore, Outcome, Proof, StaleReason};
 use crate::partition::Partition;
 use crate::policy::class::{self, Place};
 use crate::policy::permissions;
-use crate::policy::{self, After, Ahead, Before, CutoffTimes, Lifetime, Mode, Signer, Terms, Ttls, Validators};
+use crate::policy::{self, Before, CutoffTimes, Mode, Signer, Ttls};
 use crate::request::{Api, Request};
 use crate::share::Share;
 use crate::stack::Stack;
 use crate::stats::Stats;
 use crate::tag::Subject;
 use crate::tier::TierName;
-use crate::upstream::{Conditions, Upstream};
+use crate::upstream::Upstream;
 
 /// Stale answers that the log names one by one.
 const MAX_STALE_SAID: u32 = 5;
-
-/// How a request is to be answered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Ask {
-    /// What may be used and asked.
-    pub mode: Mode,
-    /// Fresh for so many seconds, instead of what the table says.
-    pub ttl_secs: Option<u64>,
-    /// Validated at most so many seconds ago, whatever else is set: a bound of the client's.
-    pub max_age_secs: Option<u64>,
-    /// Stale answers may stand in for so many seconds after that.
-    pub stale_secs: Option<u64>,
-    /// For so many seconds after its lifetime a stale answer comes at once, and whoever asked sees to
-    /// it that it is asked for behind it (RFC 5861 section 3); see [`Cache::get_soon`].
-    pub while_revalidate_secs: u64,
-    /// For who looks ahead: what is fresh must stay so for longer.
-    pub ahead: Option<Ahead>,
-    /// Only what GitHub confirmed at this time or later is fresh; for answers that must show one
-    /// moment, such as the pages of a listing.
-    pub validated_since: Option<Timestamp>,
-    /// Digest of those fields of the parent item that the answer follows from: fresh as long as
-    /// they are unchanged, whatever its lifetime (A11).
-    pub fields: Option<Cid>,
-    /// Whether an empty list is a likely answer: a first request then asks "is it still `[]`?",
-    /// which costs nothing if so.
-    pub maybe_empty: bool,
-    /// Whether the caller walks a listing from page to page: it finds the end by itself.
-    pub is_of_walk: bool,
-    /// Whether a redirect is an answer like any other, for somebody who follows it himself.
-    pub unfollowed: bool,
-    /// Whether to send nothing because the budget is needed for what is more urgent: as if a limit
-    /// held.
-    pub held_back: bool,
-}
-
-impl Ask {
-    fn terms<'a>(&self, lifetime: &'a Lifetime, cutoff: CutoffTimes, signer: &'a Signer, now: Timestamp) -> Terms<'a> {
-        let Self { mode, fields, while_revalidate_secs, ahead, .. } = *self;
-        Terms { mode, lifetime, cutoff, signer, fields, while_revalidate_secs, ahead, now }
-    }
-}
 
 /// The cache. Cheap to share by reference; every method takes `&self`.
 #[derive(Debug)]
@@ -344,123 +302,6 @@ impl Cache {
         }
     }
 
-    /// One fetch of many who ask for the same, in this process and among those of this machine.
-    async fn take_turns(
-        &self,
-        request: &Request,
-        ask: &Ask,
-        explained: Explained,
-        may_wait: bool,
-    ) -> Result<(Answer, Role)> {
-        let (key, cutoff) = (explained.key, explained.cutoff);
-        // A server's revalidations are free, and too many for locks: processes take turns for what
-        // costs something.
-        let is_free = self.behind.is_some() && matches!(explained.decision, Before::Revalidate { .. });
-        let mut at_once = Some(explained).filter(|_| is_free);
-        let mut again = true;
-        loop {
-            let at_once = at_once.take();
-            let lead = async {
-                let (explained, turn) = if let Some(explained) = at_once {
-                    (explained, None)
-                } else {
-                    let turn = self.stack.turn(&key, may_wait).await;
-                    // Another process, or a request that ended just now, may have brought it.
-                    (self.explain(request, ask), turn)
-                };
-                let (explained, _others_wait) = self.look_beyond(request, ask, explained).await;
-                if let Before::Fresh { proof, .. } = explained.decision {
-                    return stored(explained.found, Outcome::Hit(proof), &explained.lifetime, explained.now);
-                }
-                self.fetch(request, ask, explained, may_wait, turn).await
-            };
-            match self.flights.join(key, lead).await {
-                // It was under way when something changed that we must see.
-                Ok((answer, Role::Follower)) if again && is_outdated(&answer.entry, cutoff) => again = false,
-                other => return other,
-            }
-        }
-    }
-
-    /// Asks upstream, absorbs the reply and stores what is worth storing.
-    /// The turn, if there is one, ends when the answer is where other processes find it.
-    async fn fetch(
-        &self,
-        request: &Request,
-        ask: &Ask,
-        explained: Explained,
-        may_wait: bool,
-        mut turn: Option<File>,
-    ) -> Result<Answer> {
-        let Explained { key, parts, lifetime, found, candidate, cutoff, decision, .. } = explained;
-        let (validators, because) = match decision {
-            Before::Revalidate { validators, because } => (validators, because),
-            Before::Fetch(because) => (Validators::default(), because),
-            Before::Fresh { .. } | Before::AnswerStale { .. } | Before::NotCached => {
-                return Err(Error::new(Kind::Internal, "a request is sent that need not be"));
-            }
-        };
-        let (started, mut spent) = (self.clock.now(), Spent::default());
-        for validators in [validators, Validators::default()] {
-            let conditional = !validators.is_empty();
-            let reply = self.upstream.fetch(request, &Conditions { validators, may_wait }).await?;
-            let signer = self.upstream.signer();
-            spent.count(&reply, &signer);
-            let confirmed = candidate.is_some() && reply.is_not_modified();
-            self.stats.rule(reply.rule_held);
-            let before = found.as_ref().map(|found| &*found.entry).or(candidate.as_ref().filter(|_| confirmed));
-            let before = before.filter(|_| conditional || !reply.is_not_modified()).cloned();
-            let now = self.current_at(&key, &parts, request.listing.as_deref(), started);
-            let terms = ask.terms(&lifetime, cutoff, &signer, now);
-            let live = Some(Arc::new(reply.headers.clone()));
-            let after = policy::after_reply(before, request, &parts, reply, &terms);
-            if let After::Freshened(entry) = &after
-                && (confirmed || !ask.is_of_walk)
-            {
-                let mut page = Answer::new(Arc::new((**entry).clone()), Outcome::Revalidated, 0);
-                let proof = self.prove_link(request, &mut page, ask, confirmed).await;
-                spent.add(page.spent());
-                if proof == LinkProof::Broken {
-                    continue;
-                }
-            }
-            let (entry, outcome) = match after {
-                After::AskAgain => continue,
-                After::Freshened(entry) if confirmed => (self.store(&key, *entry, turn.take()), Outcome::Confirmed),
-                After::Freshened(entry) => {
-                    let entry: Arc<Entry> = Arc::from(entry);
-                    // A note beside the bundle says when, not what follows from what.
-                    let of = |entry: &Entry| (entry.fields_cid, entry.expires_at);
-                    let noted = found.as_ref().filter(|found| of(&found.entry) == of(&entry));
-                    self.stack.freshen_soon(&key, &entry, noted.map_or(TierName::Disk, |found| found.tier));
-                    self.offer(&entry);
-                    (entry, Outcome::Revalidated)
-                }
-                After::Replaced(entry) if ask.mode == Mode::NoStore => {
-                    (Arc::from(entry), Outcome::NotStored(NoStore::Mode))
-                }
-                // Stored once it is known where it leads.
-                After::Replaced(entry) if is_redirect(entry.status) && !ask.unfollowed => {
-                    (Arc::from(entry), Outcome::Fetched(because))
-                }
-                After::Replaced(entry) => (self.store(&key, *entry, turn.take()), Outcome::Fetched(because)),
-                After::DoNotStore(entry, reason) => (Arc::from(entry), Outcome::NotStored(reason)),
-            };
-            if is_redirect(entry.status) && matches!(outcome, Outcome::Fetched(_)) {
-                self.outdate_redirect_back(request, &entry).await;
-            }
-            let ttl_secs = policy::fresh_secs(&entry, &lifetime);
-            let age_secs = now.since(entry.validated_at);
-            let mut answer = Answer { age_secs, live, ..Answer::new(entry, outcome, ttl_secs) };
-            answer.add(spent);
-            return Ok(answer);
-        }
-        Err(Error::new(
-            Kind::Transport,
-            format!("GitHub answers 304 to an unconditional request for {}", request.target()),
-        ))
-    }
-
     /// An answer that unchanged fields prove current beyond its lifetime was as good as validated:
     /// that is noted, once per lifetime.
     fn proven(&self, mut answer: Answer) -> Answer {
@@ -484,13 +325,6 @@ impl Cache {
         }
     }
 
-    /// When a response was current, whose request was sent at `started`: what was invalidated meanwhile may have changed too
-    /// late to show in it.
-    fn current_at(&self, key: &CacheKey, parts: &KeyParts, listing: Option<&str>, started: Timestamp) -> Timestamp {
-        let meanwhile = self.cutoff(key, parts, listing).revalidate;
-        if meanwhile >= Some(started) { started } else { self.clock.now() }
-    }
-
     fn cutoff(&self, key: &CacheKey, parts: &KeyParts, listing: Option<&str>) -> CutoffTimes {
         self.stack.cutoff_times(Subject { key, parts, listing })
     }
@@ -500,10 +334,6 @@ impl Cache {
         self.stack.flush();
         self.stats.flush(self.stack.dir(), self.upstream.sent());
     }
-}
-
-fn is_outdated(entry: &Entry, cutoff: CutoffTimes) -> bool {
-    cutoff.revalidate.is_some_and(|at| entry.validated_at <= at)
 }
 
 fn not_cached(request: &Request) -> Error {

@@ -93,6 +93,11 @@ impl StoredHeaders {
         }
     }
 
+    /// Takes one out.
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     /// As HTTP has them.
     pub fn to_http(&self) -> HeaderMap {
         let pairs = self.iter().filter_map(|(name, value)| {
@@ -154,6 +159,9 @@ pub struct Entry {
     pub fields_cid: Option<Cid>,
     /// When the first of what the body holds ends, such as a signed address: it is fresh no longer.
     pub expires_at: Option<Timestamp>,
+    /// When `Link` was last proven, if that was before `validated_at`: a 304 says nothing of other pages. 1970 when it
+    /// never was.
+    pub link_validated_at: Option<Timestamp>,
     /// Content address of the body.
     pub cid: Cid,
     /// The body, byte for byte as GitHub sent it.
@@ -191,6 +199,8 @@ struct Meta<'a> {
     fields_cid: Option<Cid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    link_validated_at: Option<Timestamp>,
     cid: Cid,
     len: u64,
 }
@@ -240,6 +250,7 @@ impl Entry {
             etag_rule: self.etag_rule,
             fields_cid: self.fields_cid,
             expires_at: self.expires_at,
+            link_validated_at: self.link_validated_at,
             cid: self.cid,
             len: self.body.len() as u64,
         };
@@ -326,6 +337,7 @@ impl Entry {
             etag_rule: meta.etag_rule,
             fields_cid: meta.fields_cid,
             expires_at: meta.expires_at,
+            link_validated_at: meta.link_validated_at,
             cid: meta.cid,
             body,
         })
@@ -457,6 +469,7 @@ pub(crate) mod tests {
             etag_rule: None,
             fields_cid: None,
             expires_at: None,
+            link_validated_at: None,
             cid: Cid::of(body),
             body: Bytes::copy_from_slice(body),
         }

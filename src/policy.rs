@@ -118,6 +118,18 @@ pub struct Ahead {
     pub since: Timestamp,
 }
 
+/// What becomes of an answer's `Link`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LinkUse {
+    /// It is given to the asker: all that it says must hold.
+    #[default]
+    Given,
+    /// It leads on to the next page, which is asked for, too, so that the end is found.
+    Followed,
+    /// Nobody sees it.
+    Unseen,
+}
+
 /// What is wanted and known when a request comes in.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms<'a> {
@@ -135,6 +147,8 @@ pub struct Terms<'a> {
     pub while_revalidate_secs: u64,
     /// For who looks ahead: what is fresh must stay so for longer.
     pub ahead: Option<Ahead>,
+    /// What becomes of the answer's `Link`.
+    pub link: LinkUse,
     /// The time.
     pub now: Timestamp,
 }
@@ -152,7 +166,7 @@ pub fn before_request(entry: Option<&Entry>, terms: &Terms<'_>) -> Before {
         };
     };
     // A clock ahead of ours must not make an entry fresh for longer.
-    let validated_at = plausible(entry.validated_at, now);
+    let validated_at = plausible(validated_at(entry, terms.link), now);
     let age_secs = now.since(validated_at);
     let because = match proof_of_freshness(entry, terms, validated_at) {
         Ok(proof) => return Before::Fresh { age_secs, proof },
@@ -169,6 +183,15 @@ pub fn before_request(entry: Option<&Entry>, terms: &Terms<'_>) -> Before {
             validators if validators.is_empty() => Before::Fetch(because),
             validators => Before::Revalidate { validators, because },
         },
+    }
+}
+
+/// When what is wanted of `entry` was validated: one whose `Link` was not proven then is older to who needs that.
+fn validated_at(entry: &Entry, link: LinkUse) -> Timestamp {
+    match (link, entry.link_validated_at) {
+        (LinkUse::Given, Some(at)) => at.min(entry.validated_at),
+        (LinkUse::Followed, Some(at)) if at == Timestamp::default() => at,
+        _ => entry.validated_at,
     }
 }
 
@@ -294,6 +317,7 @@ pub fn after_reply(
         etag_rule: reply.rule_held.filter(|held| *held).map(|_| EtagRule::Github),
         fields_cid: fields,
         expires_at: None,
+        link_validated_at: None,
         cid: Cid::of(&reply.body),
         body: reply.body.clone(),
     });

@@ -69,6 +69,7 @@ fn empty_list(parts: &KeyParts, terms: &Terms<'_>) -> Entry {
         etag_rule: Some(EtagRule::Github),
         fields_cid: None,
         expires_at: None,
+        link_validated_at: None,
         cid: Cid::of(&body),
         body,
     }

@@ -13,7 +13,7 @@ use crate::entry::{Entry, StoredHeaders};
 use crate::error::{Error, Kind, Result};
 use crate::key::KeyParts;
 use crate::outcome::Outcome;
-use crate::policy::{self, Before, Lifetime, Mode, Signer, class};
+use crate::policy::{self, Before, Lifetime, Signer, class};
 use crate::stack::Cleaned;
 use crate::tag::Scope;
 
@@ -41,6 +41,7 @@ impl Cache {
             etag_rule: None,
             fields_cid: None,
             expires_at: None,
+            link_validated_at: None,
             cid: Cid::of(&body),
             body,
         };
@@ -125,13 +126,5 @@ impl Cache {
             share.outdate(&[Cutoff { scope: scope.clone(), at: self.clock.now(), mode: CutoffMode::Gone }]);
         }
         self.stack.clear(scope)
-    }
-}
-
-impl Ask {
-    /// The same with a mode.
-    #[must_use]
-    pub fn mode(self, mode: Mode) -> Self {
-        Self { mode, ..self }
     }
 }

@@ -17,7 +17,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::link;
 use crate::outcome::Outcome;
-use crate::policy::Mode;
+use crate::policy::{LinkUse, Mode};
 use crate::request::Request;
 
 /// More pages than this are an error: at 100 items each, no listing of GitHub's is longer.
@@ -55,7 +55,7 @@ impl Cache {
         let mut pages: Vec<Answer> = Vec::new();
         let mut request = first.clone();
         // A listing may have no items at all; pages after the first are there for a reason.
-        let mut ask = Ask { maybe_empty: true, is_of_walk: true, ..*ask };
+        let mut ask = Ask { maybe_empty: true, link: LinkUse::Followed, ..*ask };
         loop {
             let mut page = self.get(&request, &ask).await?;
             ask.maybe_empty = false;

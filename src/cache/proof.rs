@@ -4,15 +4,20 @@
 //!
 //! GitHub's entity tags are made of bodies alone and its 304s carry no `Link`: a page goes on being "not modified" when
 //! another page has come behind it, or has gone. A body of another partition says nothing of how many pages this requester
-//! may see. So after a 304 the pages that `Link` speaks of are asked for: with the tag that they have, or with that of an empty
-//! list, which is free as long as it is so. Where they contradict it, the page is fetched anew. Pages of a walk
-//! (`pages.rs`) need no proof of `rel="last"`: whoever follows each `rel="next"` finds the end.
+//! may see. So where somebody sees `Link` after a 304, the pages that it speaks of are asked for: with the tag that they have, or
+//! with that of an empty list, which is free as long as it is so. Where they contradict it, the page is fetched anew. Whoever
+//! walks a listing (`pages.rs`) finds its end by himself, and whoever takes the body alone needs no proof: for those the entry
+//! notes that its `Link` is older than its body.
+
+use std::sync::Arc;
 
 use super::pages::{item_count, request_behind};
-use super::{Answer, Ask, Cache};
+use super::{Answer, Ask, Cache, Spent};
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::link;
+use crate::outcome::Outcome;
+use crate::policy::LinkUse;
 use crate::request::{Method, Request};
 use crate::tag::is_same_resource;
 use crate::upstream::BoxFuture;
@@ -31,17 +36,47 @@ pub(super) enum LinkProof {
 }
 
 impl Cache {
-    /// Asks for what proves the `Link` of `page`, which a 304 has just confirmed; `is_borrowed` for a body of another
-    /// partition. What that costs is added to the page.
-    pub(super) async fn prove_link(
+    /// Proves the `Link` of an entry that a 304 has just confirmed, or notes that it is not proven; `is_borrowed` for a body
+    /// of another partition or token. What that costs is added to `spent`.
+    pub(super) async fn settle_link(
         &self,
         request: &Request,
-        page: &mut Answer,
+        mut entry: Entry,
         ask: &Ask,
         is_borrowed: bool,
-    ) -> LinkProof {
-        if request.method != Method::Get || !page.entry.body.trim_ascii_start().starts_with(b"[") {
-            // What is no list says itself how many there are (`total_count`), so its tag does.
+        spent: &mut Spent,
+    ) -> (Entry, LinkProof) {
+        let proven = match entry.link_validated_at {
+            _ if is_borrowed => Timestamp::default(),
+            Some(at) => at,
+            None => entry.fetched_at,
+        };
+        let is_known = proven != Timestamp::default();
+        match ask.link {
+            LinkUse::Unseen => {
+                if is_borrowed {
+                    entry.headers.remove("link");
+                }
+                entry.link_validated_at = says_of_others(request, &entry).then_some(proven);
+            }
+            LinkUse::Followed if is_known => {
+                entry.link_validated_at = says_of_others(request, &entry).then_some(proven);
+            }
+            LinkUse::Given | LinkUse::Followed if !is_known && !is_borrowed => return (entry, LinkProof::Broken),
+            LinkUse::Given | LinkUse::Followed => {
+                let mut page = Answer::new(Arc::new(entry), Outcome::Revalidated, 0);
+                let proof = self.prove_link(request, &mut page, ask, is_borrowed).await;
+                spent.add(page.spent());
+                let mut entry = Arc::unwrap_or_clone(page.entry);
+                entry.link_validated_at = None;
+                return (entry, proof);
+            }
+        }
+        (entry, LinkProof::Holds)
+    }
+
+    async fn prove_link(&self, request: &Request, page: &mut Answer, ask: &Ask, is_borrowed: bool) -> LinkProof {
+        if !says_of_others(request, &page.entry) {
             return LinkProof::Holds;
         }
         if is_borrowed && !self.are_pages_of(request, &page.entry) {
@@ -116,7 +151,7 @@ impl Cache {
         since: Timestamp,
         maybe_empty: bool,
     ) -> Option<usize> {
-        let ask = Ask { maybe_empty, validated_since: Some(since), is_of_walk: true, ..*ask };
+        let ask = Ask { maybe_empty, validated_since: Some(since), link: LinkUse::Followed, ..*ask };
         match self.get_boxed(request, &ask).await {
             Ok(other) => {
                 page.add(other.spent());
@@ -133,4 +168,16 @@ impl Cache {
     fn get_boxed<'a>(&'a self, request: &'a Request, ask: &'a Ask) -> BoxFuture<'a, crate::error::Result<Answer>> {
         Box::pin(self.get(request, ask))
     }
+}
+
+/// Whether `Link` of this response, or that it has none, says something of other pages. What is no list says itself how many
+/// there are (`total_count`), so its tag does.
+fn says_of_others(request: &Request, entry: &Entry) -> bool {
+    request.method == Method::Get
+        && is_list(&entry.body)
+        && (entry.headers.get("link").is_some() || request_behind(request, entry).is_some())
+}
+
+fn is_list(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"[")
 }

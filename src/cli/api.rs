@@ -12,12 +12,13 @@ use super::{Context, Exit, block_on, print, request_config};
 use crate::api::fields::{self, Field, Lookup};
 use crate::api::template::{Surroundings, Template};
 use crate::api::{Answered, Call, Caller, go, pretty, response};
-use crate::cache::Answer;
+use crate::cache::{Answer, Ask};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::mask::Masker;
 use crate::plan::document;
 use crate::plan::filter::Filter;
+use crate::policy::LinkUse;
 use crate::units::Span;
 
 /// Files and standard input that become values or bodies.
@@ -55,7 +56,8 @@ fn run(context: &Context, args: &ApiArgs) -> Result<Exit> {
         return Err(Error::usage("the `--paginate` option is not supported for non-GET requests"));
     }
     let (cache, github) = config.cache_and_github(&context.clock)?;
-    let caller = Caller { ask: args.mode.ask(config.mode), cache, github };
+    let link = if args.include || args.paginate || context.verbose > 0 { LinkUse::Given } else { LinkUse::Unseen };
+    let caller = Caller { ask: Ask { link, ..args.mode.ask(config.mode) }, cache, github };
     let result = block_on(async {
         caller.cache.hear().await;
         let result = pages(args, &caller, call, &mut printer).await;

@@ -21,6 +21,7 @@ use crate::cid::Cid;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::graphql;
+use crate::policy::LinkUse;
 use crate::request::{Api, Request};
 
 /// Items that one `for-each` may have.
@@ -52,7 +53,9 @@ impl Unit<'_> {
     /// How its requests are to be answered, where everything is asked for as `base` says.
     pub fn ask(&self, base: &Ask) -> Ask {
         let Query { ttl_secs, stale_secs, .. } = *self.query;
-        Ask { ttl_secs, stale_secs, fields: self.fields, held_back: self.held_back, ..*base }
+        // Results are bodies.
+        let link = if self.query.paginate { LinkUse::Followed } else { LinkUse::Unseen };
+        Ask { ttl_secs, stale_secs, fields: self.fields, held_back: self.held_back, link, ..*base }
     }
 
     /// What a batch is to answer, if it may.

@@ -25,6 +25,7 @@ fn terms(mode: Mode, cutoff: CutoffTimes) -> Terms<'static> {
         fields: None,
         while_revalidate_secs: 0,
         ahead: None,
+        link: LinkUse::Given,
         now: NOW,
     }
 }

@@ -372,6 +372,7 @@ pub fn sound(dir: &Path) -> (PathBuf, Vec<(String, String)>) {
             etag_rule: None,
             fields_cid: None,
             expires_at: None,
+            link_validated_at: None,
             cid: Cid::of(body.as_bytes()),
             body: body.clone().into(),
         };

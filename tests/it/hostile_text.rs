@@ -278,6 +278,7 @@ fn paths_of_hostile_bundles_are_shown_safely() {
         etag_rule: None,
         fields_cid: None,
         expires_at: None,
+        link_validated_at: None,
         cid: Cid::of(b"{}"),
         body: "{}".into(),
     };

@@ -2,7 +2,8 @@
 
 use octocache::cache::{Ask, Cache};
 use octocache::link;
-use octocache::outcome::Outcome;
+use octocache::outcome::{Outcome, Proof};
+use octocache::policy::LinkUse;
 use octocache::request::Request;
 use serde_json::json;
 
@@ -79,4 +80,31 @@ async fn a_planted_link_makes_no_token_read_something_else() {
     assert!(cache.stack().put(&planted));
     assert_eq!(pages(&fx.cache(Some("ghp_two")), &request).await.0.as_deref(), Some("2"));
     assert!(fx.sim.log().iter().all(|logged| !logged.target.contains("salaries")));
+}
+
+#[tokio::test]
+async fn whoever_takes_the_body_alone_pays_for_no_other_page_and_leaves_no_link_unproven() {
+    let fx = Fixture::new();
+    fx.sim.put(PATH, items(6));
+    let unseen = Ask { link: LinkUse::Unseen, ..Ask::default() };
+    let request = fx.request(&format!("{PATH}?per_page=2"));
+    fx.cache(Some("ghp_one")).get(&request, &unseen).await.unwrap();
+    // Its own, and another's: what the first page is costs nothing, and its end is not known yet.
+    for token in ["ghp_one", "ghp_two"] {
+        let cache = fx.cache(Some(token));
+        fx.clock.advance(100_000);
+        fx.sim.put(PATH, items(8));
+        fx.sim.take_counts();
+        let first = cache.get(&request, &unseen).await.unwrap();
+        assert!(matches!(first.outcome, Outcome::Revalidated | Outcome::Confirmed), "{:?}", first.outcome);
+        assert_eq!(fx.sim.take_counts(), (1, 0), "{token}");
+        assert_eq!(cache.get(&request, &unseen).await.unwrap().charged, 0);
+        // Whoever sees `Link` learns what holds, at once, and from what is stored afterwards.
+        let walk = cache.get_pages(&request, &Ask::default()).await.unwrap();
+        assert_eq!(walk.len(), 4, "{token}");
+        assert_eq!(pages(&cache, &request).await.0.as_deref(), Some("4"), "{token}");
+        fx.sim.take_counts();
+        assert_eq!(pages(&cache, &request).await, (Some("4".into()), true, Outcome::Hit(Proof::Lifetime)));
+        assert_eq!(fx.sim.take_counts(), (0, 0));
+    }
 }

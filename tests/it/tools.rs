@@ -40,6 +40,7 @@ fn put(stack: &Stack, n: usize, round: usize) {
         etag_rule: None,
         fields_cid: None,
         expires_at: None,
+        link_validated_at: None,
         cid: Cid::of(body.as_bytes()),
         body: body.into(),
     };
