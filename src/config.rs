@@ -6,6 +6,7 @@
 mod environment;
 mod gh;
 mod git;
+mod host;
 mod plan_file;
 pub(crate) mod share;
 mod store;
@@ -121,11 +122,10 @@ impl Config {
         let cwd = std::env::current_dir().map_err(|cause| Error::io("find", Path::new("."), cause))?;
         let api = match flags.api_url.as_deref().or_else(|| environment.get("GITHUB_API_URL")) {
             Some(url) => Api::parse(url)?,
-            None => match environment.get("GH_HOST") {
-                Some(host) if !matches!(host, "github.com" | "api.github.com") => {
-                    Api::parse(&format!("https://{host}/api/v3"))?
-                }
-                _ => Api::github(),
+            None => match (environment.get("GH_HOST"), token::only_host(&environment)) {
+                (Some(host), _) => host::api(host).map_err(|error| error.within("GH_HOST"))?,
+                (None, Some(host)) => host::api(&host)?,
+                (None, None) => Api::github(),
             },
         };
         let token = token::find(flags.token_file.as_deref(), &environment, &api)?;
@@ -209,6 +209,11 @@ impl Config {
         }
     }
 
+    /// The API of a host that somebody named, as gh's `--hostname`.
+    pub fn api_of_host(host: &str) -> Result<Api> {
+        host::api(host)
+    }
+
     /// A cache over the store and GitHub; `plan`'s TTLs and bounds hold where flags say nothing.
     pub fn cache(&self, plan: Option<&Plan>, clock: &Clock) -> Result<Cache> {
         self.make_cache(plan, clock, None, Stack::new(&self.cache_dir, clock.clone()))
@@ -279,16 +284,23 @@ impl Config {
         Ok(cache.with_share(share))
     }
 
-    /// `owner` and `repo` of this repository, where it can be told; git is asked last.
+    /// `owner` and `repo` of this repository, where it can be told.
     pub fn repository_vars(&self) -> BTreeMap<String, String> {
-        let named = self.environment.first(&["GH_REPO", "GITHUB_REPOSITORY"]).map(str::to_owned);
-        let full = named.or_else(|| git::origin_repository(self.api.host()));
+        let pair = |full: &str| full.split_once('/').map(|(owner, repo)| (owner.to_owned(), repo.to_owned()));
         let mut vars = BTreeMap::new();
-        if let Some((owner, repo)) = full.as_deref().and_then(|full| full.rsplit_once('/')) {
-            vars.insert("owner".to_owned(), owner.rsplit('/').next().unwrap_or(owner).to_owned());
-            vars.insert("repo".to_owned(), repo.to_owned());
+        if let Some((owner, repo)) = self.repository().and_then(|(full, _)| pair(&full)) {
+            vars.insert("owner".to_owned(), owner);
+            vars.insert("repo".to_owned(), repo);
         }
         vars
+    }
+
+    /// This repository as `owner/name`, and where that is said: `GH_REPO`, else the clone that one stands in, as gh takes
+    /// it, else what a workflow is told.
+    pub fn repository(&self) -> Option<(String, String)> {
+        let named = |name: &str| Some((git::full_name(self.environment.get(name)?)?, name.to_owned()));
+        let cloned = || git::repository(&host::of(&self.api)).map(|found| (found.repository, found.source));
+        named("GH_REPO").or_else(cloned).or_else(|| named("GITHUB_REPOSITORY"))
     }
 
     /// The plan's file, and what of it does not count.

@@ -11,6 +11,7 @@ mod limit;
 mod options;
 mod outage;
 mod pass;
+mod rebase;
 mod shared;
 mod sweep;
 mod tally;
@@ -232,7 +233,9 @@ impl GitHub {
             .map_err(|_| Error::new(Kind::TimedOut, format!("no complete answer within {total:?}")))
             .and_then(|reply| reply);
         self.options.tally.answered(reply.as_ref().ok().map(|reply| reply.status), !self.is_anonymous());
-        reply.map_err(|error| error.within(format_args!("{}{}", request.host, request.path)))
+        let mut reply = reply.map_err(|error| error.within(format_args!("{}{}", request.host, request.path)))?;
+        rebase::link(&self.options.api, &request.path, &mut reply.headers);
+        Ok(reply)
     }
 
     fn is_anonymous(&self) -> bool {

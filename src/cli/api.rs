@@ -44,10 +44,9 @@ fn run(context: &Context, args: &ApiArgs) -> Result<Exit> {
     let mut flags = context.flags.clone();
     args.mode.lower_into(&mut flags);
     flags.ttl = flags.ttl.or(args.cache);
-    if let Some(host) = args.hostname.as_deref().filter(|_| flags.api_url.is_none()) {
-        let is_github = matches!(host, "github.com" | "api.github.com");
-        flags.api_url =
-            Some(if is_github { "https://api.github.com".into() } else { format!("https://{host}/api/v3") });
+    if let Some(host) = args.hostname.as_deref() {
+        let api = Config::api_of_host(host).map_err(|error| error.within("--hostname"))?;
+        flags.api_url = flags.api_url.or(Some(api.rest_base()));
     }
     let config = request_config(&flags)?;
     let mut printer = Printer::new(context, args, &config)?;

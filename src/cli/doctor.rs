@@ -40,7 +40,7 @@ struct Finding {
 
 pub(super) fn main(context: &Context, args: &DoctorArgs) -> Result<Exit> {
     let config = plan_config(&context.flags)?;
-    let mut findings = vec![plan(&config), token(&config)];
+    let mut findings = vec![plan(&config), token(&config), repository(&config)];
     if args.offline {
         findings.push(note("limits", "not asked: --offline".into()));
     } else {
@@ -66,6 +66,16 @@ pub(super) fn main(context: &Context, args: &DoctorArgs) -> Result<Exit> {
     }
     let bad = findings.iter().any(|found| found.grade == Grade::Bad);
     Ok(if bad { Exit::Failed } else { Exit::Done })
+}
+
+/// What `{owner}/{repo}` and a plan's `${owner}`, `${repo}` stand for here.
+fn repository(config: &Config) -> Finding {
+    match config.repository() {
+        Some((full, source)) => ok("repository", format!("{full}, from {source}")),
+        None => {
+            note("repository", format!("none: no git remote here is on {}, and GH_REPO is not set", config.api.host()))
+        }
+    }
 }
 
 fn ok(about: &'static str, text: String) -> Finding {

@@ -39,6 +39,19 @@ const IDLE: &str = "30m";
 /// Commands that change gh's configuration, or need none of GitHub: they see the real one.
 const PLAIN: &[&str] = &["auth", "config", "alias", "extension", "extensions", "ext", "completion", "help", "version"];
 
+/// What is the first caller's own and not of all who share the process: it asks for github.com, whoever started it.
+const FIRST_CALLERS: &[&str] = &[
+    "GH_TOKEN",
+    "GITHUB_TOKEN",
+    "GH_ENTERPRISE_TOKEN",
+    "GITHUB_ENTERPRISE_TOKEN",
+    "OCTOCACHE_TOKEN",
+    "GH_REPO",
+    "GH_HOST",
+    "GITHUB_API_URL",
+    "GITHUB_REPOSITORY",
+];
+
 pub(super) fn main(context: &Context, args: &GhArgs) -> Result<Exit> {
     let environment = Environment::of_process();
     let gh = find_gh(&environment).ok_or_else(|| {
@@ -131,9 +144,7 @@ fn start(places: &Places, socket: &Path, hosts: &[String], api: Option<&str>) ->
     }
     // It serves whoever comes with a token of their own; it has none itself. And it belongs to no
     // directory, terminal or job.
-    for name in
-        ["GH_TOKEN", "GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN", "OCTOCACHE_TOKEN", "GH_REPO"]
-    {
+    for name in FIRST_CALLERS {
         command.env_remove(name);
     }
     command.env("GH_CONFIG_DIR", &places.runtime).current_dir("/").process_group(0);

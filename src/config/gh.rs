@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
 
-use super::{Environment, user_cache_dir};
+use super::{Environment, host, user_cache_dir};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -54,13 +54,14 @@ impl GhConfig {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// Hosts other than github.com that gh knows of, or is told of.
+    /// Hosts of APIs other than github.com's that gh knows of, or is told of.
     pub fn other_hosts(&self, environment: &Environment) -> Vec<String> {
         let read = files::read_bounded(&self.dir.join("hosts.yml"), MAX_BYTES).ok().flatten().unwrap_or_default();
         #[allow(clippy::zero_sized_map_values, reason = "the names are wanted, and nothing below them is kept")]
         let hosts: BTreeMap<String, IgnoredAny> = serde_saphyr::from_slice(&read).unwrap_or_default();
-        let mut hosts: Vec<String> = hosts.into_keys().chain(environment.get("GH_HOST").map(str::to_owned)).collect();
-        hosts.retain(|host| host != "github.com");
+        let hosts = hosts.into_keys().chain(environment.get("GH_HOST").map(str::to_owned));
+        let apis = hosts.filter_map(|name| Some(host::api(&name).ok()?.host().to_owned()));
+        let mut hosts: Vec<String> = apis.filter(|host| host != "api.github.com").collect();
         hosts.sort();
         hosts.dedup();
         hosts

@@ -2,11 +2,12 @@
 //!
 //! Knows: which name is for which host. Does not know: what the token may do.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::Environment;
+use super::{Environment, host};
 use crate::error::{Error, Result};
 use crate::github::App;
 use crate::request::Api;
@@ -31,7 +32,7 @@ pub(super) fn find(file: Option<&Path>, environment: &Environment, api: &Api) ->
         .get("GITHUB_API_URL")
         .and_then(|url| Api::parse(url).ok())
         .is_some_and(|job| job.host() == api.host());
-    let names: &[&str] = if api.host() == "api.github.com" || is_jobs_host {
+    let names: &[&str] = if host::is_cloud(&host::of(api)) || is_jobs_host {
         &["OCTOCACHE_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"]
     } else {
         &["OCTOCACHE_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN"]
@@ -48,10 +49,28 @@ pub(super) fn find(file: Option<&Path>, environment: &Environment, api: &Api) ->
 
 /// What `gh auth login` left in gh's own file; a token in the system's keyring is not read.
 fn from_gh(environment: &Environment, api: &Api) -> Option<(Token, String)> {
-    #[derive(Deserialize)]
-    struct Host {
-        oauth_token: Option<String>,
-    }
+    let (hosts, path) = hosts(environment)?;
+    let wanted = host::of(api);
+    let (_, host) = hosts.iter().find(|(name, _)| host::normal(name).is_ok_and(|name| name == wanted))?;
+    let token = Token::new(host.oauth_token.as_deref()?).ok()?;
+    Some((token, path.display().to_string()))
+}
+
+/// The host that gh is logged in to, where it is the only one: gh asks there unless told otherwise.
+pub(super) fn only_host(environment: &Environment) -> Option<String> {
+    let (hosts, _) = hosts(environment)?;
+    let mut names = hosts.into_keys().filter(|name| host::normal(name).is_ok());
+    let only = names.next()?;
+    names.next().is_none().then_some(only)
+}
+
+#[derive(Deserialize)]
+struct Host {
+    oauth_token: Option<String>,
+}
+
+/// gh's `hosts.yml`, and where it is.
+fn hosts(environment: &Environment) -> Option<(BTreeMap<String, Host>, PathBuf)> {
     let dir = environment.get("GH_CONFIG_DIR").map(PathBuf::from).or_else(|| {
         let base = environment.get("XDG_CONFIG_HOME").map(PathBuf::from);
         let base =
@@ -65,10 +84,7 @@ fn from_gh(environment: &Environment, api: &Api) -> Option<(Token, String)> {
     })?;
     let path = dir.join("hosts.yml");
     let bytes = crate::files::read_bounded(&path, MAX_BYTES).ok().flatten()?;
-    let hosts: std::collections::BTreeMap<String, Host> = serde_saphyr::from_slice(&bytes).ok()?;
-    let host = if api.host() == "api.github.com" { "github.com" } else { api.host() };
-    let token = Token::new(hosts.get(host)?.oauth_token.as_deref()?).ok()?;
-    Some((token, path.display().to_string()))
+    Some((serde_saphyr::from_slice(&bytes).ok()?, path))
 }
 
 /// The App's installation that the environment names, by all of its three variables.
@@ -118,5 +134,12 @@ mod tests {
         let dir = dir.path().to_str().unwrap();
         assert!(source(&[("GH_CONFIG_DIR", dir)], "https://api.github.com").unwrap().ends_with("hosts.yml"));
         assert_eq!(source(&[("GH_CONFIG_DIR", dir)], "https://ghe.example/api/v3"), None);
+        let gh = Environment::of(&[("GH_CONFIG_DIR", dir)]);
+        assert_eq!(only_host(&gh).as_deref(), Some("github.com"));
+        std::fs::write(Path::new(dir).join("hosts.yml"), "ACME.ghe.com: { oauth_token: gho_y }\ngithub.com: {}\n")
+            .unwrap();
+        assert!(source(&[("GH_CONFIG_DIR", dir)], "https://api.acme.ghe.com").unwrap().ends_with("hosts.yml"));
+        assert_eq!(source(&[("GH_TOKEN", "x")], "https://api.acme.ghe.com").as_deref(), Some("GH_TOKEN"));
+        assert_eq!(only_host(&gh), None);
     }
 }

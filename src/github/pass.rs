@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method as HttpMethod, Uri};
 
 use super::budget::bucket_of;
 use super::wire::Stream;
-use super::{GitHub, limit, lock};
+use super::{GitHub, limit, lock, rebase};
 use crate::error::{Error, Kind, Result};
 use crate::reply::Reply;
 use crate::request::Request;
@@ -76,8 +76,11 @@ impl GitHub {
         if bucket.is_some() {
             self.options.tally.answered(response.as_ref().ok().map(http::Response::status), with_token);
         }
-        let response = response?;
+        let mut response = response?;
         drop(under_way);
+        if let Some(request) = &counted {
+            rebase::link(&self.options.api, &request.path, response.headers_mut());
+        }
         if let Some(bucket) = bucket {
             self.observe_head(&response, bucket);
         }

@@ -109,6 +109,8 @@ pub struct State {
     pub graphql_max_aliases: usize,
     /// The same, for `RESOURCE_LIMITS_EXCEEDED` with partial data.
     pub graphql_max_nodes_aliases: usize,
+    /// What addresses in `Link` begin with, where that is not the host that was asked.
+    pub named: Option<String>,
     used: HashMap<(String, &'static str), (Timestamp, u64)>,
 }
 
@@ -138,6 +140,7 @@ impl Sim {
             clock_ahead_secs: 0,
             graphql_max_aliases: usize::MAX,
             graphql_max_nodes_aliases: usize::MAX,
+            named: None,
             used: HashMap::new(),
         }));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -559,13 +562,14 @@ impl State {
             return conditional(not_found(), headers, None, &salt);
         };
         let mut modified = None;
+        let base = self.named.clone().unwrap_or_else(|| format!("http://{host}"));
         let answer = match doc {
             Doc::Json { body, last_modified } => {
                 modified.clone_from(last_modified);
                 plain(200, body)
             }
             Doc::List { items, wrapped_in, numeric } => {
-                page(items, *wrapped_in, numeric.as_deref().unwrap_or(path), query, &host)
+                page(items, *wrapped_in, numeric.as_deref().unwrap_or(path), query, &base)
             }
             Doc::Redirect(to) => {
                 let mut answer =
@@ -667,7 +671,7 @@ pub(super) fn whole(body: Full<Bytes>) -> Bytes {
         .unwrap_or_default()
 }
 
-fn page(items: &[Value], wrapped_in: Option<&str>, path: &str, query: &str, host: &str) -> Answer {
+fn page(items: &[Value], wrapped_in: Option<&str>, path: &str, query: &str, base: &str) -> Answer {
     let param = |name: &str, default: usize| {
         query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok()).unwrap_or(default)
     };
@@ -685,7 +689,7 @@ fn page(items: &[Value], wrapped_in: Option<&str>, path: &str, query: &str, host
         let mut query = rest.clone();
         let page = format!("page={page}");
         query.push(&page);
-        format!("<http://{host}{path}?{}>; rel=\"{rel}\"", query.join("&"))
+        format!("<{base}{path}?{}>; rel=\"{rel}\"", query.join("&"))
     };
     let mut links = Vec::new();
     if number > 1 {

@@ -363,3 +363,77 @@ fn as_an_extension_of_gh() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "octocat\n", "{output:?}");
     assert_eq!(run(&["/none"]).status.code(), Some(1));
 }
+
+/// A clone with these remotes; `None` for one on another host.
+fn clone(dir: &Path, remotes: &[(&str, &str)]) {
+    std::fs::create_dir_all(dir).unwrap();
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(args).current_dir(dir).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    git(&["init", "--quiet"]);
+    for (name, url) in remotes {
+        git(&["remote", "add", name, url]);
+    }
+}
+
+#[test]
+fn a_clones_repository_is_the_one_that_gh_takes() {
+    if !has("gh") || !has("git") {
+        return;
+    }
+    let world = World::new();
+    for name in ["me/app", "acme/app", "hub/app", "zzz/app"] {
+        world.sim.put(&format!("/repos/{name}"), Doc::json(json!({ "full_name": name })));
+    }
+    let (origin, upstream) = (("origin", "git@github.com:me/app.git"), ("upstream", "https://github.com/acme/app"));
+    let (hub, other) = (("github", "https://www.github.com/hub/app"), ("a", "ssh://git@github.com/zzz/app.git"));
+    let elsewhere = ("upstream", "https://gitlab.com/acme/app.git");
+    let local = ("upstream", "/srv/git/app.git");
+    let cases: &[&[(&str, &str)]] = &[
+        &[origin],
+        &[other],
+        &[origin, upstream],
+        &[other, origin, hub],
+        &[origin, hub, upstream, other],
+        &[origin, elsewhere],
+        &[local, other, origin],
+        &[("Upstream", "https://GitHub.com/acme/app/"), origin],
+    ];
+    for (n, remotes) in cases.iter().enumerate() {
+        let dir = world.dir.path().join(format!("clone{n}"));
+        clone(&dir, remotes);
+        let mut gh = world.command("gh", &["repos/{owner}/{repo}", "-q", ".full_name"]);
+        let gh = gh.env_remove("GH_REPO").current_dir(&dir).output().unwrap();
+        let theirs = String::from_utf8(gh.stdout).unwrap();
+        assert!(gh.status.success(), "{remotes:?}: {}", String::from_utf8_lossy(&gh.stderr));
+        let mut doctor = Command::new(BINARY);
+        doctor.args(["doctor", "--json", "--offline"]).env_clear().env("HOME", world.dir.path()).current_dir(&dir);
+        doctor.env("PATH", std::env::var_os("PATH").unwrap()).env("GITHUB_REPOSITORY", "not/asked");
+        let said = doctor.output().unwrap();
+        let findings: Vec<serde_json::Value> = serde_json::from_slice(&said.stdout).unwrap();
+        let ours = findings.iter().find(|found| found["about"] == "repository").unwrap()["text"].as_str().unwrap();
+        assert!(ours.starts_with(&format!("{}, from git's remote `", theirs.trim())), "{remotes:?}: {theirs} {ours}");
+    }
+    // What `gh repo set-default` marks; gh of 2023 does not look at it here.
+    let dir = world.dir.path().join("marked");
+    clone(&dir, &[("origin", "https://github.com/me/app"), ("upstream", "https://github.com/acme/app")]);
+    let mark = ["config", "remote.origin.gh-resolved", "base"];
+    assert!(Command::new("git").args(mark).current_dir(&dir).status().unwrap().success());
+    let mut doctor = Command::new(BINARY);
+    doctor.args(["doctor", "--offline"]).env_clear().env("HOME", world.dir.path()).current_dir(&dir);
+    let said = doctor.env("PATH", std::env::var_os("PATH").unwrap()).output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("me/app, from git's remote `origin`, which `gh repo set-default` chose"), "{said}");
+}
+
+#[test]
+fn a_host_with_more_than_a_name_is_refused_as_by_gh() {
+    let world = World::new();
+    for host in ["other.example/x", "https://github.com", "me@github.com"] {
+        let output = world.command(BINARY, &["--hostname", host, "user"]).env("GH_ENTERPRISE_TOKEN", TOKEN).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains("invalid hostname"), "{host}: {said}");
+    }
+}

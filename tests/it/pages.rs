@@ -108,3 +108,25 @@ async fn whoever_takes_the_body_alone_pays_for_no_other_page_and_leaves_no_link_
         assert_eq!(fx.sim.take_counts(), (0, 0));
     }
 }
+
+#[tokio::test]
+async fn a_server_that_names_itself_otherwise_is_followed_at_the_address_that_was_asked() {
+    let fx = Fixture::new();
+    fx.sim.put(PATH, items(5));
+    fx.sim.put("/other", items(5));
+    for named in ["https://ghe.example/api/v3", "http://ghe.example:8080/api/v3"] {
+        fx.sim.with(|state| state.named = Some(named.to_owned()));
+        fx.clock.advance(100_000);
+        fx.sim.put(PATH, items(if named.starts_with("https") { 5 } else { 6 }));
+        let cache = fx.cache(Some("ghp_one"));
+        let request = fx.request(&format!("{PATH}?per_page=2"));
+        assert_eq!(cache.get_pages(&request, &Ask::default()).await.unwrap().len(), 3);
+        assert!(pages(&cache, &request).await.1);
+        let answer = cache.get(&request, &Ask::default()).await.unwrap();
+        assert!(!answer.entry.headers.get("link").unwrap().contains("ghe.example"));
+    }
+    // What only looks like it is not.
+    fx.sim.with(|state| state.named = Some("https://evil.example".to_owned()));
+    let error = fx.cache(Some("ghp_two")).get_pages(&fx.request("/other?per_page=2"), &Ask::default()).await;
+    assert!(error.unwrap_err().to_string().contains("another host"));
+}
