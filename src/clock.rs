@@ -11,59 +11,83 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A point in wall time: whole seconds since 1970-01-01 UTC.
+/// A point in wall time, to the millisecond: what is fetched right after an invalidation is newer than it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Timestamp(i64);
+pub struct Timestamp {
+    /// Milliseconds since 1970-01-01 UTC.
+    millis: i64,
+}
+
+/// So many seconds as milliseconds.
+fn millis(secs: u64) -> i64 {
+    i64::try_from(secs).unwrap_or(i64::MAX).saturating_mul(1_000)
+}
 
 impl Timestamp {
     /// From seconds since 1970-01-01 UTC.
     pub const fn from_secs(secs: i64) -> Self {
-        Self(secs)
+        Self { millis: secs.saturating_mul(1_000) }
     }
 
-    /// Seconds since 1970-01-01 UTC.
+    /// From milliseconds since 1970-01-01 UTC.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self { millis }
+    }
+
+    /// Whole seconds since 1970-01-01 UTC, rounded down.
     pub fn secs(self) -> i64 {
-        self.0
+        self.millis.div_euclid(1_000)
     }
 
-    /// Seconds from `earlier` to this; 0 when `earlier` is later (a clock ahead of ours).
+    /// Whole seconds from `earlier` to this, rounded down; 0 when `earlier` is later (a clock ahead of ours).
     pub fn since(self, earlier: Timestamp) -> u64 {
-        u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0)
+        u64::try_from(self.millis.saturating_sub(earlier.millis) / 1_000).unwrap_or(0)
     }
 
     /// This time and so many seconds.
     #[must_use]
     pub fn plus(self, secs: u64) -> Self {
-        Self(self.0.saturating_add(i64::try_from(secs).unwrap_or(i64::MAX)))
+        Self { millis: self.millis.saturating_add(millis(secs)) }
     }
 
     /// This time less so many seconds.
     #[must_use]
     pub fn minus(self, secs: u64) -> Self {
-        Self(self.0.saturating_sub(i64::try_from(secs).unwrap_or(i64::MAX)))
+        Self { millis: self.millis.saturating_sub(millis(secs)) }
+    }
+
+    /// The last time before this one.
+    #[must_use]
+    pub fn before(self) -> Self {
+        Self { millis: self.millis.saturating_sub(1) }
     }
 }
 
 impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC, whole seconds: `2026-11-20T22:12:44Z`.
+    /// For people: RFC 3339 in UTC, whole seconds: `2026-11-20T22:12:44Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match DateTime::<Utc>::from_timestamp(self.0, 0) {
+        match DateTime::<Utc>::from_timestamp(self.secs(), 0) {
             Some(time) => f.write_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true)),
-            None => write!(f, "{}", self.0),
+            None => write!(f, "{}", self.secs()),
         }
     }
 }
 
 impl Serialize for Timestamp {
+    /// RFC 3339 in UTC: `2026-11-20T22:12:44Z`, or with milliseconds where there are some.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        match DateTime::<Utc>::from_timestamp_millis(self.millis).filter(|_| self.millis % 1_000 != 0) {
+            Some(time) => serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            None => serializer.collect_str(self),
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        DateTime::parse_from_rfc3339(&text).map(|time| Timestamp(time.timestamp())).map_err(serde::de::Error::custom)
+        let time = DateTime::parse_from_rfc3339(&text).map_err(serde::de::Error::custom)?;
+        Ok(Self { millis: time.timestamp_millis() })
     }
 }
 
@@ -86,7 +110,7 @@ pub enum Clock {
 impl Clock {
     /// A clock that stands at `at` until [`advance`](Clock::advance) is called.
     pub fn manual(at: Timestamp) -> Self {
-        Self::Manual(Arc::new(AtomicI64::new(at.0)))
+        Self::Manual(Arc::new(AtomicI64::new(at.millis)))
     }
 
     /// A clock that shows `at` and goes on with tokio's timers.
@@ -98,20 +122,29 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match self {
             #[allow(clippy::disallowed_methods, reason = "this is the one place that reads it")]
-            Clock::System => Timestamp(
-                SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
-            ),
-            Clock::Manual(at) => Timestamp(at.load(Ordering::Relaxed)),
-            Clock::Following { at, since } => at.plus(since.elapsed().as_secs()),
+            Clock::System => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Timestamp { millis: i64::try_from(since.as_millis()).unwrap_or(i64::MAX) }
+            }
+            Clock::Manual(at) => Timestamp { millis: at.load(Ordering::Relaxed) },
+            Clock::Following { at, since } => {
+                let passed = i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
+                Timestamp { millis: at.millis.saturating_add(passed) }
+            }
         }
     }
 
     /// Moves a manual clock on; others go on by themselves.
     pub fn advance(&self, secs: u64) {
         if let Clock::Manual(at) = self {
-            at.fetch_add(i64::try_from(secs).unwrap_or(i64::MAX), Ordering::Relaxed);
+            at.fetch_add(millis(secs), Ordering::Relaxed);
+        }
+    }
+
+    /// The same by milliseconds.
+    pub fn advance_millis(&self, millis: i64) {
+        if let Clock::Manual(at) = self {
+            at.fetch_add(millis, Ordering::Relaxed);
         }
     }
 }
@@ -126,6 +159,20 @@ mod tests {
         let text = serde_json::to_string(&at).unwrap();
         assert_eq!(text, "\"2026-11-20T22:12:44Z\"");
         assert_eq!(serde_json::from_str::<Timestamp>(&text).unwrap(), at);
+    }
+
+    #[test]
+    fn milliseconds_are_kept_and_seconds_are_rounded_down() {
+        let at = Timestamp::from_millis(1_795_212_764_987);
+        let text = serde_json::to_string(&at).unwrap();
+        assert_eq!(text, "\"2026-11-20T22:12:44.987Z\"");
+        assert_eq!(serde_json::from_str::<Timestamp>(&text).unwrap(), at);
+        assert_eq!((at.to_string().as_str(), at.secs()), ("2026-11-20T22:12:44Z", 1_795_212_764));
+        assert_eq!(at.since(Timestamp::from_millis(1_795_212_763_988)), 0);
+        for far in [Timestamp::from_secs(i64::MAX), Timestamp::from_secs(i64::MIN)] {
+            assert_eq!(far.plus(u64::MAX).minus(u64::MAX).before().since(far), 0);
+            serde_json::to_string(&far).unwrap();
+        }
     }
 
     #[test]

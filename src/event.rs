@@ -8,7 +8,7 @@ mod shape;
 mod write;
 
 pub use payload::{MAX_PAYLOAD_BYTES, Payload};
-pub use write::{outdated_by_mutation, outdated_by_write};
+pub use write::{outdated_by_mutation, outdated_by_upload, outdated_by_write};
 
 use crate::clock::Timestamp;
 use crate::cutoff::{Cutoff, CutoffMode, SUSPECT_SECS};

@@ -100,28 +100,48 @@ pub fn commit(file: File, partial: &Path, target: &Path, durability: Durability)
     Ok(())
 }
 
-/// Opens a lock file, readable by this user only; what it holds does not matter.
-pub fn open_lock(path: &Path) -> std::io::Result<File> {
-    open_own(OpenOptions::new().write(true).create(true).truncate(false), path)
+/// A file that at most one process locks; what it holds does not matter. The kernel unlocks it when its holder dies.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// Opens it, readable by this user only, and not locked yet.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        open_own(OpenOptions::new().write(true).create(true).truncate(false), path).map(Self)
+    }
+
+    /// Locks it, if no other process has.
+    pub fn take(&self) -> std::io::Result<bool> {
+        match self.0.try_lock() {
+            Ok(()) => Ok(true),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// The same, and waits as long as another one has it, which may be stopped: no longer than `longest`. The thread waits.
+    #[allow(clippy::disallowed_methods, reason = "a lock of another process gives no sign")]
+    pub fn take_within(&self, longest: Duration) -> std::io::Result<bool> {
+        let mut left = longest;
+        let mut pause = Duration::from_micros(200);
+        loop {
+            if self.take()? {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+            std::thread::sleep(pause.min(left));
+            left = left.saturating_sub(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
 }
 
-/// Locks a file for this process alone; `false` when another one holds the lock for longer than `longest`, as one that is
-/// stopped does. The thread waits.
-#[allow(clippy::disallowed_methods, reason = "a lock of another process gives no sign")]
-pub fn lock_within(file: &File, longest: Duration) -> std::io::Result<bool> {
-    let mut left = longest;
-    let mut pause = Duration::from_micros(200);
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(true),
-            Err(std::fs::TryLockError::Error(error)) => return Err(error),
-            Err(std::fs::TryLockError::WouldBlock) if left.is_zero() => return Ok(false),
-            Err(std::fs::TryLockError::WouldBlock) => {
-                std::thread::sleep(pause.min(left));
-                left = left.saturating_sub(pause);
-                pause = (pause * 2).min(Duration::from_millis(20));
-            }
-        }
+impl Drop for Lock {
+    /// A child that has just been forked holds the same lock until it becomes another program: closing alone would not end it.
+    fn drop(&mut self) {
+        let _ended_by_closing = self.0.unlock();
     }
 }
 

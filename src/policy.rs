@@ -61,7 +61,7 @@ impl CutoffTimes {
     /// The same, and what was validated before `since` is to be revalidated.
     #[must_use]
     pub fn not_before(self, since: Option<Timestamp>) -> Self {
-        Self { revalidate: self.revalidate.max(since.map(|at| at.minus(1))), ..self }
+        Self { revalidate: self.revalidate.max(since.map(Timestamp::before)), ..self }
     }
 }
 

@@ -29,7 +29,6 @@ pub use narrow::{BundleRules, Narrow};
 pub use pack::{Saved, order};
 pub use tally::{OnDisk, Tallied};
 
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +38,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Timestamp};
 use crate::entry::{Entry, is_redirect};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Lock};
 use crate::key::{CacheKey, KeyParts};
 use crate::partition::Partition;
 use crate::tier::bundle::BundleTier;
@@ -305,28 +304,27 @@ impl Stack {
 
     /// The store's advisory lock, for whoever rewrites what others share. The kernel releases it
     /// when its holder dies.
-    fn lock(&self, wait: Wait) -> Result<Option<File>> {
+    fn lock(&self, wait: Wait) -> Result<Option<Lock>> {
         self.lock_by("lock", wait)
     }
 
     /// The lock of the invalidations alone: they do not wait for a pack, which may take seconds.
-    fn lock_cutoffs(&self) -> Result<Option<File>> {
+    fn lock_cutoffs(&self) -> Result<Option<Lock>> {
         self.lock_by("cutoffs.lock", Wait::Within(LONGEST_NOTE)).and_then(|lock| match lock {
             Some(lock) => Ok(Some(lock)),
             None => Err(held(&self.dir.join("cutoffs.lock"))),
         })
     }
 
-    fn lock_by(&self, name: &str, wait: Wait) -> Result<Option<File>> {
+    fn lock_by(&self, name: &str, wait: Wait) -> Result<Option<Lock>> {
         let path = self.dir.join(name);
-        let file = files::open_lock(&path).map_err(|cause| Error::io("open", &path, cause))?;
+        let lock = Lock::open(&path).map_err(|cause| Error::io("open", &path, cause))?;
         let longest = match wait {
             Wait::No => Duration::ZERO,
             Wait::Within(longest) => longest,
         };
-        let locked = files::lock_within(&file, longest);
-        let locked = locked.map_err(|cause| Error::io("lock", &path, cause))?;
-        Ok(locked.then_some(file))
+        let is_ours = lock.take_within(longest).map_err(|cause| Error::io("lock", &path, cause))?;
+        Ok(is_ours.then_some(lock))
     }
 
     /// Writes what was only noted in memory: freshenings, last uses. Best effort.

@@ -128,12 +128,16 @@ impl Caller {
         if call.method.is_safe() {
             return self.pass(call, counted).await;
         }
-        // Tags and prefixes know the normal form alone.
-        let path = match &counted {
-            Some(request) => request.path.clone(),
-            None => format!("/{}", call.target.split('?').next().unwrap_or_default().trim_start_matches('/')),
+        let (method, now) = (call.method.as_str(), self.cache.now());
+        let outdates = match (&counted, self.elsewhere(call)) {
+            (_, Some(url)) => event::outdated_by_upload(method, absolute(url)?.path(), now),
+            // Tags and prefixes know the normal form alone.
+            (Some(request), None) => event::outdated_by_write(method, &request.path, now),
+            (None, None) => {
+                let path = call.target.split('?').next().unwrap_or_default().trim_start_matches('/');
+                event::outdated_by_write(method, &format!("/{path}"), now)
+            }
         };
-        let outdates = event::outdated_by_write(call.method.as_str(), &path, self.cache.now());
         let change = Change::begin(&self.cache, outdates).await;
         let answered = self.pass(call, counted).await;
         change.end(ended(answered.as_ref())).await;

@@ -18,7 +18,7 @@ pub struct Ask {
     /// Stale answers may stand in for so many seconds after that.
     pub stale_secs: Option<u64>,
     /// For so many seconds after its lifetime a stale answer comes at once, and whoever asked sees to
-    /// it that it is asked for behind it (RFC 5861 section 3); see [`Cache::get_soon`].
+    /// it that it is asked for behind it (RFC 5861 section 3); see [`Cache::get_soon`](super::Cache::get_soon).
     pub while_revalidate_secs: u64,
     /// For who looks ahead: what is fresh must stay so for longer.
     pub ahead: Option<Ahead>,

@@ -3,13 +3,13 @@
 //! Knows: that a write takes a thread and longer than an answer may wait, and how to wait for all of
 //! them at the end. Does not know: what is written.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
 use super::Cache;
 use crate::entry::Entry;
+use crate::files::Lock;
 use crate::key::CacheKey;
 use crate::stack::Stack;
 
@@ -29,7 +29,7 @@ impl Default for Behind {
 impl Behind {
     /// Holds `entry` in memory and writes it on another thread. The turn ends when it is written, so
     /// that another process which waits for it finds the entry.
-    pub(super) fn store(&self, stack: &Arc<Stack>, key: &CacheKey, entry: &Arc<Entry>, turn: Option<File>) {
+    pub(super) fn store(&self, stack: &Arc<Stack>, key: &CacheKey, entry: &Arc<Entry>, turn: Option<Lock>) {
         stack.keep_in_memory(key, entry);
         let Ok(place) = self.0.clone().try_acquire_owned() else {
             stack.put(entry);
@@ -52,14 +52,14 @@ impl Behind {
 
 impl Cache {
     /// Stores an entry: at once, or in memory now and on disk behind the answer.
-    pub(super) fn store(&self, key: &CacheKey, entry: Entry, turn: Option<File>) -> Arc<Entry> {
+    pub(super) fn store(&self, key: &CacheKey, entry: Entry, turn: Option<Lock>) -> Arc<Entry> {
         let entry = self.keep(key, entry, turn);
         self.offer(&entry);
         entry
     }
 
     /// The same without telling anybody else.
-    pub(super) fn keep(&self, key: &CacheKey, entry: Entry, turn: Option<File>) -> Arc<Entry> {
+    pub(super) fn keep(&self, key: &CacheKey, entry: Entry, turn: Option<Lock>) -> Arc<Entry> {
         let entry = Arc::new(entry);
         match &self.behind {
             None => {

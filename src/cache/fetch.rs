@@ -2,7 +2,6 @@
 //!
 //! Knows: who asks for many, and what becomes of a reply. Does not know: whether anything must be asked.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use super::Cache;
@@ -14,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::collapse::Role;
 use crate::entry::{Entry, is_redirect};
 use crate::error::{Error, Kind, Result};
+use crate::files::Lock;
 use crate::key::{CacheKey, KeyParts};
 use crate::outcome::{NoStore, Outcome};
 use crate::policy::{self, After, Before, CutoffTimes, Mode, Validators};
@@ -69,7 +69,7 @@ impl Cache {
         ask: &Ask,
         explained: Explained,
         may_wait: bool,
-        mut turn: Option<File>,
+        mut turn: Option<Lock>,
     ) -> Result<Answer> {
         let Explained { key, parts, lifetime, found, candidate, cutoff, decision, .. } = explained;
         let (validators, because) = match decision {

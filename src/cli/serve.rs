@@ -16,7 +16,7 @@ use super::{Context, Exit, plan_config_again, print, request_config};
 use crate::cache::Ask;
 use crate::config::{Config, Environment, Flags, TakesPart};
 use crate::error::{Error, Kind, Result};
-use crate::files::{self, Durability};
+use crate::files::{self, Durability, Lock};
 use crate::mask::Masker;
 use crate::plan::Plan;
 use crate::schedule::Schedule;
@@ -240,15 +240,15 @@ async fn run(context: &Context, config: &Config, args: &ServeArgs, settings: Set
 /// whoever removes the one and gets the other knows that everything is written.
 struct Ready {
     path: PathBuf,
-    _lock: std::fs::File,
+    _lock: Lock,
 }
 
 impl Ready {
     fn say(path: &Path, listeners: &Listeners) -> Result<Self> {
         let lock_path = lock_of(path);
         let failed = |cause| Error::io("lock", &lock_path, cause);
-        let lock = files::open_lock(&lock_path).map_err(failed)?;
-        if lock.try_lock().is_err() {
+        let lock = Lock::open(&lock_path).map_err(failed)?;
+        if !lock.take().unwrap_or(false) {
             return Err(Error::usage(format!("another process serves by {}", path.display())));
         }
         let addresses: Vec<String> = listeners.iter().map(|(listener, _)| listener.address()).collect();

@@ -3,8 +3,6 @@
 //! Knows: signals, one tick at a time on a machine, what is said of a tick. Does not know: when to
 //! tick, and what a tick refreshes (`warm`).
 
-use std::fs::File;
-
 use serde_json::json;
 
 use super::args::WarmArgs;
@@ -14,7 +12,7 @@ use crate::cache::{Ask, Cache};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::files;
+use crate::files::Lock;
 use crate::plan::{Plan, run};
 use crate::schedule::Schedule;
 use crate::stack::{Narrow, Saved};
@@ -208,15 +206,11 @@ impl Command<'_> {
 }
 
 /// The lock of the one worker that ticks on this machine.
-fn only_one(cache: &Cache) -> Result<Option<File>> {
+fn only_one(cache: &Cache) -> Result<Option<Lock>> {
     let path = cache.stack().dir().join("warm.lock");
     let failed = |cause| Error::io("lock", &path, cause);
-    let file = files::open_lock(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-        Err(std::fs::TryLockError::Error(cause)) => Err(failed(cause)),
-    }
+    let lock = Lock::open(&path).map_err(failed)?;
+    Ok(lock.take().map_err(failed)?.then_some(lock))
 }
 
 /// Uniform in 0 to `most` seconds.

@@ -183,6 +183,13 @@ pub fn outdated_by_write(method: &str, path: &str, now: Timestamp) -> Vec<Cutoff
     with_documents(cutoffs, now)
 }
 
+/// The same for a change at a host beside the API: assets of releases are sent to `uploads.github.com`, or below
+/// `/api/uploads` of a server. Elsewhere nothing is changed that the API shows.
+pub fn outdated_by_upload(method: &str, path: &str, now: Timestamp) -> Vec<Cutoff> {
+    let path = path.strip_prefix("/api/uploads").unwrap_or(path);
+    if path.starts_with("/repos/") { outdated_by_write(method, path, now) } else { Vec::new() }
+}
+
 /// Members, teams and memberships, wherever they stand; `/users` begins with `/user`, too.
 fn of_people(now: Timestamp) -> Vec<Cutoff> {
     let mut cutoffs = tags(&[Tag::Family("members".into())], now);

@@ -2,7 +2,6 @@
 //!
 //! Knows: how to wait for each of them. Does not know: what is sent, or how.
 
-use std::fs::File;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 use super::budget::Admit;
 use super::{GitHub, MAX_CONCURRENCY, limit_error, lock, luck, sweep};
 use crate::error::{Error, Kind, Result};
+use crate::files::Lock;
 
 /// What other processes do is looked at this often.
 const SYNC_EVERY: Duration = Duration::from_millis(250);
@@ -22,7 +22,7 @@ pub(super) struct UnderWay<'a> {
     github: &'a GitHub,
     bucket: &'static str,
     /// Its place among those of all processes.
-    slot: Option<File>,
+    slot: Option<Lock>,
 }
 
 impl Drop for UnderWay<'_> {
@@ -67,7 +67,7 @@ impl GitHub {
     }
 
     /// A place among those of all processes of this machine; none where they cannot be counted.
-    async fn slot(&self) -> Option<File> {
+    async fn slot(&self) -> Option<Lock> {
         let shared = self.shared.as_ref().filter(|_| !lock(&self.budget).is_unlimited())?;
         loop {
             match shared.slot((luck() * MAX_CONCURRENCY as f64) as usize) {

@@ -6,7 +6,6 @@
 //! Best effort: a directory that cannot be used means that each process counts for itself.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::budget::{Budget, Others};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::files::{self, Durability};
+use crate::files::{self, Durability, Lock};
 use crate::upstream::RateLimit;
 
 /// The file's version.
@@ -69,7 +68,7 @@ impl Shared {
     pub(super) fn sync(&self, budget: &mut Budget, points: (u32, u32), now: Timestamp) -> Result<()> {
         files::create_private_dir(&self.dir).map_err(|cause| Error::io("create", &self.dir, cause))?;
         let lock = open(&self.dir.join("lock"))?;
-        let is_ours = files::lock_within(&lock, LONGEST_LOCK).map_err(|cause| Error::io("lock", &self.dir, cause))?;
+        let is_ours = lock.take_within(LONGEST_LOCK).map_err(|cause| Error::io("lock", &self.dir, cause))?;
         if !is_ours {
             // What this process knows waits until next time: requests do not.
             self.peek(budget, now);
@@ -124,24 +123,22 @@ impl Shared {
         budget.others = others;
     }
 
-    /// One of the places for requests under way, if one is free; it is held until the file is
-    /// closed. `start` spreads the search.
-    pub(super) fn slot(&self, start: usize) -> Result<Option<File>> {
+    /// One of the places for requests under way, if one is free; it is held until the lock is
+    /// dropped. `start` spreads the search.
+    pub(super) fn slot(&self, start: usize) -> Result<Option<Lock>> {
         for at in 0..super::MAX_CONCURRENCY {
             let number = (start + at) % super::MAX_CONCURRENCY;
-            let file = open(&self.dir.join(format!("{number:02}.slot")))?;
-            match file.try_lock() {
-                Ok(()) => return Ok(Some(file)),
-                Err(std::fs::TryLockError::WouldBlock) => {}
-                Err(std::fs::TryLockError::Error(cause)) => return Err(Error::io("lock", &self.dir, cause)),
+            let slot = open(&self.dir.join(format!("{number:02}.slot")))?;
+            if slot.take().map_err(|cause| Error::io("lock", &self.dir, cause))? {
+                return Ok(Some(slot));
             }
         }
         Ok(None)
     }
 }
 
-fn open(path: &Path) -> Result<File> {
-    files::open_lock(path).map_err(|cause| Error::io("open", path, cause))
+fn open(path: &Path) -> Result<Lock> {
+    Lock::open(path).map_err(|cause| Error::io("open", path, cause))
 }
 
 #[cfg(test)]
@@ -188,7 +185,7 @@ mod tests {
     fn a_hundred_slots_and_no_more() {
         let dir = tempfile::tempdir().unwrap();
         let shared = Shared::new(dir.path().to_owned(), "1".into());
-        let mut held: Vec<File> = (0..100).map(|n| shared.slot(n * 7).unwrap().unwrap()).collect();
+        let mut held: Vec<Lock> = (0..100).map(|n| shared.slot(n * 7).unwrap().unwrap()).collect();
         assert!(shared.slot(0).unwrap().is_none());
         held.pop();
         assert!(shared.slot(50).unwrap().is_some());

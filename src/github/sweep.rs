@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::clock::Timestamp;
-use crate::files;
+use crate::files::Lock;
 
 /// Whose file was not written for so long goes.
 const KEPT_SECS: u64 = 2 * 24 * 3_600;
@@ -60,8 +60,8 @@ fn is_unused(dir: &Path, now: Timestamp) -> bool {
 /// Removes a directory unless a process holds one of its locks. Who begins to use it now finds it gone, and
 /// makes it anew the next time.
 fn remove(dir: &Path) -> Option<()> {
-    let lock = files::open_lock(&dir.join("lock")).ok()?;
-    lock.try_lock().ok()?;
+    let taken = |path: &Path| Lock::open(path).ok().filter(|lock| lock.take().unwrap_or(false));
+    let lock = taken(&dir.join("lock"))?;
     let files: Vec<fs::DirEntry> = fs::read_dir(dir).ok()?.flatten().take(MAX_FILES).collect();
     let mut held = vec![lock];
     for file in &files {
@@ -69,9 +69,7 @@ fn remove(dir: &Path) -> Option<()> {
             return None;
         }
         if file.path().extension().is_some_and(|ending| ending == "slot") {
-            let slot = files::open_lock(&file.path()).ok()?;
-            slot.try_lock().ok()?;
-            held.push(slot);
+            held.push(taken(&file.path())?);
         }
     }
     for file in &files {
@@ -117,9 +115,9 @@ mod tests {
         let names = ["0123456789abcde0", "0123456789abcde1", "0123456789abcde2", "0123456789abcde3", "else"];
         let [gone, fresh, locked, busy, other] = names.map(|name| used(dir.path(), name, old));
         stamp(&fresh.join("limits.json"), NOW.minus(3_600)).unwrap();
-        let holds = [locked.join("lock"), busy.join("07.slot")].map(|path| files::open_lock(&path).unwrap());
+        let holds = [locked.join("lock"), busy.join("07.slot")].map(|path| Lock::open(&path).unwrap());
         for file in &holds {
-            file.try_lock().unwrap();
+            assert!(file.take().unwrap());
         }
         sweep(dir.path(), NOW);
         let there = |path: &Path| path.join("limits.json").exists();

@@ -440,7 +440,7 @@ fn is_other_method(name: &str) -> bool {
 }
 
 /// What a response says of a change: a refusal is that nothing has changed; a 5xx may be of a server between.
-fn ended(response: &Response<Body>) -> Ended {
+pub(super) fn ended(response: &Response<Body>) -> Ended {
     match response.status() {
         status if status.is_client_error() => Ended::Refused,
         status if status.is_server_error() => Ended::Unknown,

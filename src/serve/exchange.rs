@@ -13,14 +13,16 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::asked::{Asked, for_github};
+use super::asked::{Asked, ended, for_github};
 use super::credentials::Credentials;
 use super::hosts::{Hosts, Target, host_of};
 use super::identities::Identity;
 use super::own::{self, Page};
 use super::respond::{self, Body, Manner};
 use super::{Door, Entrance};
+use crate::cache::Change;
 use crate::error::Result;
+use crate::event;
 use crate::github::{Passing, Stream};
 use crate::request;
 
@@ -228,15 +230,28 @@ async fn hand_on(door: &Door, uri: Result<Uri>, method: Method, headers: HeaderM
         Ok(uri) => uri,
         Err(error) => return respond::error(&error, nobody.cache.now(), None),
     };
+    let change = if method.is_safe() {
+        Change::watch(&nobody.cache, Vec::new())
+    } else {
+        let outdates = event::outdated_by_upload(method.as_str(), uri.path(), nobody.cache.now());
+        // Without a token GitHub refuses it.
+        if headers.contains_key(AUTHORIZATION) {
+            Change::begin(&nobody.cache, outdates).await
+        } else {
+            Change::watch(&nobody.cache, outdates)
+        }
+    };
     let asked = HeaderMap::new();
     let manner =
         Manner { api: door.hosts.api(), base: None, bodies: false, mode: door.cache_mode, limit: None, asked: &asked };
     let body = Stream::new(body.map_err(Into::into));
     let passing = Passing { method, uri, headers: for_github(&headers), body, counted: None, signed: false };
-    match nobody.github.pass(passing).await {
+    let response = match nobody.github.pass(passing).await {
         Ok(response) => respond::passed(response, manner, "bypass"),
         Err(error) => respond::error(&error, nobody.cache.now(), None),
-    }
+    };
+    change.end(ended(&response)).await;
+    response
 }
 
 #[cfg(test)]

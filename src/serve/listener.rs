@@ -23,7 +23,7 @@ use super::exchange::Visitor;
 use super::patience::Patience;
 use super::{Door, exchange};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Lock};
 
 /// The largest head of a request.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -67,7 +67,7 @@ pub type Listeners = Vec<(Listener, Entrance)>;
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    _lock: std::fs::File,
+    _lock: Lock,
 }
 
 impl Drop for SocketFile {
@@ -94,8 +94,8 @@ impl Listener {
         }
         let mut lock = path.as_os_str().to_owned();
         lock.push(".lock");
-        let lock = files::open_lock(Path::new(&lock)).map_err(failed)?;
-        if lock.try_lock().is_err() {
+        let lock = Lock::open(Path::new(&lock)).map_err(failed)?;
+        if !lock.take().unwrap_or(false) {
             return Err(Error::usage(format!("another process serves on {}", path.display()))
                 .hint("stop it, or choose another path with --unix"));
         }

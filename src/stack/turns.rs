@@ -3,13 +3,12 @@
 //! Knows: a few hundred lock files, which the kernel releases when their holder dies. Does not
 //! know: what is fetched. Two keys may share a lock; then they only take turns.
 
-use std::fs::File;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Stack;
-use crate::files;
+use crate::files::{self, Lock};
 use crate::key::CacheKey;
 
 /// Nobody waits longer for another process, which may itself be waiting for a limit.
@@ -24,34 +23,34 @@ const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 impl Stack {
-    /// Waits for the turn to fetch `key`; it ends when the file is dropped. `None` where there are
+    /// Waits for the turn to fetch `key`; it ends when the lock is dropped. `None` where there are
     /// no turns: the store cannot be written, or the one before takes too long. Whose turn it is
     /// looks again (`may_wait`: there is nothing to answer meanwhile): what others stored meanwhile is to be seen by then.
-    pub async fn turn(&self, key: &CacheKey, may_wait: bool) -> Option<File> {
+    pub async fn turn(&self, key: &CacheKey, may_wait: bool) -> Option<Lock> {
         let longest = if may_wait { LONGEST_WAIT } else { LONGEST_WAIT_WITH_STALE };
         if !*self.prepared.get_or_init(|| self.said(self.prepare())) {
             return None;
         }
         let dir = self.dir.join("turns");
         let path = dir.join(format!("{:02x}", key.as_bytes()[0]));
-        let open = || files::open_lock(&path);
-        let file = open().or_else(|_| files::create_private_dir(&dir).and_then(|()| open())).ok()?;
+        let open = || Lock::open(&path);
+        let lock = open().or_else(|_| files::create_private_dir(&dir).and_then(|()| open())).ok()?;
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            match file.try_lock() {
-                Ok(()) => {
+            match lock.take() {
+                Ok(true) => {
                     // A server looks every second; whoever has just begun, or has waited, must look now.
                     if !self.is_resident() || pause > FIRST_PAUSE {
                         self.look_again();
                     }
-                    return Some(file);
+                    return Some(lock);
                 }
-                Err(std::fs::TryLockError::WouldBlock) if started.elapsed() < longest => {
+                Ok(false) if started.elapsed() < longest => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                Err(_) => return None,
+                Ok(false) | Err(_) => return None,
             }
         }
     }

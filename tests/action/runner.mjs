@@ -81,13 +81,15 @@ function readOutputs(file) {
   return outputs;
 }
 
-// actions/cache, as far as it matters: newest entry by prefix; a key cannot be written twice; what was
+// actions/cache, as far as it matters: the entry by prefix that was made last; a key cannot be written twice; what was
 // saved under other paths is not found; not even an empty `cache-hit` on a miss.
 const pathsOf = (given) => given.path.split("\n").filter(Boolean);
 const version = (given) => "@" + createHash("sha256").update(pathsOf(given).join("|")).digest("hex").slice(0, 8);
 
 function cacheRestore(given) {
-  const all = fs.existsSync(scenario.cache) ? fs.readdirSync(scenario.cache).sort() : [];
+  const all = fs.existsSync(scenario.cache) ? fs.readdirSync(scenario.cache) : [];
+  const madeAt = (name) => fs.statSync(path.join(scenario.cache, name)).mtimeMs;
+  all.sort((a, b) => madeAt(a) - madeAt(b));
   const entries = all.filter((name) => name.endsWith(version(given))).map((name) => name.slice(0, -version(given).length));
   const matching = entries.filter((name) => name === given.key || given["restore-keys"].split("\n").some((prefix) => prefix && name.startsWith(prefix)));
   if (matching.length === 0) return {};

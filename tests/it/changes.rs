@@ -203,3 +203,25 @@ fn later_pages_by_number_are_outdated_by_changes_by_name() {
     read(&pages[2..]);
     assert_eq!(server.sim.take_counts().0, 1);
 }
+
+#[test]
+fn an_asset_that_is_sent_to_the_host_of_uploads_is_seen_in_its_release() {
+    let uploads = crate::harness::sim::Sim::start(Clock::System);
+    let host = uploads.url().trim_start_matches("http://").to_owned();
+    let server = Server::start(&["--allow-host", &host]);
+    let assets = "/repos/acme/repo-0001/releases/1/assets";
+    server.sim.put(assets, Doc::list(vec![]));
+    server.sim.put("/repos/acme/repo-0002", Doc::json(json!({ "n": 1 })));
+    for path in [assets, "/repos/acme/repo-0002"] {
+        server.curl(path, &[]);
+        assert!(server.curl(path, &[]).cache_status().contains("hit"));
+    }
+    for prefix in ["", "/api/uploads"] {
+        let host = format!("Host: {host}");
+        server.curl(&format!("{prefix}{assets}?name=a.zip"), &["-X", "POST", "-d", "zip", "-H", &host]);
+        assert_eq!(uploads.take_counts().0, 1);
+        assert!(!server.curl(assets, &[]).cache_status().contains("hit"), "{prefix}");
+        assert!(server.curl(assets, &[]).cache_status().contains("hit"), "{prefix}");
+    }
+    assert!(server.curl("/repos/acme/repo-0002", &[]).cache_status().contains("hit"));
+}

@@ -11,6 +11,7 @@ use octocache::partition::Partition;
 use octocache::policy::{Mode, TtlTable};
 use octocache::request::{Api, Request};
 use octocache::stack::{Narrow, Stack};
+use octocache::tag::Scope;
 use octocache::tier::TierName;
 use octocache::token::Token;
 use serde_json::json;
@@ -507,4 +508,27 @@ async fn a_stale_loose_entry_gives_way_to_a_newer_bundle() {
     reader.stack().pack(&Narrow::everything(), false).unwrap();
     assert!(!loose.exists());
     assert_eq!(fx.cache(Some("ghp_one")).get(&request, &Ask::default()).await.unwrap().outcome, HIT);
+}
+
+#[tokio::test]
+async fn what_is_fetched_within_the_second_of_an_invalidation_is_newer_than_it() {
+    let fx = Fixture::new();
+    world::organisation(&fx.sim, 2);
+    let cache = fx.cache(Some("ghp_one"));
+    let request = fx.request("/repos/acme/repo-0001");
+    let outcome = async || cache.get(&request, &Ask::default()).await.unwrap().outcome;
+    outcome().await;
+    for clear in [false, true] {
+        fx.clock.advance_millis(10);
+        if clear {
+            cache.clear(&Scope::All).unwrap();
+        } else {
+            cache.invalidate(Scope::All).unwrap();
+        }
+        fx.clock.advance_millis(10);
+        assert_ne!(outcome().await, HIT, "clear: {clear}");
+        assert_eq!(outcome().await, HIT, "clear: {clear}");
+        // Another process reads it from the disk.
+        assert_eq!(fx.cache(Some("ghp_one")).get(&request, &Ask::default()).await.unwrap().outcome, HIT);
+    }
 }

@@ -17,7 +17,7 @@ use crate::actions::annotation;
 use crate::cli::{Exit, request_config};
 use crate::config::{Config, Flags};
 use crate::error::{Error, Kind, Result};
-use crate::files::{self, Durability};
+use crate::files::{self, Durability, Lock};
 use crate::mask::Masker;
 use crate::partition::Partition;
 use crate::stack::{BundleRules, Narrow, Saved, Stack};
@@ -83,9 +83,9 @@ impl Place {
     }
 
     /// The lock that the server holds for as long as it lives.
-    fn lock(&self) -> Result<File> {
+    fn lock(&self) -> Result<Lock> {
         let path = lock_of(&self.file("ready.json"));
-        files::open_lock(&path).map_err(|cause| Error::io("open", &path, cause))
+        Lock::open(&path).map_err(|cause| Error::io("open", &path, cause))
     }
 }
 
@@ -110,7 +110,7 @@ impl Step<'_> {
     pub(super) fn start(&self) -> Result<Exit> {
         let place = self.place()?;
         files::create_private_dir(&place.dir).map_err(|cause| Error::io("create", &place.dir, cause))?;
-        if place.lock()?.try_lock().is_err() {
+        if !place.lock()?.take().unwrap_or(false) {
             return Err(
                 Error::usage("a proxy runs already in this job").hint("end it first: octocache/octocache/proxy/stop")
             );
@@ -233,7 +233,7 @@ impl Step<'_> {
             return Ok(Exit::Done);
         };
         let ready = place.file("ready.json");
-        let was_serving = ready.exists() && place.lock()?.try_lock().is_err();
+        let was_serving = ready.exists() && !place.lock()?.take().unwrap_or(false);
         let _not_there = fs::remove_file(&ready);
         if !was_serving {
             let text = format!("the proxy had ended before it was told to\n{}", place.log(self.context.masker()));
@@ -272,7 +272,7 @@ impl Step<'_> {
 /// Whether it ends in time.
 async fn ended(place: &Place) -> Result<bool> {
     let (lock, told) = (place.lock()?, Instant::now());
-    while lock.try_lock().is_err() {
+    while !lock.take().unwrap_or(false) {
         if told.elapsed() > END_WAIT {
             return Ok(false);
         }
