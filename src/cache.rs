@@ -26,6 +26,7 @@ mod follow;
 mod holder;
 mod own;
 pub mod pages;
+mod passes;
 mod proof;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub use behind::Behind;
 pub use change::{Change, Ended};
 pub use explain::Explained;
 pub use holder::Said;
+use passes::Passes;
 
 use crate::clock::{Clock, Timestamp};
 use crate::collapse::{Collapse, Role};
@@ -76,6 +78,8 @@ pub struct Cache {
     /// What lies beyond this machine.
     share: Option<Arc<Share>>,
     flights: Collapse<Answer>,
+    /// For clients that walk through listings themselves.
+    passes: Passes,
     /// Stale answers that the log has been told of.
     stale_said: AtomicU32,
 }
@@ -101,6 +105,7 @@ impl Cache {
             behind: None,
             share: None,
             flights: Collapse::default(),
+            passes: Passes::default(),
             stale_said: AtomicU32::new(0),
         }
     }
@@ -109,7 +114,8 @@ impl Cache {
     /// writing goes on behind the answers.
     #[must_use]
     pub fn resident(self, stats: Arc<Stats>, behind: Behind) -> Self {
-        Self { stats, behind: Some(behind), ..self }
+        let passes = Passes::from(self.clock.now());
+        Self { stats, behind: Some(behind), passes, ..self }
     }
 
     /// The API that is asked.
@@ -234,7 +240,7 @@ impl Cache {
         }
         let lifetime = self.ttls.load().lifetime_of(resident.class, ask.ttl_secs, ask.stale_secs);
         let lifetime = lifetime.at_most(ask.max_age_secs);
-        let now = self.clock.now();
+        let (now, cutoff) = (self.clock.now(), self.within_pass_of(request, cutoff));
         // Who asks matters only for what is sent.
         let signer = Signer::default();
         let terms = ask.terms(&lifetime, cutoff.not_before(ask.validated_since), &signer, now);

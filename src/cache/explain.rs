@@ -44,7 +44,7 @@ impl Cache {
         let lifetime = self.ttls.load().lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
         let lifetime = lifetime.at_most(ask.max_age_secs);
         let mut found = if ask.mode == Mode::NoStore { None } else { self.stack.find(&parts, &key) };
-        let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
+        let cutoff = self.cutoff_of(request, ask, &key, &parts);
         let (now, signer) = (self.clock.now(), self.upstream.signer());
         let terms = ask.terms(&lifetime, cutoff, &signer, now);
         let decide = |found: Option<&Found>| policy::before_request(found.map(|found| &*found.entry), &terms);
@@ -70,6 +70,11 @@ impl Cache {
         Explained { key, parts, lifetime, found, candidate, cutoff, decision, signer, now }
     }
 
+    fn cutoff_of(&self, request: &Request, ask: &Ask, key: &CacheKey, parts: &KeyParts) -> CutoffTimes {
+        let cutoff = self.cutoff(key, parts, request.listing.as_deref()).not_before(ask.validated_since);
+        self.within_pass(request, key, cutoff)
+    }
+
     /// What is to be done now that there is a later copy.
     pub(super) fn decide_again(&self, request: &Request, ask: &Ask, explained: Explained, found: Found) -> Explained {
         let mut found = Some(found);
@@ -77,7 +82,7 @@ impl Cache {
             return super::beyond::try_out(ask, explained, other);
         }
         let Explained { key, parts, lifetime, signer, .. } = explained;
-        let cutoff = self.cutoff(&key, &parts, request.listing.as_deref()).not_before(ask.validated_since);
+        let cutoff = self.cutoff_of(request, ask, &key, &parts);
         let now = self.clock.now();
         let terms = ask.terms(&lifetime, cutoff, &signer, now);
         let decision = policy::before_request(found.as_ref().map(|found| &*found.entry), &terms);

@@ -120,6 +120,9 @@ impl Cache {
             if is_redirect(entry.status) && matches!(outcome, Outcome::Fetched(_)) {
                 self.outdate_redirect_back(request, &entry).await;
             }
+            if matches!(outcome, Outcome::Revalidated | Outcome::Confirmed | Outcome::Fetched(_)) {
+                self.note_pass(request, &entry);
+            }
             let ttl_secs = policy::fresh_secs(&entry, &lifetime);
             let age_secs = now.since(entry.validated_at);
             let mut answer = Answer { age_secs, live, ..Answer::new(entry, outcome, ttl_secs) };

@@ -54,6 +54,9 @@ impl Cache {
             After::DoNotStore(entry, reason) => (Arc::from(entry), Outcome::NotStored(reason)),
             After::Freshened(_) | After::AskAgain => return Err(Error::new(Kind::Internal, "a 304 came as an answer")),
         };
+        if matches!(outcome, Outcome::Fetched(_)) {
+            self.note_pass(request, &entry);
+        }
         let ttl_secs = policy::fresh_secs(&entry, &lifetime);
         let mut answer = Answer { live: Some(live), ..Answer::new(entry, outcome, ttl_secs) };
         answer.add(spent);

@@ -130,3 +130,53 @@ async fn a_server_that_names_itself_otherwise_is_followed_at_the_address_that_wa
     let error = fx.cache(Some("ghp_two")).get_pages(&fx.request("/other?per_page=2"), &Ask::default()).await;
     assert!(error.unwrap_err().to_string().contains("another host"));
 }
+
+/// The items that a client gets which follows each `Link`, or which counts pages itself.
+async fn walked(cache: &Cache, first: &Request, counts: bool) -> Vec<i64> {
+    let (mut request, mut items, mut number) = (first.clone(), Vec::new(), 1);
+    loop {
+        let answer = cache.get(&request, &Ask { ttl_secs: Some(2_000), ..Ask::default() }).await.unwrap();
+        let page: Vec<serde_json::Value> = serde_json::from_slice(&answer.entry.body).unwrap();
+        items.extend(page.iter().map(|item| item["id"].as_i64().unwrap()));
+        let Some(next) = answer.entry.headers.get("link").and_then(link::next) else { return items };
+        number += 1;
+        let counted = || first.with_param("page", &number.to_string());
+        let next = if counts { counted() } else { request.follow(cache.api(), next) };
+        request = next.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_walks_through_a_listing_gets_one_moment_of_it() {
+    let listing = |first: i64, last: i64| Doc::List {
+        items: (first..=last).map(|id| json!({ "id": id })).collect(),
+        wrapped_in: None,
+        numeric: Some("/repositories/7/stargazers".into()),
+    };
+    for counts in [false, true] {
+        for (age, is_changed) in [(1_500, true), (100, false)] {
+            let fx = Fixture::new();
+            let put = |first, last| {
+                fx.sim.put(PATH, listing(first, last));
+                fx.sim.put("/repositories/7/stargazers", listing(first, last));
+            };
+            put(2, 9);
+            let cache = fx.cache(Some("ghp_one"));
+            let first = fx.request(&format!("{PATH}?per_page=3"));
+            // The first page is older than the others, so that it is asked for again while they are fresh.
+            cache.get(&first, &Ask::default()).await.unwrap();
+            fx.clock.advance(600);
+            assert_eq!(walked(&cache, &first, counts).await, (2..=9).collect::<Vec<_>>());
+            fx.clock.advance(age);
+            // One item more at the top: each page is another.
+            put(1, 9);
+            let items = walked(&cache, &first, counts).await;
+            let expected: Vec<i64> = (if is_changed { 1 } else { 2 }..=9).collect();
+            assert_eq!(items, expected, "counts: {counts}, {age} s");
+            // And as nothing changes, nothing is asked.
+            fx.sim.take_counts();
+            walked(&cache, &first, counts).await;
+            assert_eq!(fx.sim.take_counts(), (0, 0));
+        }
+    }
+}
