@@ -1,6 +1,6 @@
 //! Invalidation (A15): times before which entries of a scope must be revalidated, or are gone.
 //!
-//! Knows: the list, its file form and how it is compared with a request. Does not know: entries.
+//! Knows: the list, and how it is compared with a request. Does not know: entries.
 //! Nothing is hunted down: whoever asks compares, so it works for loose files, bundles and
 //! remote tiers alike.
 //!
@@ -8,17 +8,16 @@
 //! it, so a 304 of the next minute proves little. Until then, what the scope covers counts as fresh
 //! from one look to the next (`LOOKS_SECS`), and is looked at for good when the time has come.
 
+mod written;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
 use crate::policy::CutoffTimes;
 use crate::tag::{Scope, Subject, Tag, is_by_number};
-
-/// The file's version.
-const VERSION: u32 = 1;
+pub use written::Unchecked;
 
 /// GitHub's own answers may lag behind its events by so much; what changed is suspect for as long.
 pub const SUSPECT_SECS: u64 = 60;
@@ -88,13 +87,6 @@ impl Cutoff {
 pub struct Cutoffs {
     by_repo: BTreeMap<String, Vec<Cutoff>>,
     others: Vec<Cutoff>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    v: u32,
-    cutoffs: Vec<Cutoff>,
 }
 
 impl Cutoffs {
@@ -223,32 +215,6 @@ impl Cutoffs {
         self.others.iter().chain(self.by_repo.values().flatten())
     }
 
-    /// The file form; empty for an empty list.
-    pub fn encode(&self) -> Vec<u8> {
-        if self.is_empty() {
-            return Vec::new();
-        }
-        let mut sorted: Vec<Cutoff> = self.iter().cloned().collect();
-        sorted.sort_by(|a, b| (&a.scope, a.mode, a.at).cmp(&(&b.scope, b.mode, b.at)));
-        serde_json::to_vec(&File { v: VERSION, cutoffs: sorted }).unwrap_or_default()
-    }
-
-    /// Reads the file form. What it says counts only as of a time: see [`Unchecked`].
-    pub fn decode(bytes: &[u8]) -> Result<Unchecked> {
-        if bytes.is_empty() {
-            return Ok(Unchecked(Vec::new()));
-        }
-        if bytes.len() > MAX_BYTES {
-            return Err(Error::new(crate::error::Kind::TooLarge, "the list of invalidations is too large"));
-        }
-        let file: File = serde_json::from_slice(bytes)
-            .map_err(|cause| Error::corrupt("the list of invalidations does not parse").because(cause))?;
-        if file.v != VERSION || file.cutoffs.len() > MAX_CUTOFFS {
-            return Err(Error::corrupt("the list of invalidations has another version or is too long"));
-        }
-        Ok(Unchecked(file.cutoffs))
-    }
-
     /// The safe reading of a list that cannot be read: revalidate everything until now.
     pub fn everything(at: Timestamp) -> Self {
         Self::of(vec![Cutoff { scope: Scope::All, at, mode: CutoffMode::Revalidate }], at)
@@ -260,39 +226,6 @@ impl Cutoffs {
             all.add(cutoff, now);
         }
         all
-    }
-}
-
-/// A list as it was written somewhere: by another machine, by this one under another clock, or by an attacker.
-/// Its times are believed only up to the end of the suspicion window ([`SUSPECT_SECS`] from now): one from the
-/// far future would outdate everything for good.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Unchecked(Vec<Cutoff>);
-
-impl Unchecked {
-    /// The list at `now`. An invalidation from beyond the window happened by now at the latest.
-    pub fn as_of(self, now: Timestamp) -> Cutoffs {
-        self.corrected(now, Some(now))
-    }
-
-    /// The list of a bundle at `now`, whose newest entry is of the time `newest`. An invalidation from beyond
-    /// the window outdates the entries that came with it, and not those of later runs: a bundle is read again
-    /// and again.
-    pub fn of_bundle(self, now: Timestamp, newest: Timestamp) -> Cutoffs {
-        self.corrected(now, Some(newest).filter(|newest| *newest <= now))
-    }
-
-    /// How many of its invalidations are from beyond the window.
-    pub fn from_the_future(&self, now: Timestamp) -> usize {
-        self.0.iter().filter(|cutoff| cutoff.is_from_the_future(now)).count()
-    }
-
-    fn corrected(self, now: Timestamp, instead: Option<Timestamp>) -> Cutoffs {
-        let correct = |cutoff: Cutoff| match (cutoff.is_from_the_future(now), instead) {
-            (false, _) => Some(cutoff),
-            (true, at) => at.map(|at| Cutoff { at, ..cutoff }),
-        };
-        Cutoffs::of(self.0.into_iter().filter_map(correct), now)
     }
 }
 

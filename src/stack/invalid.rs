@@ -64,7 +64,7 @@ impl Stack {
         let unwritten = lock(&self.invalid.unwritten).clone();
         // With what another process has added since we looked.
         let all = self.read_cutoffs();
-        files::write_atomic(&self.cutoffs_path(), &self.dir.join("partial"), &all.encode(), Durability::Synced)?;
+        files::write_atomic(&self.cutoffs_path(), &self.dir.join("partial"), &all.encode_file(), Durability::Synced)?;
         // No other process writes while we hold the lock.
         let mut list = lock(&self.invalid.list);
         let mut left = lock(&self.invalid.unwritten);
@@ -134,8 +134,12 @@ impl Stack {
         }
         let _lock = self.lock_cutoffs();
         let all = self.read_cutoffs();
-        let written =
-            files::write_atomic(&self.cutoffs_path(), &self.dir.join("partial"), &all.encode(), Durability::Synced);
+        let written = files::write_atomic(
+            &self.cutoffs_path(),
+            &self.dir.join("partial"),
+            &all.encode_file(),
+            Durability::Synced,
+        );
         if let Err(error) = written {
             tracing::debug!(%error, "invalidations not corrected");
         }
@@ -144,7 +148,7 @@ impl Stack {
 
     fn own_cutoffs(&self) -> Result<Unchecked> {
         let bytes = files::read_bounded(&self.cutoffs_path(), crate::cutoff::MAX_BYTES as u64)?;
-        Cutoffs::decode(&bytes.unwrap_or_default())
+        bytes.map_or_else(|| Ok(Unchecked::default()), |bytes| Cutoffs::decode_file(&bytes))
     }
 
     fn with_cutoffs<T>(&self, with: impl FnOnce(&Cutoffs) -> T) -> T {
@@ -185,7 +189,7 @@ impl Stack {
     }
 }
 
-/// The time of a bundle's newest entry.
+/// The time of a bundle's newest entry, of which the bundle knows the second.
 pub(super) fn newest(bundle: &Bundle) -> Timestamp {
-    Timestamp::from_secs(i64::try_from(bundle.created()).unwrap_or(i64::MAX))
+    Timestamp::from_secs(i64::try_from(bundle.created()).unwrap_or(i64::MAX)).plus(1).before()
 }

@@ -1,0 +1,142 @@
+//! Invalidations as they are written: in a file of their own, in bundles, on other machines.
+//!
+//! Knows: the form, its checksum, and how far its times are believed. Does not know: what they mean.
+
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Cutoff, Cutoffs, MAX_BYTES, MAX_CUTOFFS};
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Result};
+
+/// The file's version.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    v: u32,
+    cutoffs: Vec<Cutoff>,
+    /// A checksum of `cutoffs`: a bit that flips in a time or a name must make nothing fresh. Lists of before have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    check: Option<String>,
+}
+
+impl File {
+    fn of(cutoffs: Vec<Cutoff>) -> Self {
+        let check = Some(check_of(&cutoffs));
+        Self { v: VERSION, cutoffs, check }
+    }
+}
+
+fn check_of(cutoffs: &[Cutoff]) -> String {
+    let text = serde_json::to_vec(cutoffs).unwrap_or_default();
+    HEXLOWER.encode(&Sha256::digest(&text)[..8])
+}
+
+impl Cutoffs {
+    /// The form in bundles: the file's, but nothing for an empty list.
+    pub fn encode(&self) -> Vec<u8> {
+        if self.is_empty() { Vec::new() } else { self.encode_file() }
+    }
+
+    /// The file form.
+    pub fn encode_file(&self) -> Vec<u8> {
+        let mut sorted: Vec<Cutoff> = self.iter().cloned().collect();
+        sorted.sort_by(|a, b| (&a.scope, a.mode, a.at).cmp(&(&b.scope, b.mode, b.at)));
+        serde_json::to_vec(&File::of(sorted)).unwrap_or_default()
+    }
+
+    /// Reads the file form. What it says counts only as of a time: see [`Unchecked`].
+    pub fn decode(bytes: &[u8]) -> Result<Unchecked> {
+        if bytes.is_empty() {
+            return Ok(Unchecked(Vec::new()));
+        }
+        if bytes.len() > MAX_BYTES {
+            return Err(Error::new(Kind::TooLarge, "the list of invalidations is too large"));
+        }
+        let file: File = serde_json::from_slice(bytes)
+            .map_err(|cause| Error::corrupt("the list of invalidations does not parse").because(cause))?;
+        if file.v != VERSION || file.cutoffs.len() > MAX_CUTOFFS {
+            return Err(Error::corrupt("the list of invalidations has another version or is too long"));
+        }
+        if file.check.is_some_and(|check| check != check_of(&file.cutoffs)) {
+            return Err(Error::corrupt("the list of invalidations does not have its checksum"));
+        }
+        Ok(Unchecked(file.cutoffs))
+    }
+
+    /// The same for a file of its own, which says something even if the list is empty: one that was cut off does not.
+    pub fn decode_file(bytes: &[u8]) -> Result<Unchecked> {
+        if bytes.is_empty() {
+            return Err(Error::corrupt("the list of invalidations is cut off"));
+        }
+        Self::decode(bytes)
+    }
+}
+
+/// A list as it was written somewhere: by another machine, by this one under another clock, or by an attacker.
+/// Its times are believed only up to the end of the suspicion window ([`SUSPECT_SECS`] from now): one from the
+/// far future would outdate everything for good.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unchecked(pub(super) Vec<Cutoff>);
+
+impl Unchecked {
+    /// The list at `now`. An invalidation from beyond the window happened by now at the latest.
+    pub fn as_of(self, now: Timestamp) -> Cutoffs {
+        self.corrected(now, Some(now))
+    }
+
+    /// The list of a bundle at `now`, whose newest entry is of the time `newest`. An invalidation from beyond
+    /// the window outdates the entries that came with it, and not those of later runs: a bundle is read again
+    /// and again.
+    pub fn of_bundle(self, now: Timestamp, newest: Timestamp) -> Cutoffs {
+        self.corrected(now, Some(newest).filter(|newest| *newest <= now))
+    }
+
+    /// How many of its invalidations are from beyond the window.
+    pub fn from_the_future(&self, now: Timestamp) -> usize {
+        self.0.iter().filter(|cutoff| cutoff.is_from_the_future(now)).count()
+    }
+
+    fn corrected(self, now: Timestamp, instead: Option<Timestamp>) -> Cutoffs {
+        let correct = |cutoff: Cutoff| match (cutoff.is_from_the_future(now), instead) {
+            (false, _) => Some(cutoff),
+            (true, at) => at.map(|at| Cutoff { at, ..cutoff }),
+        };
+        Cutoffs::of(self.0.into_iter().filter_map(correct), now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cutoff::CutoffMode;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+
+    #[test]
+    fn a_flipped_bit_is_noticed_and_a_list_of_before_is_read() {
+        let cutoff = |scope: &str, mode| Cutoff { scope: scope.parse().unwrap(), at: NOW.before(), mode };
+        let list = Cutoffs::of(
+            [cutoff("repo:o/r", CutoffMode::Revalidate), cutoff("org:acme+family:issues", CutoffMode::Gone)],
+            NOW,
+        );
+        let file = list.encode_file();
+        assert_eq!(Cutoffs::decode_file(&file).unwrap().as_of(NOW), list);
+        for at in 0..file.len() {
+            for bit in 0..8 {
+                let mut flipped = file.clone();
+                flipped[at] ^= 1 << bit;
+                let same = Cutoffs::decode_file(&flipped).map_or(true, |read| read.as_of(NOW) == list);
+                assert!(same, "byte {at}, bit {bit}");
+            }
+            assert!(Cutoffs::decode_file(&file[..at]).is_err());
+        }
+        let empty = Cutoffs::default();
+        assert_eq!(Cutoffs::decode_file(&empty.encode_file()).unwrap().as_of(NOW), empty);
+        let before = br#"{"v":1,"cutoffs":[{"scope":"repo:o/r","at":"2023-11-14T22:13:19Z","mode":"gone"}]}"#;
+        assert_eq!(Cutoffs::decode_file(before).unwrap().as_of(NOW).iter().count(), 1);
+    }
+}
