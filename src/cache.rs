@@ -348,7 +348,8 @@ fn not_cached(request: &Request) -> Error {
 
 fn held_back(request: &Request) -> Error {
     let text = format!("{} is not asked for: the budget is needed for what is more urgent", request.target());
-    Error::new(Kind::Limited { until: None }, text).hint("raise max-requests, or run again when the limit is reset")
+    Error::new(Kind::Limited { until: None, secondary: false }, text)
+        .hint("raise max-requests, or run again when the limit is reset")
 }
 
 fn stale_reason(error: &Error) -> StaleReason {

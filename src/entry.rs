@@ -39,13 +39,21 @@ const KEPT: &[&str] = &[
     "location",
     "sunset",
     "vary",
+    "x-accepted-github-permissions",
+    "x-accepted-oauth-scopes",
     "x-github-api-version-selected",
     "x-github-media-type",
+    "x-github-request-id",
+    "x-oauth-scopes",
     "x-poll-interval",
 ];
 
+/// Those that are about the requester or one exchange: they are not for who has another token.
+const PERSONAL: &[&str] = &["x-github-request-id", "x-oauth-scopes"];
+
 /// Those that have one value.
-const SINGLE: &[&str] = &["content-type", "etag", "last-modified", "location", "x-poll-interval"];
+const SINGLE: &[&str] =
+    &["content-type", "etag", "last-modified", "location", "x-github-request-id", "x-poll-interval"];
 
 /// Whether a text is an entity tag (RFC 9110 section 8.8.3).
 fn is_entity_tag(text: &str) -> bool {
@@ -90,6 +98,13 @@ impl StoredHeaders {
     pub fn set(&mut self, name: &str, value: String) {
         if KEPT.contains(&name) {
             self.0.insert(name.to_owned(), value);
+        }
+    }
+
+    /// Takes out what is about the one who asked before.
+    pub fn forget_requester(&mut self) {
+        for name in PERSONAL {
+            self.remove(name);
         }
     }
 

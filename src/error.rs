@@ -6,6 +6,10 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
 
 use crate::clock::Timestamp;
 
@@ -32,6 +36,8 @@ pub enum Kind {
     Limited {
         /// When asking again makes sense, where GitHub said so.
         until: Option<Timestamp>,
+        /// Whether it is a secondary limit, which clients handle in another way than an empty bucket.
+        secondary: bool,
     },
     /// GitHub refused: 401, a plain 403, 406, 422 …; asking again changes nothing.
     Refused(u16),
@@ -53,12 +59,13 @@ struct Inner {
     text: String,
     hint: Option<String>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
+    response: Option<Arc<Response<Bytes>>>,
 }
 
 impl Error {
     /// A new error; `text` is a lowercase fragment that says what happened and where.
     pub fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, text: text.into(), hint: None, cause: None }))
+        Self(Box::new(Inner { kind, text: text.into(), hint: None, cause: None, response: None }))
     }
 
     /// The user asked for something that cannot be.
@@ -90,6 +97,18 @@ impl Error {
         self
     }
 
+    /// GitHub's own response, for whoever can make something of it.
+    #[must_use]
+    pub fn with_response(mut self, response: Response<Bytes>) -> Self {
+        self.0.response = Some(Arc::new(response));
+        self
+    }
+
+    /// GitHub's own response, where there was one: of a limit or a 5xx, body and headers as they came.
+    pub fn response(&self) -> Option<&Response<Bytes>> {
+        self.0.response.as_deref()
+    }
+
     /// Says where it happened, in front of what is there already.
     #[must_use]
     pub fn within(mut self, place: impl fmt::Display) -> Self {
@@ -118,7 +137,8 @@ impl Error {
         if let Some(hint) = &self.0.hint {
             said.truncate(said.len() - hint.len() - 2);
         }
-        Self(Box::new(Inner { kind: self.0.kind, text: said, hint: self.0.hint.clone(), cause: None }))
+        let Inner { kind, ref hint, ref response, .. } = *self.0;
+        Self(Box::new(Inner { kind, text: said, hint: hint.clone(), cause: None, response: response.clone() }))
     }
 
     /// Whether a stale answer may stand in (A9): limits, 5xx, transport failures and responses that are none.

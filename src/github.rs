@@ -189,15 +189,13 @@ impl GitHub {
             let until = lock(&self.budget).limited(limit, bucket, now);
             self.options.tally.limited(limit);
             self.sync(true);
-            let name = match limit {
-                limit::Limit::Primary { .. } => "primary rate limit",
-                limit::Limit::Secondary { .. } => "secondary rate limit",
-            };
-            return Err(limit_error(Some(until), self.is_anonymous()).because(name));
+            let secondary = matches!(limit, limit::Limit::Secondary { .. });
+            return Err(limit_error(until, secondary, self.is_anonymous()).with_response(reply.into()));
         }
         if reply.status.is_server_error() {
             let status = reply.status.as_u16();
-            return Err(Error::new(Kind::Server(status), format!("GitHub answered {status} to {}", request.target())));
+            let text = format!("GitHub answered {status} to {}", request.target());
+            return Err(Error::new(Kind::Server(status), text).with_response(reply.into()));
         }
         if let Some(fault) = content::json_fault(request, &reply) {
             let text = format!("GitHub's response to {} should be JSON: {fault}", request.target());
@@ -223,7 +221,7 @@ impl GitHub {
         let room = |sent: u32| (sent < max).then_some(sent + 1);
         if self.sent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
             let text = format!("the run's own limit of {max} requests is used up");
-            return Err(Error::new(Kind::Limited { until: None }, text));
+            return Err(Error::new(Kind::Limited { until: None, secondary: false }, text));
         }
         tracing::debug!(target = %request.target(), "asking GitHub");
         let total = self.options.total_timeout.min(longest);
@@ -246,7 +244,7 @@ impl GitHub {
         let token = self.token().await?;
         let headers = headers(request, &conditions.validators, token.as_ref())?;
         let mut not_ready = self.options.not_ready_pauses.iter();
-        let (mut attempts, mut spent, started) = (0, Spent::default(), Instant::now());
+        let (mut attempts, mut refused, mut spent, started) = (0, 0, Spent::default(), Instant::now());
         loop {
             attempts += 1;
             let error = match self.attempt(request, headers.clone(), conditions.may_wait).await {
@@ -263,15 +261,16 @@ impl GitHub {
                         continue;
                     }
                     self.check_rule(request, &conditions.validators, token.as_ref(), &mut reply);
-                    return Ok(Reply { attempts, ..reply });
+                    return Ok(Reply { attempts, refused, ..reply });
                 }
                 Err(error) => error,
             };
             // A GraphQL query that took too long is charged for it, and would take as long again.
             let in_vain = matches!(request.method, Method::Graphql(_))
                 && matches!(error.kind(), Kind::TimedOut | Kind::Server(502 | 504));
-            let pause = self.options.backoff.pause(&error, spent, luck(), self.clock.now());
+            let pause = self.pause(&error, spent);
             let limited = matches!(error.kind(), Kind::Limited { .. });
+            refused += u32::from(limited && error.response().is_some());
             // Attempts and pauses have a bound together; with a stale answer at hand (RFC 5861 section 4) a short one.
             let bound = if conditions.may_wait { self.options.backoff.max_wait } else { RETRIES_AT_HAND };
             let is_in_time = |pause: &Duration| started.elapsed() + *pause <= bound;
@@ -295,6 +294,18 @@ impl GitHub {
                 }
             }
         }
+    }
+
+    /// How long to wait before asking again: no shorter than a 503 says (RFC 9110 section 10.2.3).
+    fn pause(&self, error: &Error, spent: Spent) -> Option<Duration> {
+        let now = self.clock.now();
+        let pause = self.options.backoff.pause(error, spent, luck(), now)?;
+        let after = match error.kind() {
+            Kind::Server(_) => error.response().and_then(|response| limit::retry_after(response.headers(), now)),
+            _ => None,
+        };
+        let pause = pause.max(Duration::from_secs(after.unwrap_or_default()));
+        self.options.backoff.allows(pause, spent).then_some(pause)
     }
 
     /// Compares the answer's entity tag with the rule, and notices when predictions stop to hold.
@@ -404,10 +415,10 @@ fn headers(request: &Request, validators: &Validators, token: Option<&Token>) ->
     Ok(headers)
 }
 
-fn limit_error(until: Option<Timestamp>, anonymous: bool) -> Error {
-    let when = until.map_or_else(String::new, |at| format!(" until {at}"));
-    let error =
-        Error::new(Kind::Limited { until }, format!("GitHub's rate limit is used up{when}; nothing is sent before"));
+fn limit_error(until: Timestamp, secondary: bool, anonymous: bool) -> Error {
+    let which = if secondary { "secondary rate limit holds" } else { "primary rate limit is used up" };
+    let text = format!("GitHub's {which} until {until}; nothing is sent before");
+    let error = Error::new(Kind::Limited { until: Some(until), secondary }, text);
     if anonymous {
         error.hint("without a token there are 60 requests an hour: set GH_TOKEN or GITHUB_TOKEN")
     } else {

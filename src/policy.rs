@@ -351,6 +351,9 @@ fn after_not_modified(
         let came_at = plausible(entry.fetched_at, now);
         short_lived::until(&entry.body, came_at, current_at).unwrap_or(end)
     });
+    if entry.parts != *parts || entry.token_digest != signer.token_digest {
+        entry.headers.forget_requester();
+    }
     entry.headers.freshen(&headers);
     entry.validated_at = current_at;
     entry.fetched_at = entry.fetched_at.min(current_at);

@@ -16,9 +16,20 @@ pub struct Reply {
     pub body: Bytes,
     /// Requests that it took, retries included.
     pub attempts: u32,
+    /// Of those, how many were refused for a limit: they are not charged.
+    pub refused: u32,
     /// Whether the rule of [`validator`](crate::policy::validator) explains its entity tag; for a 304, whether
     /// it carries the tag that was predicted. `None` where there was nothing to compare.
     pub rule_held: Option<bool>,
+}
+
+impl From<Reply> for http::Response<Bytes> {
+    fn from(reply: Reply) -> Self {
+        let mut response = Self::new(reply.body);
+        *response.status_mut() = reply.status;
+        *response.headers_mut() = reply.headers;
+        response
+    }
 }
 
 impl Reply {

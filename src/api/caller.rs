@@ -64,6 +64,22 @@ impl Answered {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
+    /// GitHub's own response to what failed is as good an answer as gh has: a limit, a 5xx.
+    fn of_either(answer: Result<Answer>) -> Result<Self> {
+        match answer {
+            Ok(answer) => Ok(Self::of(answer)),
+            Err(error) => match error.response() {
+                Some(response) => Ok(Self {
+                    status: response.status().as_u16(),
+                    headers: response.headers().clone(),
+                    body: response.body().clone(),
+                    answer: None,
+                }),
+                None => Err(error),
+            },
+        }
+    }
+
     fn of(answer: Answer) -> Self {
         let mut headers = answer.live.as_deref().cloned().unwrap_or_default();
         for (name, value) in &answer.entry.headers.to_http() {
@@ -119,7 +135,7 @@ impl Caller {
     /// Sends a call.
     pub async fn send(&self, call: &Call) -> Result<Answered> {
         if let Some(request) = call.question(&self.cache)? {
-            return self.cache.get(&request, &self.ask).await.map(Answered::of);
+            return Answered::of_either(self.cache.get(&request, &self.ask).await);
         }
         if call.is_graphql() && call.method == Method::POST {
             return self.graphql(call).await;
@@ -157,7 +173,7 @@ impl Caller {
                     .accepting(text("accept"))
                     .with_features(text("graphql-features"));
                 let ask = self.cache.ask_by_class(&self.ask, query.class);
-                self.cache.get(&request, &ask).await.map(Answered::of)
+                Answered::of_either(self.cache.get(&request, &ask).await)
             }
             Some(Operation::Query(_)) => self.pass(call, Some(counted)).await,
             Some(Operation::Mutation(fields)) => self.mutate(call, counted, &fields).await,

@@ -64,7 +64,7 @@ impl Spent {
         let free = if signer.token_digest.is_some() { not_modified } else { 0 };
         self.requests += reply.attempts;
         self.not_modified += not_modified;
-        self.charged += reply.attempts - free;
+        self.charged += reply.attempts.saturating_sub(free + reply.refused);
     }
 }
 

@@ -328,7 +328,7 @@ impl Cache {
             Some(body) => (StatusCode::OK, Bytes::from(body)),
             None => (StatusCode::NOT_FOUND, Bytes::from_static(b"{\"message\":\"Not Found\"}")),
         };
-        let reply = Reply { status, headers, body, attempts: requests, rule_held: None };
+        let reply = Reply { status, headers, body, attempts: requests, refused: 0, rule_held: None };
         let terms = wanted.ask.terms(&explained.lifetime, explained.cutoff, &explained.signer, self.clock.now());
         let before = explained.found.map(|found| Arc::unwrap_or_clone(found.entry));
         let (entry, outcome) = match policy::after_reply(before, &request, &explained.parts, reply, &terms) {

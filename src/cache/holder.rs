@@ -9,8 +9,8 @@ use http::HeaderMap;
 use super::{Answer, Ask, Cache, Spent};
 use crate::error::{Error, Kind, Result};
 use crate::key::KeyParts;
-use crate::outcome::{Because, Outcome};
-use crate::policy::{self, After, Validators};
+use crate::outcome::{Because, NoStore, Outcome};
+use crate::policy::{self, After, Mode, Validators};
 use crate::request::Request;
 use crate::upstream::Conditions;
 
@@ -50,6 +50,9 @@ impl Cache {
         let now = self.current_at(&key, &parts, request.listing.as_deref(), started);
         let terms = ask.terms(&lifetime, cutoff, &signer, now);
         let (entry, outcome) = match policy::after_reply(None, request, &parts, reply, &terms) {
+            After::Replaced(entry) if ask.mode == Mode::NoStore => {
+                (Arc::from(entry), Outcome::NotStored(NoStore::Mode))
+            }
             After::Replaced(entry) => (self.store(&key, *entry, None), Outcome::Fetched(Because::NotStored)),
             After::DoNotStore(entry, reason) => (Arc::from(entry), Outcome::NotStored(reason)),
             After::Freshened(_) | After::AskAgain => return Err(Error::new(Kind::Internal, "a 304 came as an answer")),

@@ -57,10 +57,13 @@ impl GitHub {
                     self.options.tally.waited(pause);
                     tokio::time::sleep(pause).await;
                 }
-                Admit::Limited(until) => return Err(limit_error(Some(until), self.is_anonymous())),
+                Admit::Limited(until) => {
+                    let secondary = lock(&self.budget).is_stopped(now);
+                    return Err(limit_error(until, secondary, self.is_anonymous()));
+                }
                 Admit::Reserved(until) => {
                     let text = format!("what is left of the rate limit until {until} is reserved for others");
-                    return Err(Error::new(Kind::Limited { until: Some(until) }, text));
+                    return Err(Error::new(Kind::Limited { until: Some(until), secondary: false }, text));
                 }
             }
         }

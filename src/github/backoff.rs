@@ -56,7 +56,7 @@ impl Backoff {
     /// 0 to 1.
     pub(super) fn pause(&self, error: &Error, spent: Spent, luck: f64, now: Timestamp) -> Option<Duration> {
         let pause = match error.kind() {
-            Kind::Limited { until: Some(until) } => {
+            Kind::Limited { until: Some(until), .. } => {
                 Duration::from_secs(until.since(now)) + LIMIT_JITTER.mul_f64(luck.clamp(0.0, 1.0))
             }
             _ if error.is_transient() => self.bound(spent.retries).mul_f64(luck.clamp(0.0, 1.0)),
@@ -85,14 +85,20 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
     fn limited(secs: u64) -> Error {
-        Error::new(Kind::Limited { until: Some(NOW.plus(secs)) }, "limited")
+        Error::new(Kind::Limited { until: Some(NOW.plus(secs)), secondary: false }, "limited")
     }
 
     #[test]
     fn what_asking_again_cannot_help_is_not_asked_again() {
         let backoff = Backoff::default();
         let pause = |kind| backoff.pause(&Error::new(kind, "x"), Spent::default(), 1.0, NOW);
-        for kind in [Kind::Refused(403), Kind::Usage, Kind::Corrupt, Kind::TooLarge, Kind::Limited { until: None }] {
+        for kind in [
+            Kind::Refused(403),
+            Kind::Usage,
+            Kind::Corrupt,
+            Kind::TooLarge,
+            Kind::Limited { until: None, secondary: false },
+        ] {
             assert_eq!(pause(kind), None, "{kind:?}");
         }
         assert_eq!(pause(Kind::Server(502)), Some(Duration::from_millis(500)));

@@ -278,6 +278,11 @@ impl Budget {
         self.stopped_until = self.stopped_until.max(Some(until));
     }
 
+    /// Whether nothing at all may be sent, since a secondary limit holds.
+    pub(super) fn is_stopped(&self, now: Timestamp) -> bool {
+        self.stopped_until.is_some_and(|until| until > now)
+    }
+
     /// Until when nothing may go to `bucket`, if so.
     pub(super) fn blocked_until(&self, bucket: &str, now: Timestamp) -> Option<Timestamp> {
         let empty = self.empty_until.get(bucket).copied();
@@ -401,6 +406,7 @@ mod tests {
             headers: http::HeaderMap::new(),
             body: bytes::Bytes::new(),
             attempts: 1,
+            refused: 0,
             rule_held: None,
         };
         (0..CALM_ANSWERS * 20).for_each(|_| budget.observe(&calm, later));

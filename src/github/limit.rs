@@ -5,6 +5,7 @@
 //! Does not know: waiting.
 
 use chrono::DateTime;
+use http::HeaderMap;
 
 use crate::clock::Timestamp;
 use crate::reply::Reply;
@@ -32,7 +33,7 @@ const LONGEST_WAIT_SECS: u64 = 24 * 3_600;
 
 /// The limit that `reply` reports, if it does; `graphql` says which API answered.
 pub(super) fn of(reply: &Reply, graphql: bool, now: Timestamp) -> Option<Limit> {
-    let retry_after = retry_after(reply, now).map(|secs| secs.min(LONGEST_WAIT_SECS));
+    let retry_after = retry_after(&reply.headers, now).map(|secs| secs.min(LONGEST_WAIT_SECS));
     let primary = || {
         let reset = reset_at(reply, now).filter(|at| *at > now && at.since(now) <= LONGEST_WAIT_SECS);
         let until = retry_after.map(|secs| now.plus(secs)).or(reset).unwrap_or_else(|| now.plus(UNNAMED_WAIT_SECS));
@@ -102,22 +103,22 @@ fn graphql_limit(body: &[u8]) -> Option<GraphqlLimit> {
 }
 
 /// `Retry-After` in seconds from now: a number, or a date (RFC 9110 section 10.2.3).
-fn retry_after(reply: &Reply, now: Timestamp) -> Option<u64> {
-    let value = reply.header("retry-after")?.trim();
-    value.parse().ok().or_else(|| Some(ours(reply, http_date(value)?, now).since(now)))
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
+    let value = headers.get("retry-after")?.to_str().ok()?.trim();
+    value.parse().ok().or_else(|| Some(ours(headers, http_date(value)?, now).since(now)))
 }
 
 /// `X-RateLimit-Reset` by our clock; some servers write milliseconds.
 pub(super) fn reset_at(reply: &Reply, now: Timestamp) -> Option<Timestamp> {
     let number: i64 = reply.header("x-ratelimit-reset")?.parse().ok()?;
     let secs = if number > 99_999_999_999 { number / 1_000 } else { number };
-    (secs > 0).then(|| ours(reply, Timestamp::from_secs(secs), now))
+    (secs > 0).then(|| ours(&reply.headers, Timestamp::from_secs(secs), now))
 }
 
 /// A time of GitHub's as our clock will show it: what lies between it and the reply's own `Date`
 /// is what counts, however wrong either clock is.
-fn ours(reply: &Reply, theirs: Timestamp, now: Timestamp) -> Timestamp {
-    let date = reply.header("date").and_then(http_date).unwrap_or(now);
+fn ours(headers: &HeaderMap, theirs: Timestamp, now: Timestamp) -> Timestamp {
+    let date = headers.get("date").and_then(|date| http_date(date.to_str().ok()?)).unwrap_or(now);
     now.plus(theirs.since(date)).minus(date.since(theirs))
 }
 
@@ -141,7 +142,7 @@ mod tests {
         }
         let status = StatusCode::from_u16(status).unwrap();
         of(
-            &Reply { status, headers: map, body: body.to_owned().into(), attempts: 1, rule_held: None },
+            &Reply { status, headers: map, body: body.to_owned().into(), attempts: 1, refused: 0, rule_held: None },
             status == 200,
             NOW,
         )

@@ -95,6 +95,7 @@ impl GitHub {
             headers: response.headers().clone(),
             body: bytes::Bytes::new(),
             attempts: 1,
+            refused: 0,
             rule_held: None,
         };
         let mut budget = lock(&self.budget);

@@ -85,6 +85,9 @@ impl Wire for Http {
     }
 }
 
+/// Fields of a response; gateways add theirs to GitHub's forty.
+const MAX_HEADERS: usize = 1_000;
+
 /// Builds the client. No connection is made yet.
 fn connect(options: &Options) -> Result<Octocrab> {
     if options.api.is_plaintext() {
@@ -149,6 +152,7 @@ impl Service<http::Request<OctoBody>> for Below {
 
 fn over(connector: Connector) -> Octocrab {
     let client = Client::builder(TokioExecutor::new())
+        .http1_max_headers(MAX_HEADERS)
         .pool_idle_timeout(Duration::from_mins(1))
         .retry_canceled_requests(false)
         .build(connector);
@@ -228,12 +232,15 @@ async fn exchange(client: &Octocrab, message: http::Request<OctoBody>, read_time
         headers,
         body: decode(bytes.freeze(), coding.as_ref())?,
         attempts: 1,
+        refused: 0,
         rule_held: None,
     })
 }
 
 fn decode(bytes: Bytes, coding: Option<&HeaderValue>) -> Result<Bytes> {
-    match coding.map(HeaderValue::as_bytes) {
+    // Names of codings know no case (RFC 9110 section 8.4.1).
+    let coding = coding.map(|coding| coding.as_bytes().trim_ascii().to_ascii_lowercase());
+    match coding.as_deref() {
         None | Some(b"identity") => Ok(bytes),
         Some(_) if bytes.is_empty() => Ok(bytes),
         Some(b"gzip" | b"x-gzip") => {

@@ -120,7 +120,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("content-type", media.parse().unwrap());
         let status = StatusCode::from_u16(status).unwrap();
-        Reply { status, headers, body: Bytes::copy_from_slice(body), attempts: 1, rule_held: None }
+        Reply { status, headers, body: Bytes::copy_from_slice(body), attempts: 1, refused: 0, rule_held: None }
     }
 
     fn get(path: &str, accept: &str) -> Request {

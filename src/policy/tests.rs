@@ -51,7 +51,7 @@ fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
         map.append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
     }
     let status = StatusCode::from_u16(status).unwrap();
-    Reply { status, headers: map, body: body.to_owned().into(), attempts: 1, rule_held: None }
+    Reply { status, headers: map, body: body.to_owned().into(), attempts: 1, refused: 0, rule_held: None }
 }
 
 fn after(stored: Option<Entry>, reply: Reply) -> After {

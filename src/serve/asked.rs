@@ -34,7 +34,7 @@ use crate::github::{Passing, Stream};
 use crate::graphql::operation::{self, Operation};
 use crate::outcome::Outcome;
 use crate::policy::{Etag, Mode, Validators};
-use crate::request::Request;
+use crate::request::{self, Request};
 use crate::units::Span;
 
 /// Header names of ours, and gh's for its own cache: nothing of GitHub's.
@@ -135,7 +135,13 @@ impl Asked<'_> {
     async fn read(&self, identity: &Arc<Identity>, request: &Request) -> Response<Body> {
         let ask = self.ask();
         let theirs = self.their_validators();
-        if !theirs.is_empty() && ask.mode == Mode::Default && !identity.cache.has(request) {
+        // Where we have nothing to ask with, their validators make it free.
+        let has_none = match ask.mode {
+            Mode::Default | Mode::NoCache => !identity.cache.has(request),
+            Mode::NoStore | Mode::Reload => true,
+            Mode::ForceCache | Mode::OnlyIfCached | Mode::OnlyIfFresh => false,
+        };
+        if !theirs.is_empty() && has_none {
             let id = self.id();
             let span = tracing::info_span!("request", %id);
             return match identity.cache.ask_with(request, &ask, theirs).instrument(span).await {
@@ -228,7 +234,9 @@ impl Asked<'_> {
 
     fn failed(&self, id: &str, identity: &Identity, request: &Request, error: &Error) -> Response<Body> {
         tracing::warn!(id, target = %request.target(), %error, "not answered");
-        let response = respond::error(error, identity.cache.now(), identity.github.limit(request).as_ref());
+        let limit = identity.github.limit(request);
+        let is_graphql = matches!(request.method, request::Method::Graphql(_));
+        let response = respond::error(error, identity.cache.now(), limit.as_ref(), is_graphql);
         self.note(id, "failed", "", response.status().as_u16(), 0, Weight::ONE);
         self.marked(id, response)
     }
@@ -400,7 +408,7 @@ impl Asked<'_> {
     ) -> Response<Body> {
         let uri = match uri {
             Ok(uri) => uri,
-            Err(error) => return self.marked(&self.id(), respond::error(&error, identity.cache.now(), None)),
+            Err(error) => return self.marked(&self.id(), respond::error(&error, identity.cache.now(), None, false)),
         };
         // Of credentials that are not known, GitHub counts elsewhere.
         let counted = counted.filter(|_| !matches!(self.whose, Whose::Other));
@@ -417,8 +425,9 @@ impl Asked<'_> {
             }
             Err(error) => {
                 tracing::warn!(id, target = %address::masked(&self.target), %error, "not handed through");
-                let limit = probe.and_then(|request| identity.github.limit(&request));
-                let response = respond::error(&error, identity.cache.now(), limit.as_ref());
+                let limit = probe.as_ref().and_then(|request| identity.github.limit(request));
+                let is_graphql = probe.is_some_and(|request| matches!(request.method, request::Method::Graphql(_)));
+                let response = respond::error(&error, identity.cache.now(), limit.as_ref(), is_graphql);
                 self.note(&id, "failed", why, response.status().as_u16(), 0, Weight::ONE);
                 self.marked(&id, response)
             }

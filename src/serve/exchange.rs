@@ -228,7 +228,7 @@ async fn hand_on(door: &Door, uri: Result<Uri>, method: Method, headers: HeaderM
     let nobody = door.identities.public();
     let uri = match uri {
         Ok(uri) => uri,
-        Err(error) => return respond::error(&error, nobody.cache.now(), None),
+        Err(error) => return respond::error(&error, nobody.cache.now(), None, false),
     };
     let change = if method.is_safe() {
         Change::watch(&nobody.cache, Vec::new())
@@ -248,7 +248,7 @@ async fn hand_on(door: &Door, uri: Result<Uri>, method: Method, headers: HeaderM
     let passing = Passing { method, uri, headers: for_github(&headers), body, counted: None, signed: false };
     let response = match nobody.github.pass(passing).await {
         Ok(response) => respond::passed(response, manner, "bypass"),
-        Err(error) => respond::error(&error, nobody.cache.now(), None),
+        Err(error) => respond::error(&error, nobody.cache.now(), None, false),
     };
     change.end(ended(&response)).await;
     response

@@ -158,32 +158,71 @@ pub(super) async fn short_body(response: Response<Body>, max: u64) -> (Response<
     }
 }
 
-/// An error in the form in which GitHub's clients expect one.
-pub(super) fn error(error: &Error, now: Timestamp, limit: Option<&RateLimit>) -> Response<Body> {
+/// An error in the form in which GitHub's clients expect one; GitHub's own response where there was one.
+pub(super) fn error(error: &Error, now: Timestamp, limit: Option<&RateLimit>, is_graphql: bool) -> Response<Body> {
+    if let Some(theirs) = error.response() {
+        let mut headers = without_hops(theirs.headers());
+        let status = format!("octocache; fwd=miss; fwd-status={}; detail=error", theirs.status().as_u16());
+        set(&mut headers, CACHE_STATUS, &status);
+        let body = Some(theirs.body().clone()).filter(|body| !body.is_empty());
+        return build(theirs.status(), headers, Body::Whole(body));
+    }
     let status = match error.kind() {
-        // What clients take for a limit: this status, nothing left, and a time.
-        Kind::Limited { .. } => StatusCode::FORBIDDEN,
+        Kind::Limited { until, secondary } => return limited(error, until, secondary, limit, is_graphql, now),
         Kind::Usage => StatusCode::BAD_REQUEST,
         Kind::NotCached | Kind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         Kind::Server(status) | Kind::Refused(status) => StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
         Kind::Internal | Kind::Io => StatusCode::INTERNAL_SERVER_ERROR,
         Kind::Transport | Kind::Malformed | Kind::Corrupt | Kind::TooLarge => StatusCode::BAD_GATEWAY,
     };
-    let message = match error.kind() {
-        Kind::Limited { .. } => format!("API rate limit exceeded (octocache: {error})"),
-        _ => format!("octocache: {error}"),
-    };
-    let mut response = refusal(status, &message);
-    if let Kind::Limited { until } = error.kind() {
-        let headers = response.headers_mut();
-        tell_limit(headers, limit);
-        headers.insert("x-ratelimit-remaining", HeaderValue::from_static("0"));
-        if let Some(until) = until {
-            headers.insert("x-ratelimit-reset", until.secs().into());
-            headers.insert(RETRY_AFTER, until.since(now).max(1).into());
+    refusal(status, &format!("octocache: {error}"))
+}
+
+/// A limit that is known to hold, so that nothing was sent: by what GitHub's clients know each kind by (GitHub, "Rate
+/// limits for the REST API" and "Rate limits and query limits for the GraphQL API").
+fn limited(
+    error: &Error,
+    until: Option<Timestamp>,
+    secondary: bool,
+    limit: Option<&RateLimit>,
+    is_graphql: bool,
+    now: Timestamp,
+) -> Response<Body> {
+    let about = "https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api";
+    let (status, body) = if secondary {
+        let message = format!("You have exceeded a secondary rate limit (octocache: {error})");
+        let about = format!("{about}#about-secondary-rate-limits");
+        (StatusCode::FORBIDDEN, serde_json::json!({ "message": message, "documentation_url": about }))
+    } else {
+        let message = format!("API rate limit exceeded (octocache: {error})");
+        if is_graphql {
+            let errors =
+                serde_json::json!([{ "type": "RATE_LIMIT", "code": "graphql_rate_limit", "message": message }]);
+            (StatusCode::OK, serde_json::json!({ "errors": errors }))
+        } else {
+            let about = format!("{about}#about-primary-rate-limits");
+            (StatusCode::FORBIDDEN, serde_json::json!({ "message": message, "documentation_url": about }))
         }
+    };
+    let mut headers = of_ours();
+    tell_limit(&mut headers, limit);
+    if !secondary {
+        headers.insert("x-ratelimit-remaining", HeaderValue::from_static("0"));
     }
-    response
+    if let Some(until) = until {
+        if !secondary {
+            headers.insert("x-ratelimit-reset", until.secs().into());
+        }
+        headers.insert(RETRY_AFTER, until.since(now).max(1).into());
+    }
+    build(status, headers, Body::Whole(Some(body.to_string().into())))
+}
+
+fn of_ours() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(CACHE_STATUS, HeaderValue::from_static("octocache; detail=error"));
+    headers
 }
 
 /// A page of ours.
@@ -196,11 +235,8 @@ pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
 
 /// A refusal of ours.
 pub(super) fn refusal(status: StatusCode, message: &str) -> Response<Body> {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-    headers.insert(CACHE_STATUS, HeaderValue::from_static("octocache; detail=error"));
     let body = serde_json::json!({ "message": message }).to_string();
-    build(status, headers, Body::Whole(Some(body.into())))
+    build(status, of_ours(), Body::Whole(Some(body.into())))
 }
 
 /// A 304 of GitHub's to the client's own validators.

@@ -260,7 +260,7 @@ impl octocache::github::Wire for SimWire {
                 Handled::Answer(answer) => {
                     let (parts, body) = answer.into_parts();
                     let (status, headers) = (parts.status, parts.headers);
-                    Ok(Reply { status, headers, body: whole(body), attempts: 1, rule_held: None })
+                    Ok(Reply { status, headers, body: whole(body), attempts: 1, refused: 0, rule_held: None })
                 }
                 Handled::Hanging => std::future::pending().await,
                 Handled::Dropped | Handled::Truncated(_) => {
@@ -386,7 +386,8 @@ impl State {
         };
         let authorised = headers.contains_key(AUTHORIZATION);
         logged.status = answer.status().as_u16();
-        logged.charged = !(answer.status() == StatusCode::NOT_MODIFIED && authorised);
+        let is_refused = matches!(fault, Some(Fault::Secondary(_)));
+        logged.charged = !(answer.status() == StatusCode::NOT_MODIFIED && authorised) && !is_refused;
         logged.points = if graphql { cost } else { u64::from(logged.charged) };
         if let (Ok(account), false) =
             (self.account(headers), matches!(fault, Some(Fault::Status(_) | Fault::Secondary(_))))

@@ -223,7 +223,7 @@ async fn twenty_requests_are_the_most_useful_twenty() {
     let mut world = Thousand::new();
     let (cold, (sent, _, _)) = world.job(&everything(""), |options| options.max_requests = Some(20)).await;
     assert_eq!(sent, 20);
-    assert!(matches!(cold.worst, Some(Kind::Limited { until: None })));
+    assert!(matches!(cold.worst, Some(Kind::Limited { until: None, .. })));
     let failed = cold.index.queries.iter().filter(|query| query.outcome == "failed");
     let why = |error: &str| error.contains("20 requests") || error.contains("more urgent");
     assert!(failed.clone().count() > 0 && failed.clone().all(|query| why(query.error.as_ref().unwrap())));
@@ -249,7 +249,7 @@ async fn a_limit_in_the_middle_of_a_run() {
     assert_eq!(totals.failed, 50);
     assert_eq!(totals.fetched, 150);
     assert_eq!(totals.revalidated + totals.stale, 100);
-    assert!(matches!(limited.worst, Some(Kind::Limited { until: Some(_) })));
+    assert!(matches!(limited.worst, Some(Kind::Limited { until: Some(_), .. })));
     let reset = world.clock.now().plus(3_600).to_string();
     let failed = limited.index.queries.iter().filter_map(|query| query.error.as_ref());
     assert!(failed.clone().all(|error| error.contains(&reset)), "{:?}", failed.clone().next());

@@ -253,7 +253,7 @@ async fn errors_never_replace_an_entry() {
     assert_eq!(stale.outcome, Outcome::Stale(StaleReason::Limited));
     fx.sim.take_counts();
     let unknown = cache.get(&fx.request("/users/octocat"), &Ask::default()).await.unwrap_err();
-    assert!(matches!(unknown.kind(), Kind::Limited { until: Some(at) } if at == fx.clock.now().plus(120)));
+    assert!(matches!(unknown.kind(), Kind::Limited { until: Some(at), .. } if at == fx.clock.now().plus(120)));
     assert_eq!(fx.sim.take_counts().0, 0);
     fx.clock.advance(121);
     assert_eq!(cache.get(&request, &ask(Mode::NoCache)).await.unwrap().outcome, Outcome::Revalidated);

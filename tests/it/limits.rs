@@ -86,7 +86,7 @@ async fn a_limit_is_waited_out_by_who_has_nothing_and_answered_stale_by_who_has_
     // A limit that lasts too long is an error at once.
     fx.sim.fail_next(&[Fault::Secondary(Some(3_000))]);
     let error = cache.get(&fx.request("/users/octocat"), &Ask::default()).await.unwrap_err();
-    assert!(matches!(error.kind(), Kind::Limited { until: Some(_) }), "{error}");
+    assert!(matches!(error.kind(), Kind::Limited { until: Some(_), .. }), "{error}");
     assert!(error.to_string().contains("nothing is sent before"), "{error}");
 }
 

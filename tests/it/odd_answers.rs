@@ -19,7 +19,10 @@ use octocache::request::{Api, Request};
 use octocache::stack::Stack;
 use octocache::token::Token;
 
+use crate::binary::BINARY;
 use crate::flow::{HIT, ask};
+use crate::harness::sim::Sim;
+use crate::serve::Server;
 
 /// A server that sends the same bytes to whoever asks, and closes.
 struct Scripted {
@@ -183,4 +186,98 @@ async fn fields_that_come_twice_are_no_reason_to_fail() {
         assert_eq!(&first.entry.body[..], GOOD, "{headers}");
         assert_eq!(cache.get(&request, &Ask::default()).await.unwrap().outcome, HIT, "{headers}");
     }
+}
+
+/// A server through which clients ask what `scripted` says.
+fn serving(scripted: &Scripted, args: &[&str]) -> Server {
+    let mut server = Server::before(Sim::start(Clock::System));
+    server.env = vec![("OCTOCACHE_API_URL", format!("http://{}", scripted.address))];
+    server.run(args);
+    server
+}
+
+#[test]
+fn what_github_says_of_failures_and_limits_reaches_clients_as_it_is() {
+    let scripted = Scripted::start();
+    let server = serving(&scripted, &["--retries", "0"]);
+    let id = "x-github-request-id: C0FF:EE\r\n";
+    let unicorn = b"{\"message\":\"unicorn\"}";
+    scripted.say(&response("503 Service Unavailable", &format!("{JSON}{id}retry-after: 7\r\n"), unicorn));
+    let failed = server.curl("/repos/o/r", &[]);
+    assert_eq!((failed.status, failed.body.as_slice()), (503, &unicorn[..]));
+    assert_eq!((failed.header("retry-after"), failed.header("x-github-request-id")), (Some("7"), Some("C0FF:EE")));
+    // GraphQL's own words for an empty bucket, in a 200.
+    let limited = br#"{"errors":[{"type":"RATE_LIMIT","message":"API rate limit exceeded"}]}"#;
+    let spent = "x-ratelimit-limit: 5000\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 4000000000\r\n\
+                 x-ratelimit-resource: graphql\r\n";
+    scripted.say(&response("200 OK", &format!("{JSON}{spent}"), limited));
+    for when in ["asked", "held"] {
+        let said = server.curl("/graphql", &["-d", r#"{"query":"{ viewer { login } }"}"#]);
+        let kind = said.json()["errors"][0]["type"].clone();
+        assert_eq!((said.status, kind.as_str()), (200, Some("RATE_LIMIT")), "{when}: {}", said.head);
+        assert_eq!(said.header("x-ratelimit-remaining"), Some("0"), "{when}");
+    }
+    // A secondary limit is another thing to clients than an empty bucket; while it holds, too.
+    let secondary = br#"{"message":"You have exceeded a secondary rate limit","documentation_url":"https://docs.github.com/x#about-secondary-rate-limits"}"#;
+    let left = "x-ratelimit-limit: 5000\r\nx-ratelimit-remaining: 4000\r\nx-ratelimit-reset: 4000000000\r\n";
+    scripted.say(&response("403 Forbidden", &format!("{JSON}{left}retry-after: 60\r\n"), secondary));
+    for when in ["asked", "held"] {
+        let said = server.curl("/repos/o/other", &[]);
+        let about = said.json()["documentation_url"].as_str().unwrap_or_default().to_owned();
+        assert!(said.status == 403 && about.ends_with("secondary-rate-limits"), "{when}: {}", said.head);
+        assert!(said.header("x-ratelimit-remaining") != Some("0") && said.header("retry-after").is_some(), "{when}");
+    }
+    assert_eq!(scripted.asked.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn many_fields_and_codings_in_capitals_are_read_and_what_tickets_need_is_in_hits() {
+    let scripted = Scripted::start();
+    let server = serving(&scripted, &[]);
+    let mut headers = format!(
+        "{JSON}content-encoding: GZIP\r\nx-github-request-id: C0FF:EE\r\nx-oauth-scopes: repo, gist\r\n\
+         x-accepted-oauth-scopes: repo\r\nx-accepted-github-permissions: issues=read\r\n"
+    );
+    (0..300).for_each(|n| headers.push_str(&format!("x-gateway-{n}: {n}\r\n")));
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(GOOD).unwrap();
+    scripted.say(&response("200 OK", &headers, &gzip.finish().unwrap()));
+    for from in ["fwd=uri-miss", "hit"] {
+        let said = server.curl("/repos/o/r", &[]);
+        assert_eq!((said.status, said.body.as_slice()), (200, GOOD), "{}", said.head);
+        assert!(said.cache_status().contains(from), "{}", said.head);
+        for (name, value) in [
+            ("x-github-request-id", "C0FF:EE"),
+            ("x-oauth-scopes", "repo, gist"),
+            ("x-accepted-oauth-scopes", "repo"),
+            ("x-accepted-github-permissions", "issues=read"),
+        ] {
+            assert_eq!(said.header(name), Some(value), "{from}");
+        }
+    }
+}
+
+#[test]
+fn a_503_is_asked_again_no_sooner_than_it_says() {
+    let scripted = Scripted::start();
+    let home = tempfile::tempdir().unwrap();
+    let api = |retries: &str| {
+        let mut command = std::process::Command::new(BINARY);
+        command.args(["api", "/repos/o/r", "--retries", retries]).env_clear().env("HOME", home.path());
+        command.env("OCTOCACHE_API_URL", format!("http://{}", scripted.address)).current_dir(home.path());
+        command.output().unwrap()
+    };
+    scripted.say(&response("503 Service Unavailable", &format!("{JSON}retry-after: 2\r\n"), b"{\"message\":\"busy\"}"));
+    let started = std::time::Instant::now();
+    let output = api("1");
+    assert!(started.elapsed() >= Duration::from_secs(2));
+    assert_eq!(scripted.asked.load(Ordering::Relaxed), 2);
+    // In gh's words, with GitHub's body.
+    assert_eq!(output.stdout, b"{\"message\":\"busy\"}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("gh: busy (HTTP 503)"), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
+    // Longer than anybody waits: it is not asked again.
+    scripted.say(&response("503 Service Unavailable", &format!("{JSON}retry-after: 3600\r\n"), b"{}"));
+    api("4");
+    assert_eq!(scripted.asked.load(Ordering::Relaxed), 1);
 }

@@ -567,7 +567,8 @@ fn failures_are_answered_as_githubs_clients_expect_and_stale_answers_stand_in() 
     server.sim.fail_next(&[Fault::Secondary(Some(77))]);
     let limited = server.curl("/repos/acme/repo-0002", &[]);
     assert_eq!(limited.status, 403);
-    assert_eq!(limited.header("x-ratelimit-remaining"), Some("0"));
+    // As GitHub said it: this is how clients tell the two kinds apart.
+    assert_ne!(limited.header("x-ratelimit-remaining"), Some("0"));
     let wait: u64 = limited.header("retry-after").unwrap().parse().unwrap();
     assert!((75..=77).contains(&wait), "{wait}");
     assert!(limited.json()["message"].as_str().unwrap().contains("rate limit"));
@@ -899,4 +900,24 @@ fn what_is_under_way_ends_before_the_server_does() {
         .env("OCTOCACHE_API_URL", format!("http://{}", upstream.local_addr().unwrap()))
         .env("OCTOCACHE_TOKEN", TOKEN);
     assert_eq!(offline.output().unwrap().stdout, b"{\"id\": 1}");
+}
+
+#[test]
+fn a_clients_own_conditional_request_costs_no_more_than_at_github() {
+    for (args, control) in [(&["--no-cache"][..], ""), (&["--force-refresh"], ""), (&[], "no-cache"), (&[], "no-store")]
+    {
+        let server = Server::start(args);
+        let path = "/repos/acme/repo-0001";
+        let etag = {
+            let direct = server.curl(path, &["-H", "Cache-Control: no-store"]);
+            direct.header("etag").unwrap().to_owned()
+        };
+        server.sim.take_counts();
+        let control = format!("Cache-Control: {control}");
+        let said = server.curl(path, &["-H", &format!("If-None-Match: {etag}"), "-H", &control]);
+        assert_eq!((said.status, server.sim.take_counts()), (304, (1, 0)), "{args:?} {control}: {}", said.head);
+        // Another one's is no copy of it.
+        let said = server.curl(path, &["-H", "If-None-Match: \"other\"", "-H", &control]);
+        assert_eq!((said.status, server.sim.take_counts()), (200, (1, 1)), "{args:?} {control}");
+    }
 }
