@@ -387,7 +387,7 @@ impl State {
         let authorised = headers.contains_key(AUTHORIZATION);
         logged.status = answer.status().as_u16();
         let is_refused = matches!(fault, Some(Fault::Secondary(_)));
-        logged.charged = !(answer.status() == StatusCode::NOT_MODIFIED && authorised) && !is_refused;
+        logged.charged = !(is_refused || (answer.status() == StatusCode::NOT_MODIFIED && authorised));
         logged.points = if graphql { cost } else { u64::from(logged.charged) };
         if let (Ok(account), false) =
             (self.account(headers), matches!(fault, Some(Fault::Status(_) | Fault::Secondary(_))))
