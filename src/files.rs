@@ -145,6 +145,11 @@ impl Drop for Lock {
     }
 }
 
+/// Opens a table that is read and written in place, readable by this user only.
+pub fn open_table(path: &Path) -> std::io::Result<File> {
+    open_own(OpenOptions::new().read(true).write(true).create(true).truncate(false), path)
+}
+
 /// Opens a log that lines are appended to, readable by this user only.
 pub fn open_append(path: &Path) -> std::io::Result<File> {
     open_own(OpenOptions::new().append(true).create(true), path)

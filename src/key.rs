@@ -135,6 +135,11 @@ impl CacheKey {
         &self.0
     }
 
+    /// Takes 32 bytes for a key.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     /// Reads 64 lower-case hex digits.
     pub fn parse(hex: &str) -> Option<Self> {
         HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok().map(Self)

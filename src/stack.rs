@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! <dir>/ .gitignore CACHEDIR.TAG lock cutoffs.lock cutoffs.json used.log fresh.log stats.log
-//!        partitions.log bundle.tar.zst local.tar.zst local-fresh.log   partial/ files being written   turns/ locks   v1/ loose entries
+//!        partitions.log latest.idx bundle.tar.zst local.tar.zst local-fresh.log   partial/ files being written   turns/ locks   v1/ loose entries
 //! ```
 
 mod clean;
@@ -13,6 +13,7 @@ mod exchange;
 
 mod invalid;
 mod inventory;
+mod latest;
 mod narrow;
 pub mod ownership;
 mod pack;
@@ -29,6 +30,7 @@ pub use narrow::{BundleRules, Narrow};
 pub use pack::{Saved, order};
 pub use tally::{OnDisk, Tallied};
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +80,9 @@ pub struct Stack {
     /// Whether look-ups count as uses.
     observing: bool,
     /// Partitions that are on the list by now.
-    noted: Mutex<Vec<Partition>>,
+    noted: Mutex<HashSet<Partition>>,
+    /// One thread at a time writes into the table of what came last.
+    noting: Mutex<()>,
     broken_write_said: AtomicBool,
     tally: tally::Tally,
 }
@@ -109,6 +113,7 @@ impl Stack {
             prepared: OnceLock::new(),
             observing: true,
             noted: Mutex::default(),
+            noting: Mutex::default(),
             broken_write_said: AtomicBool::new(false),
             tally: tally::Tally::default(),
         }
@@ -217,7 +222,7 @@ impl Stack {
         // Validated in this very second: nothing can have been written after that, and a server that is
         // asked for the same many times a second need not look at its file each time.
         if found.tier == TierName::Memory
-            && now > known
+            && now.since(known) > 0
             && self.disk.is_written_after(key, known)
             && let Some(entry) = self.disk.look_up(key).ok().flatten().filter(newer)
         {
@@ -242,6 +247,7 @@ impl Stack {
         let put = self.write(|| self.disk.put(entry));
         if put {
             self.note_partition(&entry.parts.partition);
+            self.note_latest(entry);
         }
         put
     }
@@ -350,7 +356,7 @@ impl Stack {
                 Ok(None) | Err(_) => broken += 1,
             }
         }
-        let mut hidden: std::collections::HashSet<[u8; 16]> =
+        let mut hidden: HashSet<[u8; 16]> =
             loose.iter().filter_map(|key| key.as_bytes().first_chunk().copied()).collect();
         for bundle in [&self.bundle, &self.local].into_iter().filter_map(BundleTier::bundle) {
             broken += bundle.for_each(|record, entry| {

@@ -34,12 +34,17 @@ impl Cache {
         {
             return Some((entry, validators));
         }
-        let others = self.stack.others(&self.partition).into_iter().filter_map(|partition| {
-            let key = KeyParts { partition, ..parts.clone() }.key();
-            Some(Arc::unwrap_or_clone(self.stack.look_up(&key)?.entry))
-        });
-        let newest =
-            others.filter(|entry| policy::may_try(entry, terms).is_some()).max_by_key(|entry| entry.validated_at);
+        // Whoever asked this last; where that is not noted, those who came last.
+        let latest = self.stack.latest_of_another(parts).filter(|entry| policy::may_try(entry, terms).is_some());
+        let others = || {
+            let partitions = self.stack.others(&self.partition).into_iter();
+            let found = partitions.filter_map(|partition| {
+                let key = KeyParts { partition, ..parts.clone() }.key();
+                Some(Arc::unwrap_or_clone(self.stack.look_up(&key)?.entry))
+            });
+            found.filter(|entry| policy::may_try(entry, terms).is_some()).max_by_key(|entry| entry.validated_at)
+        };
+        let newest = latest.or_else(others);
         let guess = || ask.maybe_empty.then(|| empty_list(parts, terms));
         let candidate = newest.or_else(guess)?;
         let validators = policy::may_try(&candidate, terms)?;

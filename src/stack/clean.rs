@@ -54,7 +54,7 @@ impl Stack {
                 let _absent_is_fine = fs::remove_file(path);
             }
             let logs = [self.bundle.log().to_owned(), self.local.log().to_owned(), self.used_log()];
-            for path in logs.into_iter().chain([self.partitions_path()]) {
+            for path in logs.into_iter().chain([self.partitions_path(), self.latest_path()]) {
                 let _absent_is_fine = fs::remove_file(path);
             }
             return Ok(cleaned);

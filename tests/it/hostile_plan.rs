@@ -386,8 +386,17 @@ fn a_store_in_a_clone_leads_nowhere_else() {
     victim.plan(ONE);
     let store = victim.clone.join(".cache/github");
     let secret = victim.home.join("victim");
-    let all =
-        ["stats.log", "partitions.log", "used.log", "fresh.log", "lock", "cutoffs.lock", ".gitignore", "CACHEDIR.TAG"];
+    let all = [
+        "stats.log",
+        "partitions.log",
+        "latest.idx",
+        "used.log",
+        "fresh.log",
+        "lock",
+        "cutoffs.lock",
+        ".gitignore",
+        "CACHEDIR.TAG",
+    ];
     for missing in [false, true] {
         std::fs::create_dir_all(&store).unwrap();
         for name in all {

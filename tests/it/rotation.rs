@@ -189,3 +189,22 @@ async fn what_was_read_without_a_token_is_tried_with_one() {
         assert_eq!(fx.sim.take_counts(), (5, charged), "{token:?}");
     }
 }
+
+#[tokio::test]
+async fn what_one_of_a_thousand_tokens_asked_last_is_free_for_the_next_one() {
+    let fx = Fixture::new();
+    let names = world::organisation(&fx.sim, 40);
+    let token = |n: usize| {
+        let token = format!("ghs_{n:04}");
+        fx.sim.token(&token, &format!("repo:acme/{n}"));
+        token
+    };
+    let ask = async |n: usize, repo: &str| {
+        let request = fx.request(&format!("/repos/{repo}/languages"));
+        fx.cache(Some(&token(n))).get(&request, &Ask::default()).await.unwrap().charged
+    };
+    // As a server sees the jobs of a year: each token asks once, and for something else than the one before.
+    for n in 0..1_000 {
+        assert_eq!(ask(n, &names[n % 40]).await, u32::from(n < 40), "{n}");
+    }
+}
