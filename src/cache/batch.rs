@@ -8,6 +8,7 @@
 //! better than fifty requests.
 
 mod flight;
+mod size;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use flight::{Flight, MAX_POINTS, by_repository, group};
+use flight::{Flight, by_repository, group};
+use size::Size;
 
 use super::{Answer, Ask, Cache, Explained, stale_reason, stored};
 use crate::cid::Cid;
@@ -31,12 +33,6 @@ use crate::policy::{self, After, Before, Mode, class};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::upstream::Conditions;
-
-/// Aliases of the first document; it halves and grows with what GitHub makes of it.
-const FIRST_SIZE: usize = 50;
-
-/// Aliases of the largest.
-const MAX_SIZE: usize = 100;
 
 /// One resource.
 #[derive(Debug, Clone)]
@@ -164,13 +160,13 @@ impl Cache {
             });
         }
         by_repository(&mut flights);
-        let (mut documents, mut points, mut size) = (0, 0, FIRST_SIZE);
+        let (mut documents, mut points, mut size) = (0, 0, Size::default());
         while !flights.is_empty() {
-            let groups = group(&mut flights, size);
+            let groups = group(&mut flights, size.now);
             let requests: u64 = groups.iter().flatten().map(|flight| document::weight(&flight.parts).0).sum();
             points += (requests / 100).max(1);
             documents += 1;
-            size = (size + size / 4).min(MAX_SIZE);
+            size.was_answered(groups.len(), 0);
         }
         Foreseen { ways, documents, points }
     }
@@ -193,14 +189,16 @@ impl Cache {
             return Way::HeldBack;
         }
         let can_batch = how.graphql && self.upstream.signer().token_digest.is_some();
-        let rest_is_free = || {
-            let Explained { found, decision, .. } = self.explain(&first_page(&wanted.request, &item), &wanted.ask);
-            found.is_some() && matches!(decision, Before::Fresh { .. } | Before::Revalidate { .. })
-        };
-        if !can_batch || (how.rest && wanted.rest_if_free && found.is_none() && rest_is_free()) {
+        if !can_batch || (how.rest && wanted.rest_if_free && found.is_none() && self.is_free_by_rest(wanted, &item)) {
             return Way::Rest;
         }
         Way::Batch(Box::new(Flight::new(at, item, because)))
+    }
+
+    /// Whether REST's answer is stored, so that it costs nothing to have it confirmed.
+    fn is_free_by_rest(&self, wanted: &Wanted, item: &Item) -> bool {
+        let Explained { found, decision, .. } = self.explain(&first_page(&wanted.request, item), &wanted.ask);
+        found.is_some() && matches!(decision, Before::Fresh { .. } | Before::Revalidate { .. })
     }
 
     /// Another machine asks for the same: what it has by now need not be asked.
@@ -233,18 +231,23 @@ impl Cache {
         by_rest: &mut Vec<(usize, Option<Error>)>,
     ) {
         by_repository(&mut flights);
-        let mut size = FIRST_SIZE;
+        let mut size = Size::default();
         while let Some(first) = flights.front() {
             let first = &wanted[first.at];
             let Ok(_others_wait) = self.claim_batch(&first.request.projected(), &first.ask).await else {
                 self.land(wanted, &mut flights, how, answers).await;
                 continue;
             };
-            let groups = group(&mut flights, size);
+            let groups = group(&mut flights, size.now);
             let sent = self.send(&groups).await;
             let aliases = groups.len();
             match sent {
                 Sent::Failed(error) => {
+                    let left = groups.into_iter().flatten().chain(std::mem::take(&mut flights));
+                    by_rest.extend(left.map(|flight| (flight.at, Some(error.repeated()))));
+                }
+                Sent::TooMuch(error) if size.was_too_much(aliases) => {
+                    tracing::debug!(%error, "GraphQL does not answer");
                     let left = groups.into_iter().flatten().chain(std::mem::take(&mut flights));
                     by_rest.extend(left.map(|flight| (flight.at, Some(error.repeated()))));
                 }
@@ -253,12 +256,11 @@ impl Cache {
                     by_rest.extend(left.map(|flight| (flight.at, Some(error.repeated()))));
                 }
                 Sent::TooMuch(error) => {
-                    size = (aliases / 2).max(1);
-                    tracing::debug!(%error, size, "a batch was too large");
+                    tracing::debug!(%error, aliases, "a batch was too large");
                     groups.into_iter().flatten().rev().for_each(|flight| flights.push_front(flight));
                 }
                 Sent::Data { mut data, mut failed, cost } => {
-                    size = if cost > MAX_POINTS { (aliases * 3 / 4).max(1) } else { (size + size / 4).min(MAX_SIZE) };
+                    size.was_answered(aliases, cost);
                     let mut requests = 1;
                     for (place, group) in groups.into_iter().enumerate() {
                         let alias = format!("i{place}");
@@ -359,7 +361,11 @@ impl Cache {
             })
         };
         if let Some(error) = failed {
-            if let Some(answer) = stale(&error) {
+            // Fresh by another way that is free beats stale.
+            let is_free = how.rest
+                && !wanted.ask.held_back
+                && Item::of(&wanted.request).is_some_and(|item| self.is_free_by_rest(wanted, &item));
+            if let Some(answer) = stale(&error).filter(|_| !is_free) {
                 return Ok(answer);
             }
             if !how.rest || wanted.ask.held_back {

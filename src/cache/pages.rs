@@ -20,8 +20,8 @@ use crate::outcome::Outcome;
 use crate::policy::{LinkUse, Mode};
 use crate::request::Request;
 
-/// More pages than this are an error: at 100 items each, no listing of GitHub's is longer.
-const MAX_PAGES: usize = 1_000;
+/// More pages than this are an error, and it is told before they are asked for: a million items at 100 each.
+pub const MAX_PAGES: usize = 10_000;
 
 /// GitHub gives no more items on a page, whatever is asked for.
 const MAX_PER_PAGE: usize = 100;
@@ -63,6 +63,9 @@ impl Cache {
             if !mixed && let Some(after) = page_after(&request, &page) {
                 self.look_behind(&after, &mut page, &ask).await;
             }
+            if pages.is_empty() && last_page(&page.entry).is_some_and(|last| last > MAX_PAGES as u64) {
+                return Err(too_many(first));
+            }
             let next = page
                 .entry
                 .headers
@@ -82,8 +85,7 @@ impl Cache {
                 Some(next) => next?,
             };
             if pages.len() >= MAX_PAGES {
-                return Err(Error::new(Kind::TooLarge, format!("{} has more than {MAX_PAGES} pages", first.target()))
-                    .hint("narrow it with a filter"));
+                return Err(too_many(first));
             }
         }
     }
@@ -147,6 +149,18 @@ enum Walk {
     OnePass(Vec<Answer>),
     /// Some do not; what it cost to find out.
     Mixed(Spent),
+}
+
+/// The number of the last page, where `Link` tells it.
+fn last_page(page: &Entry) -> Option<u64> {
+    let last = page.headers.get("link").and_then(link::last)?;
+    let (_, query) = last.split_once('?')?;
+    query.split('&').find_map(|pair| pair.strip_prefix("page=")?.parse().ok())
+}
+
+fn too_many(first: &Request) -> Error {
+    let text = format!("{} has more than {MAX_PAGES} pages", first.target());
+    Error::new(Kind::TooLarge, text).hint("narrow it with a filter")
 }
 
 fn elsewhere(first: &Request) -> Error {

@@ -12,6 +12,7 @@ use super::{Context, Exit, block_on, print, request_config};
 use crate::api::fields::{self, Field, Lookup};
 use crate::api::template::{Surroundings, Template};
 use crate::api::{Answered, Call, Caller, go, pretty, response};
+use crate::cache::pages::MAX_PAGES;
 use crate::cache::{Answer, Ask};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -23,9 +24,6 @@ use crate::units::Span;
 
 /// Files and standard input that become values or bodies.
 const MAX_INPUT_BYTES: u64 = 100 << 20;
-
-/// Pages of a GraphQL connection, or of a listing that the cache has no part in.
-const MAX_PAGES: usize = 10_000;
 
 /// Failures are 1, as with gh; it has none for what is not in the cache.
 pub(super) fn main(context: &Context, args: &ApiArgs) -> Result<Exit> {

@@ -14,7 +14,7 @@ use super::filter::Wait;
 use super::lineage::Item;
 use super::{ForEach, Plan, Query, document, run};
 use crate::cache::batch::{Batching, ForeseenWay, Wanted};
-use crate::cache::pages::request_behind;
+use crate::cache::pages::{MAX_PAGES, request_behind};
 use crate::cache::{Ask, Cache};
 use crate::error::{Error, Kind, Result};
 use crate::graphql;
@@ -22,9 +22,6 @@ use crate::link;
 use crate::outcome::Outcome;
 use crate::policy::Before;
 use crate::request::Request;
-
-/// More pages than a run would follow.
-const MAX_PAGES: usize = 1_000;
 
 /// What a run would do.
 #[derive(Debug, Serialize)]

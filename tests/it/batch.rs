@@ -176,6 +176,31 @@ async fn failures_of_graphql_are_stale_answers_or_rest() {
 }
 
 #[tokio::test]
+async fn graphql_that_is_down_costs_three_documents_and_what_rest_confirms_for_free_is_not_stale() {
+    let fx = Fixture::new();
+    let names = world::organisation(&fx.sim, 40);
+    fx.sim.with(|state| state.limit = 100_000);
+    let wanted: Vec<Wanted> = names.iter().map(|name| fx.wanted(&format!("/repos/{name}/languages"))).collect();
+    let posts = |fx: &Fixture| fx.sim.log().iter().filter(|logged| logged.method == "POST").count();
+    fx.sim.put("/graphql", Doc::Status(502, "{}".into()));
+    let cache = fx.cache(Some("ghp_one"));
+    let cold = bodies(&cache, &wanted, &Batching::default()).await;
+    assert_eq!((posts(&fx), cold.len()), (3, 40));
+    // What REST has said can be confirmed by REST: no answer is stale.
+    fx.clock.advance(86_400 * 3);
+    fx.sim.take_counts();
+    let mut graphql_first = wanted.clone();
+    for one in &mut graphql_first {
+        one.rest_if_free = false;
+    }
+    for answer in cache.get_batch(&graphql_first, &Batching::default()).await {
+        let answer = answer.unwrap();
+        assert!(!matches!(answer.outcome, Outcome::Stale(_)) && answer.charged == 0, "{:?}", answer.outcome);
+    }
+    assert_eq!((posts(&fx), fx.sim.take_counts().1), (3, 3));
+}
+
+#[tokio::test]
 async fn odd_answers_of_graphql_are_no_answers() {
     let fx = Fixture::new();
     let names = world::organisation(&fx.sim, 2);

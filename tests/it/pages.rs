@@ -1,10 +1,16 @@
 //! What `Link` says of other pages, for clients that do not walk from page to page: it is proven after each 304.
 
+use std::sync::Arc;
+
 use octocache::cache::{Ask, Cache};
+use octocache::github::{GitHub, Options};
 use octocache::link;
 use octocache::outcome::{Outcome, Proof};
-use octocache::policy::LinkUse;
-use octocache::request::Request;
+use octocache::partition::Partition;
+use octocache::policy::{LinkUse, TtlTable};
+use octocache::request::{Api, Request};
+use octocache::stack::Stack;
+use octocache::token::Token;
 use serde_json::json;
 
 use crate::flow::Fixture;
@@ -179,4 +185,23 @@ async fn a_client_that_walks_through_a_listing_gets_one_moment_of_it() {
             assert_eq!(fx.sim.take_counts(), (0, 0));
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_of_a_thousand_pages_is_read_and_one_that_is_too_long_costs_one_request() {
+    let fx = Fixture::new();
+    fx.sim.with(|state| state.limit = 100_000);
+    fx.sim.put(PATH, items(1_005));
+    let options = Options::new(Api::parse(&fx.sim.url()).unwrap(), Some(Token::new("ghp_one").unwrap()));
+    let github = Arc::new(GitHub::over(fx.sim.wire(), options.clone(), fx.clock.clone()));
+    let stack = Stack::new(fx.dir.path().join("store"), fx.clock.clone());
+    let cache =
+        Cache::new(options.api, Partition::named("one").unwrap(), stack, github, TtlTable::default(), fx.clock.clone());
+    let one = fx.request(&format!("{PATH}?per_page=1"));
+    assert_eq!(cache.get_pages(&one, &Ask::default()).await.unwrap().len(), 1_005);
+    fx.sim.put("/long", items(10_001));
+    fx.sim.take_counts();
+    let error = cache.get_pages(&fx.request("/long?per_page=1"), &Ask::default()).await.unwrap_err();
+    assert!(error.to_string().contains("more than 10000 pages"), "{error}");
+    assert_eq!(fx.sim.take_counts(), (1, 1));
 }

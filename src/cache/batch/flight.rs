@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::Value;
 
+use crate::cache::pages::MAX_PAGES;
 use crate::graphql::document::{self, Connection, Part};
 use crate::graphql::project::{Projector, languages};
 use crate::graphql::{Facet, Item};
@@ -16,9 +17,6 @@ pub(super) const MAX_POINTS: u64 = 60;
 
 /// Nodes that may come; GitHub's bound is 500,000.
 const MAX_NODES: u64 = 200_000;
-
-/// Pages of one connection.
-const MAX_PAGES: usize = 1_000;
 
 /// Something that is being fetched.
 pub(super) struct Flight {
@@ -58,10 +56,15 @@ impl Flight {
 
     /// Whether `node` holds everything that was asked for it.
     pub(super) fn is_answered_by(&self, node: &Value) -> bool {
-        self.parts.iter().all(|part| match part.connection {
-            None => node["databaseId"].is_u64(),
-            Some(connection) => elements(connection, node).is_some() && node[connection.name()]["pageInfo"].is_object(),
-        })
+        // Cursors that never end are no answer, either.
+        let is_bounded = self.pages < MAX_PAGES;
+        is_bounded
+            && self.parts.iter().all(|part| match part.connection {
+                None => node["databaseId"].is_u64(),
+                Some(connection) => {
+                    elements(connection, node).is_some() && node[connection.name()]["pageInfo"].is_object()
+                }
+            })
     }
 
     /// Takes over what came for it; whether it is complete.
@@ -80,9 +83,7 @@ impl Flight {
             let elements = elements(connection, node).into_iter().flatten().filter(|element| !element.is_null());
             self.elements.entry(connection).or_default().extend(elements.cloned());
             let info = &page["pageInfo"];
-            if let (Some(true), Some(after)) = (info["hasNextPage"].as_bool(), info["endCursor"].as_str())
-                && self.pages < MAX_PAGES
-            {
+            if let (Some(true), Some(after)) = (info["hasNextPage"].as_bool(), info["endCursor"].as_str()) {
                 next.push(Part { connection: Some(connection), after: Some(after.to_owned()) });
             }
         }
