@@ -415,10 +415,10 @@ pub(crate) enum CacheCommand {
     },
     /// Remove what was not used for long, or the least recently used beyond a size
     Clean {
-        /// Not used for so long
+        /// Not used for so long; of what is in a bundle, the day is known
         #[arg(long, value_name = "DURATION")]
         older_than: Option<Span>,
-        /// Keep at most so many bytes of loose entries [default: the plan's max-size]
+        /// Keep at most so many bytes, loose files and bundles together [default: the plan's max-size]
         #[arg(long, value_name = "SIZE")]
         max_size: Option<Size>,
     },

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::mask::Masker;
-use crate::stack::Stack;
+use crate::stack::{Saved, Stack};
 use crate::stats::Stats;
 use crate::tag::{Scope, Subject};
 use crate::text;
@@ -60,7 +60,15 @@ pub(super) fn main(context: &Context, command: &CacheCommand) -> Result<Exit> {
                 );
             }
             let cleaned = stack.clean(older_than.map(|span| span.0), max)?;
-            print::text(masker, &format!("removed {} entries, {}", cleaned.removed, Size(cleaned.bytes)))?;
+            if cleaned.bundle == Some(Saved::Busy) {
+                return Err(Error::new(Kind::Io, "another process saves the store, so it was not cleaned")
+                    .hint("run it again in a moment"));
+            }
+            let left = Size(stack.bytes_on_disk());
+            print::text(
+                masker,
+                &format!("removed {} entries, {}; the store takes {left}", cleaned.removed, Size(cleaned.bytes)),
+            )?;
         }
         CacheCommand::Verify => {
             let mut sound = 0_u64;

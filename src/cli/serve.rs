@@ -23,6 +23,7 @@ use crate::schedule::Schedule;
 use crate::serve::{self, Entrance, Hosts, Keys, Listener, Listeners, Live, Reload, Room, Secret, Settings};
 use crate::stack::Stack;
 use crate::stats::Ticks;
+use crate::units::Size;
 
 /// Requests under way to GitHub at once, for all clients of one token.
 const CONCURRENCY: usize = 50;
@@ -109,6 +110,9 @@ fn takes_part(args: &ServeArgs, environment: &Environment) -> Option<TakesPart> 
     Some(TakesPart { listen: args.p2p_listen.clone().or(by_port), bootstrap })
 }
 
+/// The store on disk where nobody says how large it may grow.
+const MAX_STORE_BYTES: u64 = 2 << 30;
+
 /// What stands in files and the environment.
 struct Read {
     config: Config,
@@ -125,12 +129,15 @@ fn read(flags: &Flags, args: &ServeArgs) -> Result<Read> {
         rewrite_bodies: args.rewrite_bodies.iter().filter(|name| !name.is_empty()).cloned().collect(),
         secret: args.secret_file.as_deref().map(|path| secret(path, &flags.masker)).transpose()?,
         webhook_keys: args.webhook_secret_file.as_deref().map(|path| webhook_keys(path, &flags.masker)).transpose()?,
-        room: Room {
-            max_loose: args.max_loose,
-            max_bytes: args.max_size.map(|size| size.0).or(plan.as_ref().and_then(|plan| plan.max_size)),
-        },
+        room: Room { max_loose: args.max_loose, max_bytes: max_store_bytes(args, plan.as_ref()) },
     };
     Ok(Read { config, plan, live })
+}
+
+/// How large the store may grow: as the flag says, else the plan, else a bound that fits a disk.
+fn max_store_bytes(args: &ServeArgs, plan: Option<&Plan>) -> u64 {
+    let by_plan = plan.and_then(|plan| plan.max_size);
+    args.max_size.map(|size| size.0).or(by_plan).unwrap_or(MAX_STORE_BYTES)
 }
 
 /// By which schedule it warms: the flag's, else the plan's.
@@ -215,11 +222,13 @@ async fn run(context: &Context, config: &Config, args: &ServeArgs, settings: Set
     if let Some(address) = args.webhook_listen {
         listeners.push((Listener::tcp(address).await?, Entrance::Deliveries));
     }
-    for (listener, entrance) in &listeners {
-        let text = match entrance {
-            Entrance::All => format!("serving {} at {}", config.api.origin(), listener.address()),
-            Entrance::Deliveries => format!("taking deliveries at {}/webhook", listener.address()),
-        };
+    let serving = listeners.iter().map(|(listener, entrance)| match entrance {
+        Entrance::All => format!("serving {} at {}", config.api.origin(), listener.address()),
+        Entrance::Deliveries => format!("taking deliveries at {}/webhook", listener.address()),
+    });
+    let store = (config.cache_dir.display(), Size(settings.live.room.max_bytes));
+    let bound = format!("the store {} takes at most {} (--max-size)", store.0, store.1);
+    for text in serving.chain([bound]) {
         if context.log_is_json {
             tracing::info!("{text}");
         } else if !context.quiet {

@@ -36,7 +36,7 @@ pub struct Room {
     /// Loose files beyond this number are folded into the local bundle.
     pub max_loose: usize,
     /// Bytes on disk, bundle and loose files together; what was not used for longest goes first.
-    pub max_bytes: Option<u64>,
+    pub max_bytes: u64,
 }
 
 /// Runs on a thread of its own until the other end of `ended` is dropped.
@@ -112,13 +112,11 @@ fn tidy(door: &Door, room: Room) {
             Err(error) => tracing::warn!(%error, "loose entries not folded into the local bundle"),
         }
     }
-    if let Some(max) = room.max_bytes {
-        match stack.shrink(max) {
-            Ok(cleaned) if cleaned.removed > 0 => {
-                tracing::info!(removed = cleaned.removed, "removed what was not used for longest");
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the store cannot be kept within its size"),
+    match stack.shrink(room.max_bytes) {
+        Ok(cleaned) if cleaned.removed > 0 => {
+            tracing::info!(removed = cleaned.removed, "removed what was not used for longest");
         }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the store cannot be kept within its size"),
     }
 }

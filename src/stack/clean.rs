@@ -1,6 +1,6 @@
 //! Making room (A14) and emptying (A15, `clear`).
 //!
-//! Knows: which loose files are oldest, how the bundle forgets. Does not know: when it is called.
+//! Knows: what was not used for long, how a bundle forgets. Does not know: when it is called.
 
 use std::collections::HashSet;
 use std::fs;
@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use super::tally::count;
 use super::{Saved, Stack, Wait};
+use crate::bundle::{Bundle, Record};
+use crate::clock::Timestamp;
 use crate::cutoff::{Cutoff, CutoffMode};
 use crate::error::Result;
 use crate::tag::{Scope, Subject};
@@ -67,36 +69,58 @@ impl Stack {
         Ok(cleaned)
     }
 
-    /// Removes loose entries that were not used for `older_than_secs`, then the least recently
-    /// used ones until the rest fits into `max_bytes`. Does nothing while another process saves.
+    /// Removes entries that were not used for `older_than_secs`, then brings the store to at most `max_bytes`, loose files
+    /// and bundles alike. Uses of bundled entries are known to the day. Does nothing while another process saves
+    /// ([`Saved::Busy`]).
     pub fn clean(&self, older_than_secs: Option<u64>, max_bytes: Option<u64>) -> Result<Cleaned> {
         self.prepare()?;
-        let mut cleaned = Cleaned::default();
-        let Some(_lock) = self.lock(Wait::No)? else { return Ok(cleaned) };
-        self.drop_old_partials();
-        let mut files: Vec<_> = self
-            .disk
-            .keys()
-            .into_iter()
-            .filter_map(|key| {
-                let meta = fs::metadata(self.disk.path(&key)).ok()?;
-                let used = meta.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
-                Some((used, meta.len(), key))
-            })
-            .collect();
-        files.sort_unstable();
-        let mut kept: u64 = files.iter().map(|(_, len, _)| len).sum();
-        let too_old = older_than_secs.map(|secs| self.clock.now().minus(secs).secs().max(0) as u64);
-        for (used, len, key) in files {
-            if too_old.is_none_or(|at| used >= at) && max_bytes.is_none_or(|max| kept <= max) {
-                break;
-            }
-            self.disk.remove(&key)?;
-            kept -= len;
-            cleaned.removed += 1;
-            count(&self.tally.removed, 1);
-            cleaned.bytes += len;
+        let mut cleaned = match older_than_secs {
+            Some(secs) => self.clean_older_than(self.clock.now().minus(secs))?,
+            None => Cleaned::default(),
+        };
+        if let Some(max) = max_bytes.filter(|_| cleaned.bundle != Some(Saved::Busy)) {
+            let more = self.shrink(max)?;
+            cleaned.removed += more.removed;
+            cleaned.bytes += more.bytes;
+            cleaned.bundle = more.bundle.or(cleaned.bundle);
         }
+        Ok(cleaned)
+    }
+
+    fn clean_older_than(&self, at: Timestamp) -> Result<Cleaned> {
+        let mut cleaned = Cleaned::default();
+        let before = self.bytes_on_disk();
+        {
+            let Some(_lock) = self.lock(Wait::No)? else {
+                return Ok(Cleaned { bundle: Some(Saved::Busy), ..cleaned });
+            };
+            self.drop_old_partials();
+            for key in self.disk.keys() {
+                let used = fs::metadata(self.disk.path(&key)).and_then(|meta| meta.modified()).ok();
+                let used = used.and_then(|used| used.duration_since(SystemTime::UNIX_EPOCH).ok());
+                if used.is_some_and(|used| (used.as_secs() as i64) < at.secs()) {
+                    self.disk.remove(&key)?;
+                    cleaned.removed += 1;
+                }
+            }
+        }
+        let used = self.used_days();
+        for tier in [&self.bundle, &self.local] {
+            let Some(bundle) = Bundle::open(tier.path())? else { continue };
+            let (records, _) = bundle.check_index()?;
+            let is_old = |record: &Record| {
+                let day = used.get(&record.key).copied().unwrap_or(0).max(record.used_day);
+                let end_of_day = Timestamp::from_secs((i64::from(day) + 1) * 86_400);
+                end_of_day <= at && record.validated_at() < at
+            };
+            let doomed: HashSet<[u8; 16]> = records.iter().filter(|record| is_old(record)).map(|one| one.key).collect();
+            if !doomed.is_empty() {
+                cleaned.removed += doomed.len();
+                cleaned.bundle = Some(self.repack_without(tier, &doomed)?);
+            }
+        }
+        count(&self.tally.removed, cleaned.removed as u64);
+        cleaned.bytes = before.saturating_sub(self.bytes_on_disk());
         Ok(cleaned)
     }
 }

@@ -20,8 +20,11 @@ impl Stack {
     pub fn shrink(&self, max_bytes: u64) -> Result<Cleaned> {
         let mut cleaned = Cleaned::default();
         let before = self.bytes_on_disk();
-        if before <= max_bytes || self.fold()? == Saved::Busy {
+        if before <= max_bytes {
             return Ok(cleaned);
+        }
+        if self.fold()? == Saved::Busy {
+            return Ok(Cleaned { bundle: Some(Saved::Busy), ..cleaned });
         }
         let folded = self.bytes_on_disk();
         if folded > max_bytes {
@@ -41,7 +44,8 @@ impl Stack {
         Ok(cleaned)
     }
 
-    pub(super) fn bytes_on_disk(&self) -> u64 {
+    /// What loose files and bundles take.
+    pub fn bytes_on_disk(&self) -> u64 {
         let len = |path| fs::metadata(path).map_or(0, |meta| meta.len());
         let loose: u64 = self.disk.keys().iter().map(|key| len(self.disk.path(key))).sum();
         loose + len(self.bundle_path()) + len(self.local.path().to_owned())

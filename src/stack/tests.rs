@@ -261,6 +261,41 @@ fn cleaning_removes_the_least_recently_used_first() {
 }
 
 #[test]
+fn cleaning_reaches_what_is_bundled() {
+    for local in [false, true] {
+        let (dir, stack) = store();
+        fill(&stack, 0..20);
+        if local {
+            stack.fold().unwrap()
+        } else {
+            stack.pack(&Narrow::everything(), false).unwrap()
+        };
+        assert!(stack.disk().keys().is_empty());
+        let in_bundles = || -> u32 {
+            let now = at(dir.path());
+            let tiers = [&now.bundle, &now.local];
+            tiers.iter().filter_map(|tier| tier.bundle()).map(|bundle| bundle.totals().entries).sum()
+        };
+        assert_eq!(in_bundles(), 20);
+        // Much later, when one of them is used again; a file's last use is by the machine's clock.
+        let later = Stack::new(dir.path(), Clock::manual(Clock::System.now().plus(30 * 86_400)));
+        let key = entry("/repos/o/r3", b"").key();
+        assert!(later.look_up(&key).is_some());
+        later.flush();
+        fill(&later, 30..31);
+        let cleaned = later.clean(Some(7 * 86_400), None).unwrap();
+        assert_eq!((cleaned.removed, in_bundles()), (20, 1), "local: {local}");
+        assert!(later.look_up(&key).is_some());
+        let cleaned = later.clean(None, Some(0)).unwrap();
+        assert_eq!((cleaned.removed, in_bundles()), (1, 0), "local: {local}");
+        // While another process saves, it says so.
+        let held = later.lock(Wait::No).unwrap();
+        assert_eq!(stack.clean(Some(0), None).unwrap().bundle, Some(Saved::Busy));
+        drop(held);
+    }
+}
+
+#[test]
 fn invalidations_survive_the_process_the_save_and_the_journey() {
     let (dir, stack) = store();
     fill(&stack, 0..3);

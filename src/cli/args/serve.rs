@@ -57,7 +57,7 @@ pub(crate) struct ServeArgs {
     /// Bytes of entries held in memory
     #[arg(long, value_name = "SIZE", default_value = "64MiB", env = "OCTOCACHE_MAX_MEMORY", help_heading = "Bounds")]
     pub(crate) max_memory: Size,
-    /// Bytes of the store on disk; what was not used for longest goes first [default: the plan's max-size]
+    /// Bytes of the store on disk; what was not used for longest goes first [default: the plan's max-size, else 2GiB]
     #[arg(long, value_name = "SIZE", env = "OCTOCACHE_MAX_SIZE", help_heading = "Bounds")]
     pub(crate) max_size: Option<Size>,
     /// Loose files beyond this number are folded into local.tar.zst, which stays on this machine

@@ -15,7 +15,7 @@ pub struct CacheSpec {
     /// Its directory, relative to the project's root. Default: .cache/github
     #[serde(default)]
     pub dir: Option<String>,
-    /// Bytes that loose entries may take; the least recently used go first.
+    /// Bytes that the store may take, loose files and bundles together; the least recently used go first.
     #[serde(default)]
     pub max_size: Option<Size>,
 }
