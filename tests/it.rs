@@ -68,6 +68,8 @@ mod odd_answers;
 #[cfg(unix)]
 #[path = "it/operate.rs"]
 mod operate;
+#[path = "it/operations.rs"]
+mod operations;
 #[path = "it/pages.rs"]
 mod pages;
 #[cfg(feature = "p2p")]

@@ -100,6 +100,8 @@ const CHANGES_NOTHING: &[(&str, &str)] = &[
     ("POST", "/enterprises/*/actions/runners/registration-token"),
     ("POST", "/enterprises/*/actions/runners/remove-token"),
     ("POST", "/repos/*/*/releases/generate-notes"),
+    ("POST", "/orgs/*/attestations/bulk-list"),
+    ("POST", "/users/*/attestations/bulk-list"),
 ];
 
 /// Changes after which there is a repository under a name that is not in the path.
@@ -150,7 +152,12 @@ pub fn outdated_by_write(method: &str, path: &str, now: Timestamp) -> Vec<Cutoff
             let repository = format!("{owner}/{name}");
             let below = below.join("/");
             let below = if below.is_empty() { below } else { format!("/{below}") };
-            of_repository(method, &repository, &below, now)
+            let mut cutoffs = of_repository(method, &repository, &below, now);
+            if below == "/notifications" {
+                // Read in one repository, they are in all of them.
+                cutoffs.extend(tags(&[Tag::Family("events".into())], now));
+            }
+            cutoffs
         }
         // Stars and subscriptions name the repository last.
         ["user", "starred" | "subscriptions", owner, name] => {
