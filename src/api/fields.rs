@@ -172,7 +172,7 @@ fn plain(value: &Value) -> String {
 
 /// The body of a REST request.
 pub fn body(values: &Map<String, Value>) -> String {
-    go::json(&Value::Object(values.clone()), go::Style::default())
+    go::json(&Value::Object(values.clone()), go::Style { ints: true, ..go::Style::default() })
 }
 
 /// The body of a GraphQL request: everything but the document and the operation's name is a variable.

@@ -50,6 +50,8 @@ pub fn as_float(number: &serde_json::Number) -> f64 {
 pub struct Style {
     /// Two spaces a level instead of none at all.
     pub indent: bool,
+    /// Integers are Go's `int`, not numbers of a JSON document: every digit is written.
+    pub ints: bool,
 }
 
 /// A value as `json.Marshal` writes it: keys in order, `<`, `>` and `&` escaped.
@@ -70,6 +72,9 @@ fn write_value(value: &Value, style: Style, depth: usize, out: &mut String) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(yes) => out.push_str(if *yes { "true" } else { "false" }),
+        Value::Number(number) if style.ints && (number.is_i64() || number.is_u64()) => {
+            out.push_str(&number.to_string());
+        }
         Value::Number(number) => out.push_str(&json_number(as_float(number))),
         Value::String(text) => write_string(text, out),
         Value::Array(items) if items.is_empty() => out.push_str("[]"),
@@ -192,7 +197,7 @@ mod tests {
         let value = json!({ "b": [1, { "z": null }], "a": "<&>\u{7}\u{2028}é\"", "c": {}, "d": [] });
         let compact = json(&value, Style::default());
         assert_eq!(compact, r#"{"a":"\u003c\u0026\u003e\u0007\u2028é\"","b":[1,{"z":null}],"c":{},"d":[]}"#);
-        let indented = json(&json!({ "a": [1], "b": {} }), Style { indent: true });
+        let indented = json(&json!({ "a": [1], "b": {} }), Style { indent: true, ..Style::default() });
         assert_eq!(indented, "{\n  \"a\": [\n    1\n  ],\n  \"b\": {}\n}");
         assert_eq!(query_escape("x y&z/é"), "x+y%26z%2F%C3%A9");
     }

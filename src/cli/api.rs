@@ -240,7 +240,7 @@ fn with_cursor(body: &[u8], cursor: &str) -> Result<Bytes> {
     let mut body: Value =
         serde_json::from_slice(body).map_err(|cause| Error::usage("the body is no JSON").because(cause))?;
     body["variables"]["endCursor"] = cursor.into();
-    Ok(go::json(&body, go::Style::default()).into())
+    Ok(go::json(&body, go::Style { ints: true, ..go::Style::default() }).into())
 }
 
 /// What is printed of the pages.
@@ -343,7 +343,7 @@ impl<'a> Printer<'a> {
 fn filtered(filter: &Filter, body: &[u8], terminal: bool) -> Result<()> {
     let mut printed = Ok(());
     let outputs = filter.run_each(&go::filter_input(body), |output| {
-        printed = print::line(&go::filter_line(output, go::Style { indent: terminal }));
+        printed = print::line(&go::filter_line(output, go::Style { indent: terminal, ..go::Style::default() }));
         printed.is_ok()
     });
     printed?;

@@ -122,9 +122,12 @@ fn every_change_outdates_the_reads_that_may_show_it() {
         let below = path.strip_prefix("/repos/{owner}/{repo}").unwrap_or_default();
         let is_exact = EXACT.contains(&below);
         let above = path.rsplit_once('/').map_or("", |(above, _)| above);
-        let may_show = |get: &&&str| match is_exact {
-            true => **get == *path || (**get == above && above != "/repos/{owner}/{repo}"),
-            false => root(get) == root(path),
+        let may_show = |get: &&&str| {
+            if is_exact {
+                **get == *path || (**get == above && above != "/repos/{owner}/{repo}")
+            } else {
+                root(get) == root(path)
+            }
         };
         let open: Vec<&&str> = gets.iter().filter(may_show).filter(|get| !covers(&outdated, get)).collect();
         if is_exact && gets.iter().any(|get| root(get) == root(path) && !covers(&outdated, get)) {
