@@ -240,11 +240,16 @@ pub fn may_try(candidate: &Entry, terms: &Terms<'_>) -> Option<Validators> {
 /// Longest time that a 404 or 409 is fresh where nobody set one, in seconds.
 const MAX_NEGATIVE_SECS: u64 = 600;
 
+/// That GitHub refuses a page, since it has no more of this listing than those before, is kept for so long, in seconds.
+const BEYOND_PAGES_SECS: u64 = 86_400;
+
 /// How long `entry` is fresh for a requester with `lifetime`, in seconds after its validation: the strictest of all
 /// bounds. What somebody set holds; where nobody did, a 404 or 409 is fresh for a minute, and longer while it repeats,
 /// since each repeat wastes the limit, and `X-Poll-Interval` is a floor.
 pub fn fresh_secs(entry: &Entry, lifetime: &Lifetime) -> u64 {
     let secs = match entry.status {
+        // How far pages go is no matter of the listing's items, for which a lifetime was set.
+        400 | 422 if lifetime.fresh_secs > 0 => BEYOND_PAGES_SECS,
         _ if lifetime.is_set => lifetime.fresh_secs,
         404 | 409 => (60_u64 << entry.repeats.min(6)).min(MAX_NEGATIVE_SECS).min(lifetime.fresh_secs),
         410 | 451 => 3_600.min(lifetime.fresh_secs),
@@ -442,11 +447,19 @@ fn no_store(
         }
         200 => is_less_than(&reply.body, stored).then_some(NoStore::PartialResults),
         203 | 204 | 404 | 409 | 410 | 451 => None,
+        400 | 422 if is_later_page(request) => None,
         301 | 307 | 308 if entry.headers.get("location").is_some_and(|to| leads_on(to, request)) => None,
         202 => Some(NoStore::NotReady),
         300..400 => Some(NoStore::Redirect),
         status => Some(NoStore::Status(status)),
     }
+}
+
+/// Whether a page after the first is asked for, by its number. GitHub refuses those beyond a bound that listings of some kinds
+/// have (events, releases, search, alerts); whoever looks behind a last page would pay for that each time.
+fn is_later_page(request: &Request) -> bool {
+    request.method == Method::Get
+        && request.param("page").is_some_and(|page| page.parse::<u64>().is_ok_and(|number| number > 1))
 }
 
 /// Whether a body is a part that must not take the place of what is stored. One that is always a part may, unless a whole

@@ -111,6 +111,8 @@ pub struct State {
     pub graphql_max_nodes_aliases: usize,
     /// What addresses in `Link` begin with, where that is not the host that was asked.
     pub named: Option<String>,
+    /// A target that is refused, and with which status.
+    pub refused: Option<(String, u16)>,
     used: HashMap<(String, &'static str), (Timestamp, u64)>,
 }
 
@@ -141,6 +143,7 @@ impl Sim {
             graphql_max_aliases: usize::MAX,
             graphql_max_nodes_aliases: usize::MAX,
             named: None,
+            refused: None,
             used: HashMap::new(),
         }));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -549,6 +552,9 @@ impl State {
         let (limit, used, _) = self.used(&account, bucket(path));
         if used >= limit {
             return plain(403, &json!({ "message": format!("API rate limit exceeded for {account}.") }));
+        }
+        if let Some((_, status)) = self.refused.as_ref().filter(|(target, _)| *target == format!("{path}?{query}")) {
+            return plain(*status, &json!({ "message": "pagination is limited for this resource" }));
         }
         let not_found =
             || plain(404, &json!({ "message": "Not Found", "documentation_url": "https://docs.github.com/rest" }));

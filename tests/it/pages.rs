@@ -205,3 +205,25 @@ async fn a_listing_of_a_thousand_pages_is_read_and_one_that_is_too_long_costs_on
     assert!(error.to_string().contains("more than 10000 pages"), "{error}");
     assert_eq!(fx.sim.take_counts(), (1, 1));
 }
+
+#[tokio::test]
+async fn what_github_refuses_behind_the_last_page_is_asked_for_once() {
+    for status in [422, 400] {
+        let fx = Fixture::new();
+        let cache = fx.cache(Some("ghp_one"));
+        // As with events: a full last page, and no more is given.
+        fx.sim.put(PATH, items(2));
+        let request = fx.request(&format!("{PATH}?per_page=2"));
+        cache.get_pages(&request, &Ask::default()).await.unwrap();
+        fx.sim.with(|state| state.refused = Some((format!("{PATH}?page=2&per_page=2"), status)));
+        let mut charged = 0;
+        for _ in 0..4 {
+            fx.clock.advance(3 * 3_600);
+            fx.sim.take_counts();
+            let pages = cache.get_pages(&request, &Ask { ttl_secs: Some(60), ..Ask::default() }).await.unwrap();
+            assert_eq!(pages.len(), 1);
+            charged += fx.sim.take_counts().1;
+        }
+        assert_eq!(charged, 1, "{status}");
+    }
+}
