@@ -284,7 +284,7 @@ impl Cache {
             Mode::Default | Mode::ForceCache => Box::pin(self.take_turns(request, ask, explained, may_wait)).await,
             // Whoever wants it from GitHub himself gets it from there.
             Mode::NoStore | Mode::Reload | Mode::NoCache | Mode::OnlyIfCached | Mode::OnlyIfFresh => {
-                self.fetch(request, ask, explained, may_wait, None).await.map(|answer| (answer, Role::Leader))
+                self.fetch(request, ask, explained, may_wait, &mut None).await.map(|answer| (answer, Role::Leader))
             }
         };
         let shared = shared.map(|(answer, role)| match role {

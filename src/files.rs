@@ -5,7 +5,7 @@
 mod tree;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -100,14 +100,32 @@ pub fn commit(file: File, partial: &Path, target: &Path, durability: Durability)
     Ok(())
 }
 
-/// A file that at most one process locks; what it holds does not matter. The kernel unlocks it when its holder dies.
+/// A file that at most one process locks; in it, a holder may leave a note for the next one. The kernel unlocks it when its
+/// holder dies.
 #[derive(Debug)]
 pub struct Lock(File);
 
 impl Lock {
     /// Opens it, readable by this user only, and not locked yet.
     pub fn open(path: &Path) -> std::io::Result<Self> {
-        open_own(OpenOptions::new().write(true).create(true).truncate(false), path).map(Self)
+        open_own(OpenOptions::new().read(true).write(true).create(true).truncate(false), path).map(Self)
+    }
+
+    /// Leaves a note for whoever locks it next; only the holder does.
+    pub fn note(&self, text: &[u8]) -> std::io::Result<()> {
+        self.0.set_len(0)?;
+        let mut file = &self.0;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(text)
+    }
+
+    /// The note that an earlier holder left, of at most `max` bytes.
+    pub fn noted(&self, max: u64) -> std::io::Result<Vec<u8>> {
+        let mut file = &self.0;
+        file.seek(SeekFrom::Start(0))?;
+        let mut text = Vec::new();
+        file.take(max).read_to_end(&mut text)?;
+        Ok(text)
     }
 
     /// Locks it, if no other process has.

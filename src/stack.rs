@@ -29,6 +29,7 @@ pub use inventory::Held;
 pub use narrow::{BundleRules, Narrow};
 pub use pack::{Saved, order};
 pub use tally::{OnDisk, Tallied};
+pub use turns::Turn;
 
 use std::collections::HashSet;
 use std::io::Write;

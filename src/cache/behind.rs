@@ -9,9 +9,8 @@ use tokio::sync::Semaphore;
 
 use super::Cache;
 use crate::entry::Entry;
-use crate::files::Lock;
 use crate::key::CacheKey;
-use crate::stack::Stack;
+use crate::stack::{Stack, Turn};
 
 /// Writes that may be under way; whoever comes after them writes himself.
 const MAX_WRITES: u32 = 256;
@@ -29,7 +28,7 @@ impl Default for Behind {
 impl Behind {
     /// Holds `entry` in memory and writes it on another thread. The turn ends when it is written, so
     /// that another process which waits for it finds the entry.
-    pub(super) fn store(&self, stack: &Arc<Stack>, key: &CacheKey, entry: &Arc<Entry>, turn: Option<Lock>) {
+    pub(super) fn store(&self, stack: &Arc<Stack>, key: &CacheKey, entry: &Arc<Entry>, turn: Option<Turn>) {
         stack.keep_in_memory(key, entry);
         let Ok(place) = self.0.clone().try_acquire_owned() else {
             stack.put(entry);
@@ -52,14 +51,14 @@ impl Behind {
 
 impl Cache {
     /// Stores an entry: at once, or in memory now and on disk behind the answer.
-    pub(super) fn store(&self, key: &CacheKey, entry: Entry, turn: Option<Lock>) -> Arc<Entry> {
+    pub(super) fn store(&self, key: &CacheKey, entry: Entry, turn: Option<Turn>) -> Arc<Entry> {
         let entry = self.keep(key, entry, turn);
         self.offer(&entry);
         entry
     }
 
     /// The same without telling anybody else.
-    pub(super) fn keep(&self, key: &CacheKey, entry: Entry, turn: Option<Lock>) -> Arc<Entry> {
+    pub(super) fn keep(&self, key: &CacheKey, entry: Entry, turn: Option<Turn>) -> Arc<Entry> {
         let entry = Arc::new(entry);
         match &self.behind {
             None => {

@@ -13,12 +13,11 @@ use crate::clock::Timestamp;
 use crate::collapse::Role;
 use crate::entry::{Entry, is_redirect};
 use crate::error::{Error, Kind, Result};
-use crate::files::Lock;
 use crate::key::{CacheKey, KeyParts};
 use crate::outcome::{NoStore, Outcome};
 use crate::policy::{self, After, Before, CutoffTimes, Mode, Validators};
 use crate::request::Request;
-use crate::stack::Found;
+use crate::stack::{Found, Turn};
 use crate::tier::TierName;
 use crate::upstream::Conditions;
 
@@ -40,7 +39,7 @@ impl Cache {
         loop {
             let at_once = at_once.take();
             let lead = async {
-                let (explained, turn) = if let Some(explained) = at_once {
+                let (explained, mut turn) = if let Some(explained) = at_once {
                     (explained, None)
                 } else {
                     let turn = self.stack.turn(&key, may_wait).await;
@@ -51,7 +50,14 @@ impl Cache {
                 if let Before::Fresh { proof, .. } = explained.decision {
                     return stored(explained.found, Outcome::Hit(proof), &explained.lifetime, explained.now);
                 }
-                self.fetch(request, ask, explained, may_wait, turn).await
+                if let Some(error) = turn.as_ref().and_then(Turn::failure) {
+                    return Err(error);
+                }
+                let fetched = self.fetch(request, ask, explained, may_wait, &mut turn).await;
+                if let (Err(error), Some(turn)) = (&fetched, &turn) {
+                    turn.failed(error, self.clock.now());
+                }
+                fetched
             };
             match self.flights.join(key, lead).await {
                 // It was under way when something changed that we must see.
@@ -69,7 +75,7 @@ impl Cache {
         ask: &Ask,
         explained: Explained,
         may_wait: bool,
-        mut turn: Option<Lock>,
+        turn: &mut Option<Turn>,
     ) -> Result<Answer> {
         let Explained { key, parts, lifetime, found, candidate, cutoff, decision, .. } = explained;
         let (validators, because) = match decision {

@@ -281,3 +281,27 @@ fn a_503_is_asked_again_no_sooner_than_it_says() {
     api("4");
     assert_eq!(scripted.asked.load(Ordering::Relaxed), 1);
 }
+
+#[test]
+fn processes_that_wait_for_one_that_fails_fail_with_it() {
+    let scripted = Scripted::start();
+    let home = tempfile::tempdir().unwrap();
+    scripted.say(&response("502 Bad Gateway", &format!("{JSON}retry-after: 3\r\n"), b"{}"));
+    let started = std::time::Instant::now();
+    let children: Vec<_> = (0..20)
+        .map(|_| {
+            let mut command = std::process::Command::new(BINARY);
+            command.args(["api", "/repos/o/r", "--retries", "1"]).env_clear().env("HOME", home.path());
+            command.env("OCTOCACHE_API_URL", format!("http://{}", scripted.address)).current_dir(home.path());
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains("502"), "{said}");
+    }
+    let asked = scripted.asked.load(Ordering::Relaxed);
+    assert!(asked <= 6, "{asked} requests of 20 processes");
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
