@@ -123,6 +123,17 @@ pub fn on_origin<'a>(origin: &str, url: &'a str) -> Option<&'a str> {
     (start.eq_ignore_ascii_case(origin) && rest.starts_with('/')).then_some(rest)
 }
 
+/// The length of the beginning of an API path in which GitHub's names stand, of owners and repositories; 0 where there are
+/// none. They are the same in any case.
+pub fn named_part(path: &str) -> usize {
+    let names = match path.split('/').nth(1) {
+        Some("repos" | "networks") => 2,
+        Some("orgs" | "users") => 1,
+        _ => return 0,
+    };
+    path.match_indices('/').nth(1 + names).map_or(path.len(), |(at, _)| at)
+}
+
 /// An address as it may be shown: without user information, query and fragment.
 pub fn shown(url: &str) -> String {
     let end = url.find(['?', '#']).unwrap_or(url.len());

@@ -200,7 +200,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// A `GET` of `path` (with or without query) as plain JSON.
+    /// A `GET` of `path` (with or without query) as plain JSON. Names of owners and repositories are in lower case: GitHub
+    /// takes them in any, and answers with the same bytes.
     ///
     /// Errors when the path cannot stand in a request line, or is absolute to another host.
     pub fn get(api: &Api, path: &str) -> Result<Self> {
@@ -223,10 +224,12 @@ impl Request {
             return Err(Error::usage(format!("`{}` has a percent sign that begins no escape", shown()))
                 .hint("write a percent sign as %25"));
         };
-        let path = if path.starts_with('/') { path.into_owned() } else { format!("/{path}") };
+        let mut path = if path.starts_with('/') { path.into_owned() } else { format!("/{path}") };
         if path.split('/').any(|segment| matches!(segment, "." | "..")) {
             return Err(Error::usage(format!("`{}` climbs out of its path", shown())));
         }
+        let named = address::named_part(&path);
+        path[..named].make_ascii_lowercase();
         Ok(Self {
             method: Method::Get,
             host: api.key_base.clone(),
@@ -443,6 +446,21 @@ mod tests {
         assert_ne!(get("/x/"), get("/x"));
         assert_eq!(get("/x?page=2").with_default_param("per_page", "100").query, "page=2&per_page=100");
         assert_eq!(get("/x?per_page=7").with_default_param("per_page", "100").query, "per_page=7");
+    }
+
+    #[test]
+    fn names_are_one_in_any_case() {
+        for path in ["/repos/Octo/Hello/contents/Read.ME?ref=Main", "repos/octo/HELLO/contents/Read.ME?ref=Main"] {
+            let request = get(path);
+            assert_eq!(
+                (request.path.as_str(), request.query.as_str()),
+                ("/repos/octo/hello/contents/Read.ME", "ref=Main")
+            );
+        }
+        assert_eq!(get("/repos/Octo/Hello"), get("/repos/octo/hello"));
+        assert_eq!(get("/users/OctoCat/repos"), get("/users/octocat/repos"));
+        assert_eq!(get("/orgs/Octo/teams/Core").path, "/orgs/octo/teams/Core");
+        assert_eq!(get("/Zen/X").path, "/Zen/X");
     }
 
     #[test]

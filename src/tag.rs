@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::address;
 use crate::error::{Error, Result};
 use crate::key::{CacheKey, KeyParts};
 use crate::policy::class;
@@ -224,12 +225,10 @@ fn begins(path: &str, prefix: &str) -> bool {
     if path.starts_with(prefix) {
         return true;
     }
-    let names = match path.split('/').nth(1) {
-        Some("repos" | "networks") => 2,
-        Some("orgs" | "users") => 1,
-        _ => return false,
-    };
-    let end = path.match_indices('/').nth(1 + names).map_or(path.len(), |(at, _)| at);
+    let end = address::named_part(path);
+    if end == 0 {
+        return false;
+    }
     let (path, prefix) = (path.as_bytes(), prefix.as_bytes());
     let folded = end.min(prefix.len());
     path.len() >= prefix.len()
