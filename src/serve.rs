@@ -25,6 +25,7 @@ mod status;
 mod upkeep;
 mod webhook;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,6 +93,9 @@ pub struct Settings {
     pub wire: Option<Arc<dyn Wire>>,
 }
 
+/// Addresses that are remembered for their size.
+const MAX_LARGE: usize = 1_000;
+
 /// Everything that answering a request needs.
 #[derive(Debug)]
 pub(crate) struct Door {
@@ -110,6 +114,8 @@ pub(crate) struct Door {
     journal: Journal,
     history: History,
     counters: Counters,
+    /// Addresses whose bodies are too large to be kept: they are handed through from the second request on.
+    large: Mutex<HashSet<String>>,
     on_disk: Mutex<OnDisk>,
     /// Places for people who look at the dashboard.
     watching: Arc<Semaphore>,
@@ -133,6 +139,19 @@ struct Counters {
 }
 
 impl Door {
+    fn is_large(&self, path: &str) -> bool {
+        let large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        !large.is_empty() && large.contains(path)
+    }
+
+    fn note_large(&self, path: &str) {
+        let mut large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        if large.len() >= MAX_LARGE {
+            large.clear();
+        }
+        large.insert(path.to_owned());
+    }
+
     /// What may change while it is served.
     fn live(&self) -> arc_swap::Guard<Arc<Live>> {
         self.live.load()
@@ -209,6 +228,7 @@ pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<
         journal: Journal::default(),
         history: History::default(),
         counters: Counters::default(),
+        large: Mutex::default(),
         on_disk: Mutex::default(),
         watching: own::places(),
         ending: AtomicBool::new(false),

@@ -135,7 +135,11 @@ impl Caller {
     /// Sends a call.
     pub async fn send(&self, call: &Call) -> Result<Answered> {
         if let Some(request) = call.question(&self.cache)? {
-            return Answered::of_either(self.cache.get(&request, &self.ask).await);
+            return match self.cache.get(&request, &self.ask).await {
+                // Too large to be kept, and not too large to be given.
+                Err(error) if error.kind() == Kind::TooLarge => self.pass(call, Some(request)).await,
+                answer => Answered::of_either(answer),
+            };
         }
         if call.is_graphql() && call.method == Method::POST {
             return self.graphql(call).await;

@@ -77,7 +77,7 @@ impl Cutoffs {
 }
 
 /// A list as it was written somewhere: by another machine, by this one under another clock, or by an attacker.
-/// Its times are believed only up to the end of the suspicion window ([`SUSPECT_SECS`] from now): one from the
+/// Its times are believed only up to the end of the suspicion window ([`SUSPECT_SECS`](super::SUSPECT_SECS) from now): one from the
 /// far future would outdate everything for good.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unchecked(pub(super) Vec<Cutoff>);

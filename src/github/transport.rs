@@ -213,6 +213,10 @@ async fn exchange(client: &Octocrab, message: http::Request<OctoBody>, read_time
     let silent = |_| Error::new(Kind::TimedOut, format!("GitHub said nothing for {read_timeout:?}"));
     let response = tokio::time::timeout(read_timeout, client.send(message)).await.map_err(silent)?.map_err(broken)?;
     let (parts, mut body) = response.into_parts();
+    let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+        return Err(too_large());
+    }
     let mut bytes = BytesMut::new();
     while let Some(frame) = tokio::time::timeout(read_timeout, body.frame()).await.map_err(silent)? {
         let frame = frame.map_err(broken)?;

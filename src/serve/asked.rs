@@ -134,6 +134,9 @@ impl Asked<'_> {
 
     async fn read(&self, identity: &Arc<Identity>, request: &Request) -> Response<Body> {
         let ask = self.ask();
+        if self.door.is_large(&request.path) && !matches!(ask.mode, Mode::OnlyIfCached | Mode::OnlyIfFresh) {
+            return self.pass_large(identity, request).await;
+        }
         let theirs = self.their_validators();
         // Where we have nothing to ask with, their validators make it free.
         let has_none = match ask.mode {
@@ -183,8 +186,19 @@ impl Asked<'_> {
                 }
                 self.with_manner(identity, request, |manner| respond::answer(answer, manner))
             }
+            Err(error) if error.kind() == Kind::TooLarge && request.method == request::Method::Get => {
+                self.door.note_large(&request.path);
+                self.pass_large(identity, request).await
+            }
             Err(error) => self.failed(&id, identity, request, &error),
         }
+    }
+
+    /// Hands through as it comes what is too large to be kept.
+    async fn pass_large(&self, identity: &Arc<Identity>, request: &Request) -> Response<Body> {
+        let identity = self.signer(identity, true);
+        let uri = self.door.hosts.api().at(&self.target);
+        self.pass(&identity, uri, for_github(&self.headers), full(Bytes::new()), Some(request.clone()), "bypass").await
     }
 
     fn id(&self) -> String {

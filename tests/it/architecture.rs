@@ -55,6 +55,7 @@ const EDGES: &[(&str, &str)] = &[
     ("policy", "reply"),
     ("policy", "request"),
     ("policy", "token"),
+    ("tag", "address"),
     ("tag", "key"),
     ("tag", "policy"),
     ("tier", "bundle"),

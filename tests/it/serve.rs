@@ -921,3 +921,28 @@ fn a_clients_own_conditional_request_costs_no_more_than_at_github() {
         assert_eq!((said.status, server.sim.take_counts()), (200, (1, 1)), "{args:?} {control}");
     }
 }
+
+#[test]
+fn what_is_too_large_to_be_kept_is_handed_through_in_little_memory() {
+    let server = Server::start(&[]);
+    let path = "/repos/acme/repo-0001/git/blobs/large";
+    let body = [b"\"", "x".repeat(101 << 20).as_bytes(), b"\""].concat();
+    let size = body.len();
+    server.sim.put(path, Doc::Raw { content_type: "application/json; charset=utf-8", body: body.into() });
+    for requests in [2, 1] {
+        server.sim.take_counts();
+        let said = server.curl(path, &[]);
+        assert_eq!((said.status, said.body.len()), (200, size), "{}", said.head);
+        assert_eq!(server.sim.take_counts().0, requests);
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    // What is compressed is known to be too large once so much of it is undone; no more is held.
+    assert!(peak < 170 << 10, "{peak} kB for a body of {size} bytes");
+    // By `api` as well, where gh gives it.
+    let mut api = Command::new(BINARY);
+    api.args(["api", path]).env_clear().env("HOME", server.dir.path()).current_dir(server.dir.path());
+    api.env("OCTOCACHE_API_URL", server.sim.url()).env("OCTOCACHE_TOKEN", TOKEN);
+    assert_eq!(api.output().unwrap().stdout.len(), size);
+}
