@@ -114,8 +114,7 @@ impl Cache {
     /// writing goes on behind the answers.
     #[must_use]
     pub fn resident(self, stats: Arc<Stats>, behind: Behind) -> Self {
-        let passes = Passes::from(self.clock.now());
-        Self { stats, behind: Some(behind), passes, ..self }
+        Self { stats, behind: Some(behind), ..self }
     }
 
     /// The API that is asked.
@@ -248,6 +247,9 @@ impl Cache {
         else {
             return None;
         };
+        if resident.is_first_hit() {
+            self.note_hit(request, &resident.entry);
+        }
         let ttl_secs = policy::fresh_secs(&resident.entry, &lifetime);
         let entry = resident.entry.clone();
         let answer = Answer::new(entry, Outcome::Hit(Proof::Lifetime), ttl_secs);
@@ -259,6 +261,9 @@ impl Cache {
         let Explained { lifetime, cutoff, now, .. } = explained;
         match explained.decision {
             Before::Fresh { proof, .. } => {
+                if let Some(found) = &explained.found {
+                    self.note_hit(request, &found.entry);
+                }
                 return stored(explained.found, Outcome::Hit(proof), &lifetime, now).map(|answer| self.proven(answer));
             }
             Before::AnswerStale { reason, .. } => {

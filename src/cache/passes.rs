@@ -30,16 +30,11 @@ pub(super) struct Passes(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     since: HashMap<CacheKey, Timestamp>,
-    /// Every later page is to be validated at this time or later: of those before nothing is known.
+    /// Every later page is to be validated at this time or later: of those before nothing is remembered.
     all_since: Option<Timestamp>,
 }
 
 impl Passes {
-    /// For a process that begins at `now` to serve from what others have left.
-    pub(super) fn from(now: Timestamp) -> Self {
-        Self(Mutex::new(Known { all_since: Some(now), ..Known::default() }))
-    }
-
     fn note(&self, page: CacheKey, at: Timestamp) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.since.len() >= MAX_PAGES && !known.since.contains_key(&page) {
@@ -56,7 +51,15 @@ impl Passes {
 }
 
 impl Cache {
-    /// Notes that `page` was validated just now, for the pages after it.
+    /// The same for a page that answers as it is, where others may follow from the store: a walk begins with what the first
+    /// page is, whenever it was validated, and whichever process did.
+    pub(super) fn note_hit(&self, request: &Request, page: &Entry) {
+        if self.behind.is_some() {
+            self.note_pass(request, page);
+        }
+    }
+
+    /// Notes when `page` was validated, for the pages after it.
     pub(super) fn note_pass(&self, request: &Request, page: &Entry) {
         if request.method != Method::Get {
             return;

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderMap;
@@ -61,6 +61,8 @@ pub struct Resident {
     pub(crate) untouched_by: AtomicU64,
     /// When its last use was noted, in seconds since 1970.
     used_at: AtomicI64,
+    /// Whether it has answered since it is here.
+    has_answered: AtomicBool,
     /// Its headers as HTTP has them, once somebody wanted them so.
     head: OnceLock<Arc<HeaderMap>>,
 }
@@ -164,7 +166,9 @@ impl MemoryTier {
             |before| (before.class, before.place),
         );
         let (untouched_by, used_at) = (AtomicU64::new(0), AtomicI64::new(now));
-        let resident = Resident { entry, key, class, place, untouched_by, used_at, head: OnceLock::new() };
+        let has_answered = AtomicBool::new(false);
+        let resident =
+            Resident { entry, key, class, place, untouched_by, used_at, has_answered, head: OnceLock::new() };
         self.entries.insert(hash, Arc::new(resident));
         self.replaced.fetch_add(u64::from(replaced), Ordering::Relaxed);
         self.puts.fetch_add(1, Ordering::Relaxed);
@@ -200,6 +204,11 @@ impl Resident {
     /// The entry's headers as HTTP has them.
     pub fn head(&self) -> Arc<HeaderMap> {
         self.head.get_or_init(|| Arc::new(self.entry.headers.to_http())).clone()
+    }
+
+    /// Whether this is the first time that it answers since it is here.
+    pub fn is_first_hit(&self) -> bool {
+        !self.has_answered.load(Ordering::Relaxed) && !self.has_answered.swap(true, Ordering::Relaxed)
     }
 
     /// Whether its last use is to be noted, since `after_secs` have gone by; then it counts as noted.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use octocache::cache::{Ask, Cache};
+use octocache::cache::{Ask, Behind, Cache};
 use octocache::github::{GitHub, Options};
 use octocache::link;
 use octocache::outcome::{Outcome, Proof};
 use octocache::partition::Partition;
-use octocache::policy::{LinkUse, TtlTable};
+use octocache::policy::{LinkUse, Mode, TtlTable};
 use octocache::request::{Api, Request};
 use octocache::stack::Stack;
 use octocache::token::Token;
@@ -183,6 +183,15 @@ async fn a_client_that_walks_through_a_listing_gets_one_moment_of_it() {
             fx.sim.take_counts();
             walked(&cache, &first, counts).await;
             assert_eq!(fx.sim.take_counts(), (0, 0));
+            // Nor by a server that begins with what is stored.
+            let server = || fx.cache(Some("ghp_one")).resident(Arc::default(), Behind::default());
+            assert_eq!(walked(&server(), &first, counts).await, items);
+            assert_eq!(fx.sim.take_counts(), (0, 0));
+            // One that comes after another had the first page alone asked again knows that, too.
+            fx.clock.advance(10);
+            put(0, 9);
+            fx.cache(Some("ghp_one")).get(&first, &Ask { mode: Mode::NoCache, ..Ask::default() }).await.unwrap();
+            assert_eq!(walked(&server(), &first, counts).await, (0..=9).collect::<Vec<_>>());
         }
     }
 }
