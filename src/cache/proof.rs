@@ -54,10 +54,10 @@ impl Cache {
         let is_known = proven != Timestamp::default();
         match ask.link {
             LinkUse::Unseen => {
+                entry.link_validated_at = says_of_others(request, &entry).then_some(proven);
                 if is_borrowed {
                     entry.headers.remove("link");
                 }
-                entry.link_validated_at = says_of_others(request, &entry).then_some(proven);
             }
             LinkUse::Followed if is_known => {
                 entry.link_validated_at = says_of_others(request, &entry).then_some(proven);

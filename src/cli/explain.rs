@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::args::ExplainArgs;
 use super::{Context, Exit, print, request_config};
-use crate::cache::Explained;
+use crate::cache::{Ask, Explained};
 use crate::error::Result;
 use crate::mask::Masker;
-use crate::policy::{Before, Etag};
+use crate::policy::{Before, Etag, LinkUse};
 use crate::request::Request;
 use crate::units::Span;
 
@@ -17,7 +17,8 @@ pub(super) fn main(context: &Context, args: &ExplainArgs) -> Result<Exit> {
     let config = request_config(&flags)?;
     let cache = config.cache(None, &context.clock)?;
     let request = Request::get(&config.api, &args.endpoint)?.accepting(&args.accept);
-    let explained = cache.explain(&request, &args.mode.ask(config.mode));
+    // As `api` without --include.
+    let explained = cache.explain(&request, &Ask { link: LinkUse::Unseen, ..args.mode.ask(config.mode) });
     if args.json {
         print::json(context.masker(), &as_json(&explained))?;
     } else {

@@ -6,12 +6,16 @@
 //! that it knows, of `upstream`, `github`, `origin` and all others. Where gh would ask on a terminal, it takes the first
 //! one elsewhere; so is it here.
 
+use std::cell::Cell;
 use std::process::{Command, Stdio};
 
 use super::host;
 
 /// Remotes that are looked at.
 const MAX_REMOTES: usize = 100;
+
+/// Short names of hosts that ssh is asked for.
+const MAX_ALIASES: usize = 5;
 
 /// A repository, and how it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +30,13 @@ pub(super) struct Found {
 pub(super) fn repository(host: &str) -> Option<Found> {
     let remotes = git(&["remote", "-v"])?;
     let marks = git(&["config", "--get-regexp", r"^remote\..*\.gh-resolved$"]).unwrap_or_default();
-    choose(&remotes, &marks, host, &host_by_ssh)
+    // Each asks a program: one in whose clone there are many such remotes must not wait for all of them.
+    let left = Cell::new(MAX_ALIASES);
+    let by_ssh = |name: &str| {
+        left.set(left.get().checked_sub(1)?);
+        host_by_ssh(name)
+    };
+    choose(&remotes, &marks, host, &by_ssh)
 }
 
 /// The branch that is checked out.

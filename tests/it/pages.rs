@@ -113,6 +113,15 @@ async fn whoever_takes_the_body_alone_pays_for_no_other_page_and_leaves_no_link_
         assert_eq!(pages(&cache, &request).await, (Some("4".into()), true, Outcome::Hit(Proof::Lifetime)));
         assert_eq!(fx.sim.take_counts(), (0, 0));
     }
+    // A last page leads back to those before it, whoever took its body first.
+    fx.sim.put(PATH, items(7));
+    let last = fx.request(&format!("{PATH}?per_page=2&page=4"));
+    fx.cache(Some("ghp_one")).get(&last, &unseen).await.unwrap();
+    fx.sim.token("ghp_three", "user:three");
+    let other = fx.cache(Some("ghp_three"));
+    assert_eq!(other.get(&last, &unseen).await.unwrap().outcome, Outcome::Confirmed);
+    let answer = other.get(&last, &Ask::default()).await.unwrap();
+    assert!(answer.entry.headers.get("link").is_some_and(|link| link.contains("rel=\"prev\"")));
 }
 
 #[tokio::test]
