@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::harness::sim::Fault;
+use crate::harness::sim::{Doc, Fault};
 use crate::operate::eventually;
 use crate::serve::{Server, TOKEN};
 
@@ -120,4 +120,45 @@ fn a_lock_that_another_process_holds_for_ever_stops_nothing() {
     server.curl(&format!("{path}/issues/1"), &["-X", "PATCH", "-d", "{}"]);
     assert!(!server.curl(path, &[]).cache_status().contains("hit"));
     assert!(started.elapsed() < Duration::from_secs(18), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_reader_that_stalls_holds_no_more_than_what_is_on_its_way() {
+    let server = Server::start(&[]);
+    let path = "/repos/acme/repo-0001/releases/assets/1";
+    let large = vec![b'x'; 64 << 20];
+    server.sim.put(path, Doc::Raw { content_type: "application/octet-stream", body: large.into() });
+    let peak = || -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().to_owned();
+        line.trim_end_matches(" kB").parse().unwrap()
+    };
+    let before = peak();
+    let ask = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nUser-Agent: reader\r\nAccept: application/octet-stream\r\n\r\n"
+    );
+    let mut readers: Vec<TcpStream> = (0..4)
+        .map(|_| {
+            let mut reader = TcpStream::connect(server.tcp.trim_start_matches("http://")).unwrap();
+            reader.write_all(ask.as_bytes()).unwrap();
+            // The first of it has come, and nothing more is read.
+            reader.read_exact(&mut [0; 4_096]).unwrap();
+            reader
+        })
+        .collect();
+    // As much comes as buffers hold; the rest stays with GitHub.
+    let mut last = peak();
+    eventually("nothing more comes", || {
+        std::thread::sleep(Duration::from_millis(200));
+        std::mem::replace(&mut last, peak()) == last
+    });
+    assert!(last - before < 32 << 10, "{before} kB before, {last} kB with 4 readers of 64 MiB");
+    // Another one is served meanwhile, and one that goes on gets all of it.
+    assert_eq!(server.curl("/repos/acme/repo-0002", &[]).status, 200);
+    let mut rest = vec![0; 1 << 20];
+    let mut came = 4_096;
+    while came < 64 << 20 {
+        came += readers[0].read(&mut rest).unwrap();
+    }
+    assert!(peak() - before < 32 << 10);
 }
