@@ -114,6 +114,8 @@ pub(crate) struct Door {
     journal: Journal,
     history: History,
     counters: Counters,
+    /// A client that says or takes nothing for so long is let go.
+    idle: Duration,
     /// Addresses whose bodies are too large to be kept: they are handed through from the second request on.
     large: Mutex<HashSet<String>>,
     on_disk: Mutex<OnDisk>,
@@ -228,6 +230,7 @@ pub async fn serve(settings: Settings, listeners: Listeners, ended: impl Future<
         journal: Journal::default(),
         history: History::default(),
         counters: Counters::default(),
+        idle,
         large: Mutex::default(),
         on_disk: Mutex::default(),
         watching: own::places(),

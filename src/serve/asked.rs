@@ -23,7 +23,9 @@ use super::Door;
 use super::directives::directed;
 use super::exchange::Whose;
 use super::identities::Identity;
+use super::inflow::Cut;
 use super::journal::{Line, Weight};
+use super::patience::Upload;
 use super::respond::{self, Body, Manner};
 use crate::address;
 use crate::cache::{Answer, Ask, Change, Ended, Said};
@@ -406,8 +408,10 @@ impl Asked<'_> {
         let identity = self.signer(identity, reads);
         let why = if self.method == Method::GET { "bypass" } else { "method" };
         let uri = self.door.hosts.api().at(&self.target);
-        let body = Stream::new(body.map_err(Into::into));
-        self.pass(&identity, uri, for_github(&self.headers), body, counted, why).await
+        let (upload, stalled) = Upload::of(body, self.door.idle);
+        let headers = for_github(&self.headers);
+        let passed = self.pass(&identity, uri, headers, Stream::new(upload), counted, why).await;
+        if stalled.load(Ordering::Relaxed) { Cut::Slow.response() } else { passed }
     }
 
     /// Hands the request through, signed by `identity` unless the client signed it.

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::{AUTHORIZATION, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request as HttpRequest, Response, StatusCode, Uri};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -17,7 +16,9 @@ use super::asked::{Asked, ended, for_github};
 use super::credentials::Credentials;
 use super::hosts::{Hosts, Target, host_of};
 use super::identities::Identity;
+use super::inflow::Cut;
 use super::own::{self, Page};
+use super::patience::Upload;
 use super::respond::{self, Body, Manner};
 use super::{Door, Entrance};
 use crate::cache::Change;
@@ -244,10 +245,12 @@ async fn hand_on(door: &Door, uri: Result<Uri>, method: Method, headers: HeaderM
     let asked = HeaderMap::new();
     let manner =
         Manner { api: door.hosts.api(), base: None, bodies: false, mode: door.cache_mode, limit: None, asked: &asked };
-    let body = Stream::new(body.map_err(Into::into));
+    let (upload, stalled) = Upload::of(body, door.idle);
+    let body = Stream::new(upload);
     let passing = Passing { method, uri, headers: for_github(&headers), body, counted: None, signed: false };
     let response = match nobody.github.pass(passing).await {
         Ok(response) => respond::passed(response, manner, "bypass"),
+        Err(_) if stalled.load(Ordering::Relaxed) => Cut::Slow.response(),
         Err(error) => respond::error(&error, nobody.cache.now(), None, false),
     };
     change.end(ended(&response)).await;

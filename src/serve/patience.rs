@@ -1,14 +1,64 @@
-//! A connection whose client must take what it is sent: who takes nothing for too long is let go.
+//! A connection whose client must take what it is sent, and send what it has announced: who does neither for too long is let go.
 //!
-//! Knows: when nothing was taken. Does not know: requests. Waiting for a request is the parser's time-out.
+//! Knows: when nothing was taken, or came. Does not know: requests. Waiting for a request is the parser's time-out.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
+
+/// A request's body that is handed through: more of it comes within a bound.
+#[derive(Debug)]
+pub(super) struct Upload {
+    body: Incoming,
+    longest: Duration,
+    /// Runs while more is waited for.
+    waiting: Option<Pin<Box<Sleep>>>,
+    stalled: Arc<AtomicBool>,
+}
+
+impl Upload {
+    /// The body, and whether it stalled, once it was sent.
+    pub(super) fn of(body: Incoming, longest: Duration) -> (Self, Arc<AtomicBool>) {
+        let stalled = Arc::new(AtomicBool::new(false));
+        (Self { body, longest, waiting: None, stalled: stalled.clone() }, stalled)
+    }
+}
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.waiting = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let longest = self.longest;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(longest)));
+        ready!(waiting.as_mut().poll(context));
+        self.stalled.store(true, Ordering::Relaxed);
+        Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// A stream with a bound for each write.
 #[derive(Debug)]

@@ -162,3 +162,28 @@ fn a_reader_that_stalls_holds_no_more_than_what_is_on_its_way() {
     }
     assert!(peak() - before < 32 << 10);
 }
+
+#[test]
+fn an_upload_that_stalls_gets_its_status_and_is_let_go() {
+    let server = Server::start(&["--idle-timeout", "1s"]);
+    let head = |host: &str, length: usize| {
+        format!(
+            "POST /repos/acme/repo-0001/issues HTTP/1.1\r\nHost: {host}\r\nUser-Agent: slow\r\n\
+             Authorization: Bearer {TOKEN}\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    let mut slow = connect(&server);
+    slow.write_all(format!("{}{{\"title\":", head("localhost", 100)).as_bytes()).unwrap();
+    let started = Instant::now();
+    assert_eq!(status(&mut slow), "408");
+    assert!(started.elapsed() >= Duration::from_secs(1) && started.elapsed() < Duration::from_secs(6));
+    // One that comes in pieces, each in time, is none.
+    let mut steady = connect(&server);
+    let body = br#"{"title":"in pieces"}"#;
+    steady.write_all(head("localhost", body.len()).as_bytes()).unwrap();
+    for piece in body.chunks(5) {
+        std::thread::sleep(Duration::from_millis(400));
+        steady.write_all(piece).unwrap();
+    }
+    assert!(["201", "404"].contains(&status(&mut steady).as_str()));
+}
