@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "NAME", env = "OCTOCACHE_PARTITION", help_heading = "Everywhere")]
     partition: Option<String>,
 
-    /// How often a failed request is tried again; 0 for never [default: 4]
+    /// How often a failed request is tried again; 0 for never [default: 4; for serve 1, and a broken connection only]
     #[arg(long, global = true, value_name = "N", env = "OCTOCACHE_RETRIES", help_heading = "Everywhere")]
     retries: Option<u32>,
 

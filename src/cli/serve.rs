@@ -48,6 +48,11 @@ pub(super) fn main(context: &Context, args: &ServeArgs) -> Result<Exit> {
     if flags.max_wait.is_none() {
         config.options.backoff.max_wait = MAX_WAIT;
     }
+    if flags.retries.is_none() {
+        // Clients try again themselves.
+        let backoff = &mut config.options.backoff;
+        (backoff.retries, backoff.only_broken) = (backoff.retries.min(1), true);
+    }
     config.options.concurrency = CONCURRENCY;
     config.takes_part = takes_part(args, config.environment());
     for address in &args.listen {

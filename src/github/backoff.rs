@@ -24,6 +24,9 @@ pub struct Backoff {
     pub retries: u32,
     /// All waiting for one request together, limits included.
     pub max_wait: Duration,
+    /// Whether only a broken connection is tried again: for clients that try again themselves, so that their attempts and
+    /// ours do not multiply.
+    pub only_broken: bool,
 }
 
 impl Default for Backoff {
@@ -35,6 +38,7 @@ impl Default for Backoff {
             retries: 4,
             // A secondary limit that names no wait is a minute.
             max_wait: Duration::from_secs(90),
+            only_broken: false,
         }
     }
 }
@@ -59,6 +63,7 @@ impl Backoff {
             Kind::Limited { until: Some(until), .. } => {
                 Duration::from_secs(until.since(now)) + LIMIT_JITTER.mul_f64(luck.clamp(0.0, 1.0))
             }
+            kind if self.only_broken && kind != Kind::Transport => return None,
             _ if error.is_transient() => self.bound(spent.retries).mul_f64(luck.clamp(0.0, 1.0)),
             _ => return None,
         };
@@ -103,6 +108,17 @@ mod tests {
         }
         assert_eq!(pause(Kind::Server(502)), Some(Duration::from_millis(500)));
         assert_eq!(Backoff::off().pause(&Error::new(Kind::Transport, "x"), Spent::default(), 0.0, NOW), None);
+    }
+
+    #[test]
+    fn for_clients_that_try_again_only_a_broken_connection_is_tried_again() {
+        let backoff = Backoff { only_broken: true, retries: 1, ..Backoff::default() };
+        let pause = |kind| backoff.pause(&Error::new(kind, "x"), Spent::default(), 0.0, NOW);
+        assert_eq!(pause(Kind::Transport), Some(Duration::ZERO));
+        for kind in [Kind::Server(502), Kind::TimedOut, Kind::Malformed, Kind::Refused(403)] {
+            assert_eq!(pause(kind), None, "{kind:?}");
+        }
+        assert!(backoff.pause(&limited(3), Spent::default(), 0.0, NOW).is_some());
     }
 
     #[test]

@@ -305,3 +305,25 @@ fn processes_that_wait_for_one_that_fails_fail_with_it() {
     assert!(asked <= 6, "{asked} requests of 20 processes");
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 }
+
+#[test]
+fn clients_that_try_again_themselves_cost_no_more_than_their_own_attempts() {
+    let scripted = Scripted::start();
+    let server = serving(&scripted, &[]);
+    for (n, failure) in
+        [response("502 Bad Gateway", JSON, b"{}"), response("200 OK", JSON, b"<html>maintenance</html>")]
+            .iter()
+            .enumerate()
+    {
+        scripted.say(failure);
+        for _ in 0..3 {
+            assert!(server.curl(&format!("/repos/o/r{n}"), &[]).status >= 500);
+        }
+        assert_eq!(scripted.asked.load(Ordering::Relaxed), 3, "{n}");
+    }
+    // A connection that broke is no matter of the client's, once.
+    let server = serving(&scripted, &[]);
+    scripted.say(b"");
+    assert_eq!(server.curl("/repos/o/r", &[]).status, 502);
+    assert_eq!(scripted.asked.load(Ordering::Relaxed), 2);
+}

@@ -405,7 +405,7 @@ async fn an_event_that_comes_before_the_change_leaves_no_old_answer_behind() {
 
 #[test]
 fn numbers_are_sound_bounded_and_agree_with_githubs_own_ledger() {
-    let (server, _secret) = hooked(&[]);
+    let (server, _secret) = hooked(&["--retries", "4"]);
     for n in 0..10 {
         for _ in 0..3 {
             assert_eq!(server.curl(&format!("/repos/acme/repo-{n:04}"), &[]).status, 200);
