@@ -28,6 +28,7 @@ mod own;
 pub mod pages;
 mod passes;
 mod proof;
+mod twin;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

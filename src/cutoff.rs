@@ -14,9 +14,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::alias::{self, Aliases};
 use crate::clock::Timestamp;
 use crate::policy::CutoffTimes;
-use crate::tag::{Scope, Subject, Tag, is_by_number};
+use crate::tag::{Scope, Subject, Tag};
 pub use written::Unchecked;
 
 /// GitHub's own answers may lag behind its events by so much; what changed is suspect for as long.
@@ -69,6 +70,14 @@ impl Cutoff {
         if self.is_from_the_future(now) { Self { at: now, ..self } } else { self }
     }
 
+    /// The same, and what it covers under other names; of what is gone, by number, too. To revalidate, pages by number need
+    /// no twin: they may be of any name.
+    pub fn with_twins(&self, aliases: &Aliases) -> Vec<Self> {
+        let twins = self.scope.twins(aliases).into_iter();
+        let needed = twins.filter(|twin| self.mode == CutoffMode::Gone || !twin.is_by_number());
+        std::iter::once(self.clone()).chain(needed.map(|scope| Self { scope, ..*self })).collect()
+    }
+
     /// The time before which an entry is outdated as of `now`: its own, or the last look before it.
     pub fn effective(&self, now: Timestamp) -> Timestamp {
         if self.at <= now {
@@ -94,7 +103,7 @@ impl Cutoffs {
     pub fn times(&self, subject: Subject<'_>, now: Timestamp) -> CutoffTimes {
         let mut times = CutoffTimes::default();
         // A number whose name is not known may be of any: what would have to be gone is asked for again.
-        let is_by_number = subject.listing.is_none() && is_by_number(&subject.parts.path);
+        let is_by_number = subject.listing.is_none() && alias::is_by_number(&subject.parts.path);
         let mut consider = |cutoffs: &[Cutoff]| {
             for cutoff in cutoffs {
                 let covers = cutoff.scope.covers(subject);
@@ -195,6 +204,15 @@ impl Cutoffs {
     pub fn merge(&mut self, other: &Cutoffs, now: Timestamp) {
         for cutoff in other.iter() {
             self.add(cutoff.clone(), now);
+        }
+    }
+
+    /// Adds what each covers under other names and numbers.
+    pub fn add_twins(&mut self, aliases: &Aliases, now: Timestamp) {
+        let twins: Vec<Cutoff> =
+            self.iter().flat_map(|cutoff| cutoff.with_twins(aliases).into_iter().skip(1)).collect();
+        for twin in twins {
+            self.add(twin, now);
         }
     }
 
@@ -310,7 +328,8 @@ mod tests {
         assert_eq!(times(&read().of_bundle(now, Timestamp::from_secs(900_000))), [900_000, 1_000_060]);
         assert_eq!(times(&read().of_bundle(now, Timestamp::from_secs(9_000_000))), [1_000_060]);
         let honest = vec![cutoff("repo:o/r", 5, CutoffMode::Gone)];
-        assert_eq!(Unchecked(honest.clone()).as_of(now), Cutoffs::of(honest, now));
+        let list = Cutoffs::of(honest, now);
+        assert_eq!(Cutoffs::decode(&list.encode()).unwrap().as_of(now), list);
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub mod units;
 
 // Pure: no I/O, no async, no clock.
 pub mod address;
+pub mod alias;
 pub mod cid;
 pub mod entry;
 pub mod files;

@@ -12,6 +12,11 @@ pub fn last(link: &str) -> Option<&str> {
     relation(link, "last")
 }
 
+/// All addresses.
+pub fn targets(link: &str) -> impl Iterator<Item = &str> {
+    link.split('<').skip(1).filter_map(|rest| rest.split_once('>').map(|(target, _)| target))
+}
+
 fn relation<'a>(link: &'a str, rel: &str) -> Option<&'a str> {
     let mut rest = link;
     while let Some(start) = rest.find('<') {

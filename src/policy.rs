@@ -63,6 +63,16 @@ impl CutoffTimes {
     pub fn not_before(self, since: Option<Timestamp>) -> Self {
         Self { revalidate: self.revalidate.max(since.map(Timestamp::before)), ..self }
     }
+
+    /// What both say: the later of each.
+    #[must_use]
+    pub fn later_of(self, other: Self) -> Self {
+        Self {
+            revalidate: self.revalidate.max(other.revalidate),
+            gone: self.gone.max(other.gone),
+            suspect_until: self.suspect_until.max(other.suspect_until),
+        }
+    }
 }
 
 /// How far a stored time may lie ahead of the clock, in seconds.

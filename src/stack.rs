@@ -5,9 +5,10 @@
 //!
 //! ```text
 //! <dir>/ .gitignore CACHEDIR.TAG lock cutoffs.lock cutoffs.json used.log fresh.log stats.log
-//!        partitions.log latest.idx bundle.tar.zst local.tar.zst local-fresh.log   partial/ files being written   turns/ locks   v1/ loose entries
+//!        partitions.log latest.idx aliases.log bundle.tar.zst local.tar.zst local-fresh.log   partial/ files being written   turns/ locks   v1/ loose entries
 //! ```
 
+mod aliases;
 mod clean;
 mod exchange;
 
@@ -82,6 +83,7 @@ pub struct Stack {
     observing: bool,
     /// Partitions that are on the list by now.
     noted: Mutex<HashSet<Partition>>,
+    aliases: Mutex<aliases::Known>,
     /// One thread at a time writes into the table of what came last.
     noting: Mutex<()>,
     broken_write_said: AtomicBool,
@@ -114,6 +116,7 @@ impl Stack {
             prepared: OnceLock::new(),
             observing: true,
             noted: Mutex::default(),
+            aliases: Mutex::default(),
             noting: Mutex::default(),
             broken_write_said: AtomicBool::new(false),
             tally: tally::Tally::default(),
@@ -249,6 +252,7 @@ impl Stack {
         if put {
             self.note_partition(&entry.parts.partition);
             self.note_latest(entry);
+            self.learn_of(entry);
         }
         put
     }

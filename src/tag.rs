@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::address;
+use crate::alias::{self, Aliases, Kind, Split};
 use crate::error::{Error, Result};
 use crate::key::{CacheKey, KeyParts};
 use crate::policy::class;
@@ -154,10 +155,10 @@ impl Scope {
     /// would lie in it under some name.
     pub fn may_cover(&self, subject: Subject<'_>) -> bool {
         let path = subject.parts.path.as_str();
-        let Some(named) = Numbered::of(path).filter(|_| subject.listing.is_none()) else { return false };
+        let Some(named) = Split::by_number(path).filter(|_| subject.listing.is_none()) else { return false };
         match self {
             Scope::All | Scope::Key(_) => false,
-            Scope::Prefix(prefix) => Numbered::of_named(prefix).is_some_and(|other| {
+            Scope::Prefix(prefix) => Split::by_name(prefix).is_some_and(|other| {
                 other.kind == named.kind && (other.below.is_empty() || named.below.starts_with(other.below))
             }),
             Scope::Tags(tags) => tags.iter().all(|tag| match tag {
@@ -167,56 +168,50 @@ impl Scope {
             }),
         }
     }
-}
 
-/// Whether a path is one that has a number in the place of a name.
-pub fn is_by_number(path: &str) -> bool {
-    Numbered::of(path).is_some()
-}
-
-/// Whether two paths are of one resource as far as they tell: the same one, or one by name and one by number.
-pub fn is_same_resource(path: &str, other: &str) -> bool {
-    let of = |path| Numbered::of(path).or_else(|| Numbered::of_named(path)).map(|of: Numbered<'_>| (of.kind, of.below));
-    path == other || ((is_by_number(path) || is_by_number(other)) && of(path).is_some_and(|one| of(other) == Some(one)))
-}
-
-/// What a path with a number, or a name, is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Repository,
-    Organization,
-    User,
-}
-
-/// A path without its name or number.
-struct Numbered<'a> {
-    kind: Kind,
-    below: &'a str,
-}
-
-impl<'a> Numbered<'a> {
-    fn of(path: &'a str) -> Option<Self> {
-        let (kind, rest) = path.strip_prefix('/')?.split_once('/')?;
-        let end = rest.find('/').unwrap_or(rest.len());
-        let is_number = end > 0 && rest[..end].bytes().all(|b| b.is_ascii_digit());
-        let kind = match kind {
-            "repositories" => Kind::Repository,
-            "organizations" => Kind::Organization,
-            "user" => Kind::User,
-            _ => return None,
-        };
-        is_number.then(|| Self { kind, below: &rest[end..] })
+    /// Whether it names what it covers by number.
+    pub fn is_by_number(&self) -> bool {
+        match self {
+            Scope::All | Scope::Key(_) => false,
+            Scope::Prefix(prefix) => alias::is_by_number(prefix),
+            Scope::Tags(tags) => tags.iter().any(|tag| matches!(tag, Tag::RepoId(_))),
+        }
     }
 
-    fn of_named(path: &'a str) -> Option<Self> {
-        let (kind, names) = match path.split('/').nth(1)? {
-            "repos" | "networks" => (Kind::Repository, 2),
-            "orgs" => (Kind::Organization, 1),
-            "users" => (Kind::User, 1),
-            _ => return None,
-        };
-        let end = path.match_indices('/').nth(1 + names).map_or(path.len(), |(at, _)| at);
-        Some(Self { kind, below: &path[end..] })
+    /// The same scope of the same resources by their other names, and by their numbers.
+    pub fn twins(&self, aliases: &Aliases) -> Vec<Self> {
+        match self {
+            Scope::All | Scope::Key(_) => Vec::new(),
+            Scope::Prefix(prefix) => {
+                let Some(split) = Split::by_number(prefix).or_else(|| Split::by_name(prefix)) else {
+                    return Vec::new();
+                };
+                // `/repositories/7` is the beginning of `/repositories/77`, too.
+                let twin = |root: &str| match (Tag::of_repository(root), split.below) {
+                    (Some(tag), "") => Scope::Tags(vec![tag]),
+                    (None, "") => Scope::Prefix(format!("{root}/")),
+                    (_, below) => Scope::Prefix(format!("{root}{below}")),
+                };
+                aliases.others(split.root).into_iter().map(twin).collect()
+            }
+            Scope::Tags(tags) => {
+                let twin = |at: usize, root: &str| {
+                    let mut tags = tags.clone();
+                    tags[at] = match &tags[at] {
+                        Tag::Repo(_) | Tag::RepoId(_) => Tag::of_repository(root)?,
+                        Tag::Org(_) => Tag::Org(root.strip_prefix("/orgs/")?.to_owned()),
+                        Tag::User(_) => Tag::User(root.strip_prefix("/users/")?.to_owned()),
+                        Tag::Family(_) => return None,
+                    };
+                    Some(Scope::Tags(tags))
+                };
+                let named = tags.iter().enumerate().filter_map(|(at, tag)| Some((at, tag.root()?)));
+                let of = |(at, root): (usize, String)| {
+                    aliases.others(&root).into_iter().filter_map(|root| twin(at, root)).collect::<Vec<_>>()
+                };
+                named.flat_map(of).collect()
+            }
+        }
     }
 }
 
@@ -237,6 +232,23 @@ fn begins(path: &str, prefix: &str) -> bool {
 }
 
 impl Tag {
+    /// The tag of a repository whose paths begin so.
+    fn of_repository(root: &str) -> Option<Self> {
+        let name = root.strip_prefix("/repos/").map(|name| Tag::Repo(name.to_owned()));
+        name.or_else(|| root.strip_prefix("/repositories/")?.parse().ok().map(Tag::RepoId))
+    }
+
+    /// What the paths of its resource begin with.
+    fn root(&self) -> Option<String> {
+        match self {
+            Tag::Repo(name) => Some(format!("/repos/{name}")),
+            Tag::RepoId(id) => Some(format!("/repositories/{id}")),
+            Tag::Org(name) => Some(format!("/orgs/{name}")),
+            Tag::User(name) => Some(format!("/users/{name}")),
+            Tag::Family(_) => None,
+        }
+    }
+
     fn fits(&self, path: &str, query: &str) -> bool {
         let mut segments = path.split('/').skip(1);
         let (kind, owner, name) = (segments.next(), segments.next(), segments.next());
@@ -261,6 +273,7 @@ impl Tag {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alias::Alias;
     use crate::partition::Partition;
     use crate::request::{Api, Request};
 
@@ -309,9 +322,25 @@ mod tests {
         assert!(may("org:o", "/organizations/9/repos", None) && !may("repo:o/r", "/organizations/9/repos", None));
         assert!(may("/users/u/repos", "/user/9/repos?page=2", None) && !may("/users/u/repos", "/user/repos", None));
         assert!(!may("repo-id:8", page, None) && may("repo-id:7", page, None));
-        assert!(is_same_resource("/repos/o/r/issues", "/repositories/7/issues") && is_same_resource("/x", "/x"));
-        for other in ["/repositories/7/hooks", "/repos/o/x/issues", "/organizations/7/issues", "/user"] {
-            assert!(!is_same_resource("/repos/o/r/issues", other), "{other}");
+    }
+
+    #[test]
+    fn scopes_have_twins_under_every_name_and_number() {
+        let pairs =
+            [("/repos/old/r", "/repositories/7"), ("/repos/o/r", "/repositories/7"), ("/orgs/o", "/organizations/9")];
+        let aliases: Aliases = pairs.iter().filter_map(|(name, number)| Alias::read(name, number)).collect();
+        let twins = |scope: &str| {
+            let twins = scope.parse::<Scope>().unwrap().twins(&aliases);
+            twins.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(twins("repo:O/R+family:issues"), ["repo-id:7+family:issues", "repo:old/r+family:issues"]);
+        assert_eq!(twins("repo-id:7"), ["repo:old/r", "repo:o/r"]);
+        assert_eq!(twins("/repos/O/r/issues/5"), ["prefix:/repositories/7/issues/5", "prefix:/repos/old/r/issues/5"]);
+        assert_eq!(twins("/repos/o/r"), ["repo-id:7", "repo:old/r"]);
+        assert_eq!(twins("/orgs/o/teams"), ["prefix:/organizations/9/teams"]);
+        assert_eq!(twins("/orgs/o"), ["prefix:/organizations/9/"]);
+        for none in ["all", "abcd", "repo:o/other", "org:o", "family:issues", "/user/repos"] {
+            assert!(twins(none).is_empty(), "{none}");
         }
     }
 

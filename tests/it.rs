@@ -13,6 +13,8 @@ mod harness;
 
 #[path = "it/action.rs"]
 mod action;
+#[path = "it/aliases.rs"]
+mod aliases;
 #[path = "it/architecture.rs"]
 mod architecture;
 #[path = "it/attacks.rs"]

@@ -34,21 +34,32 @@ impl Cache {
         {
             return Some((entry, validators));
         }
-        // Whoever asked this last; where that is not noted, those who came last.
-        let latest = self.stack.latest_of_another(parts).filter(|entry| policy::may_try(entry, terms).is_some());
+        // Whoever asked this last, by this name or another; where that is not noted, those who came last.
+        let may_try = |entry: &Entry| policy::may_try(entry, terms).is_some();
+        let latest = self.stack.latest_of_another(parts).filter(may_try);
+        let latest = latest.or_else(|| self.by_another_name(parts).find(may_try));
         let others = || {
             let partitions = self.stack.others(&self.partition).into_iter();
             let found = partitions.filter_map(|partition| {
                 let key = KeyParts { partition, ..parts.clone() }.key();
                 Some(Arc::unwrap_or_clone(self.stack.look_up(&key)?.entry))
             });
-            found.filter(|entry| policy::may_try(entry, terms).is_some()).max_by_key(|entry| entry.validated_at)
+            found.filter(may_try).max_by_key(|entry| entry.validated_at)
         };
         let newest = latest.or_else(others);
         let guess = || ask.maybe_empty.then(|| empty_list(parts, terms));
         let candidate = newest.or_else(guess)?;
         let validators = policy::may_try(&candidate, terms)?;
         Some((candidate, validators))
+    }
+
+    /// What is stored of the same resource under its other names and its number.
+    fn by_another_name<'a>(&'a self, parts: &'a KeyParts) -> impl Iterator<Item = Entry> + 'a {
+        self.stack.other_paths(&parts.path).into_iter().filter_map(|path| {
+            let other = KeyParts { path, ..parts.clone() };
+            let own = || self.stack.look_up(&other.key()).map(|found| Arc::unwrap_or_clone(found.entry));
+            own().or_else(|| self.stack.latest_of_another(&other))
+        })
     }
 }
 

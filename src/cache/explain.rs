@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::twin::Judged;
 use super::{Ask, Cache};
 use crate::clock::Timestamp;
 use crate::entry::Entry;
@@ -59,6 +60,12 @@ impl Cache {
         let set_aside = take_unless_allowed(&mut found, request, &signer);
         if set_aside.is_some() {
             decision = decide(None);
+        }
+        if decision == Before::Fetch(Because::NotStored) && ask.mode != Mode::NoStore {
+            let judged = Judged { lifetime: &lifetime, cutoff, signer: &signer, now };
+            if let Some((by_name, fresh)) = self.fresh_by_name(request, &parts, &key, ask, judged) {
+                (found, decision) = (Some(by_name), fresh);
+            }
         }
         let mut candidate = None;
         if decision == Before::Fetch(Because::NotStored)

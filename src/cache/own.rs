@@ -99,7 +99,7 @@ impl Cache {
     pub fn invalidate_all(&self, cutoffs: &[Cutoff]) -> Result<()> {
         self.stack.invalidate(cutoffs)?;
         if let Some(share) = &self.share {
-            share.outdate(cutoffs);
+            share.outdate(&self.stack.with_twins(cutoffs));
         }
         Ok(())
     }
@@ -123,7 +123,8 @@ impl Cache {
     /// Removes everything in `scope`, bodies too.
     pub fn clear(&self, scope: &Scope) -> Result<Cleaned> {
         if let Some(share) = &self.share {
-            share.outdate(&[Cutoff { scope: scope.clone(), at: self.clock.now(), mode: CutoffMode::Gone }]);
+            let gone = Cutoff { scope: scope.clone(), at: self.clock.now(), mode: CutoffMode::Gone };
+            share.outdate(&self.stack.with_twins(&[gone]));
         }
         self.stack.clear(scope)
     }

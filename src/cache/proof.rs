@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use super::pages::{item_count, request_behind};
 use super::{Answer, Ask, Cache, Spent};
+use crate::alias::is_same_resource;
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::link;
 use crate::outcome::Outcome;
 use crate::policy::LinkUse;
 use crate::request::{Method, Request};
-use crate::tag::is_same_resource;
 use crate::upstream::BoxFuture;
 
 /// Pages that were validated at most so many seconds before count as of this moment, so that a client that walks a listing

@@ -18,12 +18,12 @@ pub(super) fn outdate(environment: &Environment, cache: &Cache) -> Result<()> {
         let bytes = bytes.ok_or_else(|| Error::corrupt("there is no such file"))?;
         Payload::read(&bytes)
     });
-    let cutoffs = match read {
-        Ok(payload) => event::outdated(name, &payload, cache.now()),
+    let (cutoffs, aliases) = match read {
+        Ok(payload) => (event::outdated(name, &payload, cache.now()), payload.aliases()),
         Err(error) => {
             let Some(repository) = environment.get("GITHUB_REPOSITORY") else { return Ok(()) };
             tracing::warn!(%error, path, "the workflow's event cannot be read; all of {repository} is validated anew");
-            event::outdated("unknown", &Payload::of_repository(repository), cache.now())
+            (event::outdated("unknown", &Payload::of_repository(repository), cache.now()), Vec::new())
         }
     };
     // A store that is not there yet has nothing to outdate; copies of others' may have.
@@ -31,5 +31,6 @@ pub(super) fn outdate(environment: &Environment, cache: &Cache) -> Result<()> {
         return Ok(());
     }
     tracing::info!(event = name, scopes = cutoffs.len(), "what the workflow's event touched is validated anew");
+    cache.stack().learn(aliases);
     cache.invalidate_all(&cutoffs)
 }

@@ -7,11 +7,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Cutoff, Cutoffs, MAX_BYTES, MAX_CUTOFFS};
+use crate::alias::Alias;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 
 /// The file's version.
 const VERSION: u32 = 1;
+
+/// Names and numbers that a bundle carries at most; the list stays below [`MAX_BYTES`].
+const MAX_WRITTEN_ALIASES: usize = 2_000;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,12 +25,16 @@ struct File {
     /// A checksum of `cutoffs`: a bit that flips in a time or a name must make nothing fresh. Lists of before have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     check: Option<String>,
+    /// Names and numbers of what a bundle holds. Readers of before take a list with them for one that they cannot read, which
+    /// is safe: they revalidate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    aliases: Vec<Alias>,
 }
 
 impl File {
-    fn of(cutoffs: Vec<Cutoff>) -> Self {
+    fn of(cutoffs: Vec<Cutoff>, aliases: Vec<Alias>) -> Self {
         let check = Some(check_of(&cutoffs));
-        Self { v: VERSION, cutoffs, check }
+        Self { v: VERSION, cutoffs, check, aliases }
     }
 }
 
@@ -36,22 +44,34 @@ fn check_of(cutoffs: &[Cutoff]) -> String {
 }
 
 impl Cutoffs {
-    /// The form in bundles: the file's, but nothing for an empty list.
+    /// The form between machines: the file's, but nothing for an empty list.
     pub fn encode(&self) -> Vec<u8> {
-        if self.is_empty() { Vec::new() } else { self.encode_file() }
+        self.encode_with(Vec::new())
+    }
+
+    /// The form in bundles, with names and numbers of what is in them.
+    pub fn encode_with(&self, aliases: Vec<Alias>) -> Vec<u8> {
+        if self.is_empty() && aliases.is_empty() { Vec::new() } else { self.written(aliases) }
     }
 
     /// The file form.
     pub fn encode_file(&self) -> Vec<u8> {
+        self.written(Vec::new())
+    }
+
+    fn written(&self, mut aliases: Vec<Alias>) -> Vec<u8> {
         let mut sorted: Vec<Cutoff> = self.iter().cloned().collect();
         sorted.sort_by(|a, b| (&a.scope, a.mode, a.at).cmp(&(&b.scope, b.mode, b.at)));
-        serde_json::to_vec(&File::of(sorted)).unwrap_or_default()
+        aliases.sort_unstable();
+        aliases.dedup();
+        aliases.truncate(MAX_WRITTEN_ALIASES);
+        serde_json::to_vec(&File::of(sorted, aliases)).unwrap_or_default()
     }
 
     /// Reads the file form. What it says counts only as of a time: see [`Unchecked`].
     pub fn decode(bytes: &[u8]) -> Result<Unchecked> {
         if bytes.is_empty() {
-            return Ok(Unchecked(Vec::new()));
+            return Ok(Unchecked::default());
         }
         if bytes.len() > MAX_BYTES {
             return Err(Error::new(Kind::TooLarge, "the list of invalidations is too large"));
@@ -64,7 +84,9 @@ impl Cutoffs {
         if file.check.is_some_and(|check| check != check_of(&file.cutoffs)) {
             return Err(Error::corrupt("the list of invalidations does not have its checksum"));
         }
-        Ok(Unchecked(file.cutoffs))
+        let read = |alias: &Alias| Alias::read(alias.roots().0, alias.roots().1);
+        let aliases = file.aliases.iter().take(MAX_WRITTEN_ALIASES).filter_map(read).collect();
+        Ok(Unchecked { cutoffs: file.cutoffs, aliases })
     }
 
     /// The same for a file of its own, which says something even if the list is empty: one that was cut off does not.
@@ -80,7 +102,10 @@ impl Cutoffs {
 /// Its times are believed only up to the end of the suspicion window ([`SUSPECT_SECS`](super::SUSPECT_SECS) from now): one from the
 /// far future would outdate everything for good.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Unchecked(pub(super) Vec<Cutoff>);
+pub struct Unchecked {
+    pub(super) cutoffs: Vec<Cutoff>,
+    aliases: Vec<Alias>,
+}
 
 impl Unchecked {
     /// The list at `now`. An invalidation from beyond the window happened by now at the latest.
@@ -95,9 +120,14 @@ impl Unchecked {
         self.corrected(now, Some(newest).filter(|newest| *newest <= now))
     }
 
+    /// The names and numbers that came with it.
+    pub fn aliases(&self) -> &[Alias] {
+        &self.aliases
+    }
+
     /// How many of its invalidations are from beyond the window.
     pub fn from_the_future(&self, now: Timestamp) -> usize {
-        self.0.iter().filter(|cutoff| cutoff.is_from_the_future(now)).count()
+        self.cutoffs.iter().filter(|cutoff| cutoff.is_from_the_future(now)).count()
     }
 
     fn corrected(self, now: Timestamp, instead: Option<Timestamp>) -> Cutoffs {
@@ -105,7 +135,7 @@ impl Unchecked {
             (false, _) => Some(cutoff),
             (true, at) => at.map(|at| Cutoff { at, ..cutoff }),
         };
-        Cutoffs::of(self.0.into_iter().filter_map(correct), now)
+        Cutoffs::of(self.cutoffs.into_iter().filter_map(correct), now)
     }
 }
 
@@ -134,6 +164,14 @@ mod tests {
             }
             assert!(Cutoffs::decode_file(&file[..at]).is_err());
         }
+        // With names and numbers: those that are none are left out, and readers of before revalidate everything.
+        let pairs: Vec<Alias> = (0..3_000).filter_map(|id| Alias::of_repository(id, &format!("o/r{id:04}"))).collect();
+        let with_names = list.encode_with(pairs.clone());
+        assert!(with_names.len() < MAX_BYTES);
+        let read = Cutoffs::decode(&with_names).unwrap();
+        assert_eq!((read.aliases(), read.clone().as_of(NOW)), (&pairs[..MAX_WRITTEN_ALIASES], list));
+        let planted = br#"{"v":1,"cutoffs":[],"aliases":[["/repos/a/b","/organizations/7"],["","x"]]}"#;
+        assert!(Cutoffs::decode(planted).unwrap().aliases().is_empty());
         let empty = Cutoffs::default();
         assert_eq!(Cutoffs::decode_file(&empty.encode_file()).unwrap().as_of(NOW), empty);
         let before = br#"{"v":1,"cutoffs":[{"scope":"repo:o/r","at":"2023-11-14T22:13:19Z","mode":"gone"}]}"#;

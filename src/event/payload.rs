@@ -8,6 +8,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
+use crate::alias::Alias;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 
@@ -209,6 +210,15 @@ impl Payload {
     /// What is known of a change that somebody asks for.
     pub(super) fn of_change(full_name: &str, action: &str, number: Option<u64>) -> Self {
         Self { action: Some(action.to_owned()), number, ..Self::of_repository(full_name) }
+    }
+
+    /// The repository's number with its name, and with the one before a rename or transfer.
+    pub fn aliases(&self) -> Vec<Alias> {
+        let Some(id) = self.repository.as_ref().and_then(|repository| repository.id) else { return Vec::new() };
+        let is_moved = self.changes.as_ref().is_some_and(|changes| changes.new_repository.is_some());
+        // A moved issue names another repository.
+        let names = ["repo", "other"].into_iter().filter(|name| !is_moved || *name == "repo");
+        names.filter_map(|name| Alias::of_repository(id, &self.value(name)?)).collect()
     }
 
     /// The value of a placeholder.

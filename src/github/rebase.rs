@@ -4,8 +4,8 @@
 
 use http::header::{HeaderMap, HeaderValue, LINK};
 
+use crate::alias::is_same_resource;
 use crate::request::Api;
-use crate::tag::is_same_resource;
 
 /// Where every path of a GitHub Enterprise Server begins.
 const SERVER_PREFIX: &str = "/api/v3";

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::Door;
 use super::identities::Identity;
 use super::webhook::Delivery;
+use crate::alias::Alias;
 use crate::cache::Ask;
 use crate::cutoff::{Cutoff, CutoffMode, Cutoffs};
 use crate::request::Request;
@@ -76,6 +77,7 @@ pub(super) async fn run(
         for delivery in &batch {
             delivery.cutoffs.iter().cloned().for_each(|cutoff| merged.add(cutoff, now));
         }
+        learn(&door, batch.iter().flat_map(|delivery| delivery.aliases.iter().cloned()).collect()).await;
         let cutoffs: Arc<Vec<Cutoff>> = Arc::new(merged.iter().cloned().collect());
         while !noted(&door, cutoffs.clone()).await {
             // Nobody may wait for a disk that never comes back.
@@ -115,7 +117,7 @@ async fn noted(door: &Arc<Door>, cutoffs: Arc<Vec<Cutoff>>) -> bool {
     match noted {
         Ok(Ok(())) => {
             if let Some(share) = &door.identities.common().share {
-                share.outdate(&cutoffs);
+                share.outdate(&door.identities.common().stack.with_twins(&cutoffs));
             }
             true
         }
@@ -127,6 +129,14 @@ async fn noted(door: &Arc<Door>, cutoffs: Arc<Vec<Cutoff>>) -> bool {
             tracing::warn!(%error, "what deliveries outdate was not noted; trying again");
             false
         }
+    }
+}
+
+/// On another thread, too.
+async fn learn(door: &Arc<Door>, aliases: Vec<Alias>) {
+    let stack = door.identities.common().stack.clone();
+    if tokio::task::spawn_blocking(move || stack.learn(aliases)).await.is_err() {
+        tracing::warn!("names and numbers of repositories were not noted");
     }
 }
 

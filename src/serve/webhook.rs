@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::inflow::{Cut, Held, Inflow};
 use super::removals::Removals;
 use super::respond::{self, Body};
+use crate::alias::Alias;
 use crate::clock::Timestamp;
 use crate::cutoff::{Cutoff, CutoffMode};
 use crate::event::{self, MAX_PAYLOAD_BYTES, Payload};
@@ -49,6 +50,8 @@ pub(super) struct Delivery {
     /// SHA-256 of its body, where it removes something.
     pub(super) removes: Option<[u8; 32]>,
     pub(super) cutoffs: Vec<Cutoff>,
+    /// Names and numbers of its repository.
+    pub(super) aliases: Vec<Alias>,
 }
 
 /// The secrets, any of which may sign.
@@ -217,7 +220,8 @@ impl Webhook {
             }
         }
         let scopes = cutoffs.len();
-        if scopes > 0 && self.waiting.try_send(Delivery { id: head.id.clone(), removes, cutoffs }).is_err() {
+        let delivery = Delivery { id: head.id.clone(), removes, cutoffs, aliases: payload.aliases() };
+        if scopes > 0 && self.waiting.try_send(delivery).is_err() {
             add(&self.received.failed);
             tracing::warn!(delivery = %head.id, "too many deliveries wait; this one is lost unless it is sent again");
             return respond::refusal(StatusCode::SERVICE_UNAVAILABLE, "octocache: too many deliveries; send it again");
@@ -380,7 +384,7 @@ mod tests {
         for n in 0..MAX_SEEN + 10 {
             for _ in 0..2 {
                 let removes = Some([u8::from(n % 2 == 0); 32]);
-                webhook.applied(Delivery { id: n.to_string(), removes, cutoffs: Vec::new() });
+                webhook.applied(Delivery { id: n.to_string(), removes, cutoffs: Vec::new(), aliases: Vec::new() });
             }
         }
         assert!(!webhook.seen("9") && webhook.seen("10") && webhook.seen(&(MAX_SEEN + 9).to_string()));

@@ -34,11 +34,13 @@ impl Stack {
     pub fn clear(&self, scope: &Scope) -> Result<Cleaned> {
         self.invalidate(&[Cutoff { scope: scope.clone(), at: self.clock.now(), mode: CutoffMode::Gone }])?;
         let mut cleaned = Cleaned::default();
+        let scopes = self.with_aliases(|aliases| [vec![scope.clone()], scope.twins(aliases)].concat());
         for key in self.disk.keys() {
             let path = self.disk.path(&key);
             let doomed = match self.disk.look_up(&key) {
                 Ok(Some(entry)) => {
-                    scope.covers(Subject { key: &key, parts: &entry.parts, listing: entry.listing.as_deref() })
+                    let subject = Subject { key: &key, parts: &entry.parts, listing: entry.listing.as_deref() };
+                    scopes.iter().any(|scope| scope.covers(subject))
                 }
                 // A broken entry is no use to anybody.
                 Ok(None) | Err(_) => true,
@@ -56,7 +58,7 @@ impl Stack {
                 let _absent_is_fine = fs::remove_file(path);
             }
             let logs = [self.bundle.log().to_owned(), self.local.log().to_owned(), self.used_log()];
-            for path in logs.into_iter().chain([self.partitions_path(), self.latest_path()]) {
+            for path in logs.into_iter().chain([self.partitions_path(), self.latest_path(), self.aliases_path()]) {
                 let _absent_is_fine = fs::remove_file(path);
             }
             return Ok(cleaned);

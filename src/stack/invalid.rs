@@ -45,8 +45,23 @@ impl Stack {
         Ok(())
     }
 
+    /// The same, and what each covers under other names and numbers.
+    pub fn with_twins(&self, cutoffs: &[Cutoff]) -> Vec<Cutoff> {
+        self.with_aliases(|aliases| cutoffs.iter().flat_map(|cutoff| cutoff.with_twins(aliases)).collect())
+    }
+
+    /// What is known of the list is read again, and widened by names and numbers that have become known.
+    pub(super) fn forget_known_cutoffs(&self) {
+        let mut list = lock(&self.invalid.list);
+        if list.as_ref().is_some_and(|(_, cutoffs)| !cutoffs.is_empty()) {
+            let all = self.read_cutoffs();
+            self.know(&mut list, Stamp::of(&self.cutoffs_path()), all);
+        }
+    }
+
     fn put_in_force(&self, new: &[Cutoff]) {
         let now = self.clock.now();
+        let new = self.with_twins(new);
         let add = |all: &mut Cutoffs| new.iter().for_each(|cutoff| all.add(cutoff.clone().believed_at(now), now));
         add(&mut lock(&self.invalid.unwritten));
         let mut list = lock(&self.invalid.list);
@@ -54,7 +69,7 @@ impl Stack {
         add(&mut all);
         self.know(&mut list, stamp, all);
         drop(list);
-        self.forget_gone(new);
+        self.forget_gone(&new);
     }
 
     /// Writes what is not written yet.
@@ -185,6 +200,9 @@ impl Stack {
             Cutoffs::everything(self.clock.now())
         });
         all.merge(&lock(&self.invalid.unwritten), self.clock.now());
+        if !all.is_empty() {
+            self.with_aliases(|aliases| all.add_twins(aliases, self.clock.now()));
+        }
         all
     }
 }

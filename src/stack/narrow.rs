@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::alias::Aliases;
 use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::partition::Partition;
@@ -49,6 +50,18 @@ impl Narrow {
         Self { rules, ..self }
     }
 
+    /// The same rules for what they name under other names and numbers.
+    #[must_use]
+    pub(super) fn with_twins(&self, aliases: &Aliases) -> Self {
+        let widened = |scopes: &[Scope]| {
+            let twins = scopes.iter().flat_map(|scope| scope.twins(aliases));
+            scopes.iter().cloned().chain(twins).collect()
+        };
+        let BundleRules { only, never, private } = &self.rules;
+        let rules = BundleRules { only: widened(only), never: widened(never), private: private.clone() };
+        Self { rules, partition: self.partition.clone() }
+    }
+
     /// Whether an entry may enter; `stored_as` is the class that it was stored with, which knows more than its
     /// path where that is `/graphql`.
     pub(super) fn admits(&self, subject: Subject<'_>, stored_as: &str) -> bool {
@@ -63,7 +76,9 @@ impl Narrow {
             || !(by_path(&subject.parts.path)
                 || subject.listing.is_some_and(by_path)
                 || class::by_name(stored_as).is_some_and(is_private));
-        is_ours && is_open && (only.is_empty() || within(only)) && !within(never)
+        // Whose number it is may not be known.
+        let may_be_within = |scopes: &[Scope]| scopes.iter().any(|scope| scope.may_cover(subject));
+        is_ours && is_open && (only.is_empty() || within(only)) && !within(never) && !may_be_within(never)
     }
 
     /// Whether it admits every entry.

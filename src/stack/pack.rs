@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::narrow::{Narrow, inadmissible};
 use super::{Stack, Wait};
+use crate::alias::Alias;
 use crate::bundle::{Bundle, Envelope, MAX_DEAD_SHARE, MAX_GENERATIONS, Plan, Planned, Record, Totals, write};
 use crate::cid::Cid;
 use crate::clock::Timestamp;
@@ -103,7 +104,8 @@ impl Stack {
     /// Folds what `narrow` admits into the bundle. Entries that the bundle holds and `narrow` does not admit go
     /// back to loose files, so nothing stored is lost. `full` repacks whatever the policy says.
     pub fn pack(&self, narrow: &Narrow, full: bool) -> Result<Saved> {
-        self.save(&Save { tier: &self.bundle, narrow, absorb: true, full, doomed: &HashSet::new() })
+        let narrow = self.with_aliases(|aliases| narrow.with_twins(aliases));
+        self.save(&Save { tier: &self.bundle, narrow: &narrow, absorb: true, full, doomed: &HashSet::new() })
     }
 
     /// Folds all loose entries, of every partition, into the local bundle, which stays on this machine.
@@ -280,7 +282,7 @@ impl Stack {
                 })?;
             }
         }
-        plan.cutoffs = cutoffs.encode();
+        plan.cutoffs = cutoffs.encode_with(self.aliases_of(plan.base, &members));
         plan.members = members;
         let read = |key: &CacheKey| -> Option<Envelope> {
             let local = imported.records.get(key).map(|(record, _)| record).zip(imported.local.as_ref());
@@ -302,6 +304,13 @@ impl Stack {
         written.inspect_err(|_| {
             let _best_effort = fs::remove_file(&partial);
         })
+    }
+
+    /// What is known of names and numbers of what the bundle is to hold, and of nothing else: it may be for others.
+    fn aliases_of(&self, base: Option<&Bundle>, members: &[Planned]) -> Vec<Alias> {
+        let carried = base.and_then(|base| base.cutoffs().ok()).unwrap_or_default();
+        let paths: HashSet<&str> = members.iter().filter_map(|member| member.order.split('\0').nth(2)).collect();
+        carried.aliases().iter().cloned().chain(self.aliases_about(paths)).collect()
     }
 
     /// Loose entries worth absorbing. Those that an invalidation says are gone are deleted here.

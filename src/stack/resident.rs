@@ -137,6 +137,7 @@ impl Stack {
     /// invalidations. Cheap enough for every second.
     pub fn look_again(&self) {
         let is_another_bundle = self.look_again_at_bundles();
+        self.look_again_at_aliases(is_another_bundle);
         self.look_again_at_cutoffs(is_another_bundle);
         self.write_waiting_cutoffs();
     }
