@@ -304,7 +304,13 @@ impl Memory {
         let by_key: HashMap<CacheKey, Envelope> = entries.iter().map(envelope).collect();
         let planned = entries.iter().map(|entry| {
             let key = entry.key();
-            Planned { key, order: octocache::stack::order(&entry.parts), len: by_key[&key].bytes.len(), used_day: 0 }
+            Planned {
+                key,
+                order: octocache::stack::order(&entry.parts),
+                len: by_key[&key].bytes.len(),
+                used_day: 0,
+                cid: octocache::bundle::Record::short_cid(&entry.cid),
+            }
         });
         Self { planned: planned.collect(), by_key }
     }

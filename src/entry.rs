@@ -231,6 +231,8 @@ const CHECK: &[u8] = b",\"check\":\"";
 const CHECK_DIGITS: usize = 16;
 const RAW: &[u8] = b",\"body\":";
 const BASE64_BODY: &[u8] = b",\"body_base64\":\"";
+/// In place of the body, where that is kept apart by its content address.
+const APART: &[u8] = b",\"body_apart\":true}\n";
 
 impl Entry {
     /// Whether it can be read back once it is written: body and metadata within their bounds, the
@@ -298,6 +300,18 @@ impl Entry {
         (all.slice(..at), all.slice(at..))
     }
 
+    /// The first half as it stands where the body is kept apart. Readers of before take it for an envelope without a body,
+    /// which is a miss.
+    pub fn without_body(half: &[u8]) -> Vec<u8> {
+        [half, APART].concat()
+    }
+
+    /// The content address of the body that is kept apart, and the first half; `None` for a whole envelope.
+    pub fn apart(bytes: &[u8]) -> Option<(Cid, &[u8])> {
+        let half = bytes.strip_suffix(APART)?;
+        Some((Self::peek_half(half).ok()?.cid, half))
+    }
+
     /// Reads what the first half says.
     pub fn peek_half(half: &[u8]) -> Result<Head> {
         Self::peek(&[half, RAW].concat())
@@ -320,6 +334,9 @@ impl Entry {
 
     fn decode_unverified(bytes: Bytes) -> Result<Self> {
         let split = Split::of(&bytes)?;
+        if split.apart {
+            return Err(Error::corrupt("its body is kept apart"));
+        }
         if bytes.len() > MAX_BYTES || !bytes.ends_with(b"}\n") {
             return Err(Error::corrupt("it is truncated or too large"));
         }
@@ -407,6 +424,8 @@ struct Split {
     /// First byte of the body, or of its base64.
     body: usize,
     coded: bool,
+    /// Whether the body is elsewhere.
+    apart: bool,
 }
 
 impl Split {
@@ -421,12 +440,10 @@ impl Split {
         // Inside a JSON string a quote is escaped, so the first of these is the check itself.
         let meta = memmem::find(head, CHECK).ok_or_else(|| Error::corrupt("its metadata are cut short"))?;
         let end = meta + CHECK.len() + CHECK_DIGITS + 1;
-        let coded = match head.get(end..) {
-            Some(rest) if rest.starts_with(RAW) => false,
-            Some(rest) if rest.starts_with(BASE64_BODY) => true,
-            _ => return Err(Error::corrupt("it has no body")),
-        };
-        Ok(Self { meta, body: end + if coded { BASE64_BODY.len() } else { RAW.len() }, coded })
+        let rest = head.get(end..).unwrap_or_default();
+        let kind = [RAW, BASE64_BODY, APART].into_iter().find(|kind| rest.starts_with(kind));
+        let kind = kind.ok_or_else(|| Error::corrupt("it has no body"))?;
+        Ok(Self { meta, body: end + kind.len(), coded: kind == BASE64_BODY, apart: kind == APART })
     }
 
     /// The metadata, checked and parsed.

@@ -46,7 +46,7 @@ use crate::files::{self, Lock};
 use crate::key::{CacheKey, KeyParts};
 use crate::partition::Partition;
 use crate::tier::bundle::BundleTier;
-use crate::tier::disk::DiskTier;
+use crate::tier::disk::{APART_BYTES, DiskTier};
 use crate::tier::{Tier, TierName, WritableTier};
 use ownership::Origin;
 
@@ -248,7 +248,14 @@ impl Stack {
 
     /// Stores an entry, best effort: the first failure is said once, the answer stands anyway.
     pub fn put(&self, entry: &Entry) -> bool {
-        let put = self.write(|| self.disk.put(entry));
+        let put = self.write(|| {
+            if entry.body.len() >= APART_BYTES
+                && let Some(other) = self.latest(&entry.parts).filter(|other| *other != entry.key())
+            {
+                self.disk.share_body(entry, &other)?;
+            }
+            self.disk.put(entry)
+        });
         if put {
             self.note_partition(&entry.parts.partition);
             self.note_latest(entry);

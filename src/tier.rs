@@ -4,6 +4,7 @@
 //! tiers, so that no tier can make stale look fresh. A tier hands out only what passed
 //! [`Entry::decode`]: key and digests verified.
 
+mod bodies;
 pub mod bundle;
 pub mod disk;
 pub mod memory;

@@ -33,6 +33,8 @@ pub struct Planned {
     pub len: usize,
     /// Day of last use since 1970.
     pub used_day: u16,
+    /// Beginning of the digest of its body.
+    pub cid: [u8; 2],
 }
 
 /// What to write.
@@ -143,13 +145,17 @@ fn copy(from: &File, len: u64, out: &mut File) -> io::Result<()> {
     if copied == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// Members that share a frame: whole ones up to the frame size; a large one alone.
+/// Members that share a frame: whole ones up to the frame size; a large one alone. Equal bodies side by side stay together as far
+/// as a frame may go: of each that follows, next to nothing is left.
 fn groups(members: &[Planned]) -> Vec<&[Planned]> {
     let mut groups = Vec::new();
     let (mut start, mut raw) = (0, 0);
     for (at, member) in members.iter().enumerate() {
         let len = ustar::member_len(member.len);
-        if at > start && raw + len > FRAME_RAW_BYTES {
+        let equals_last =
+            at > 0 && member.cid == members[at - 1].cid && member.len.abs_diff(members[at - 1].len) < 1_024;
+        let most = if equals_last { MAX_SHARED_RAW } else { FRAME_RAW_BYTES };
+        if at > start && raw + len > most {
             groups.push(&members[start..at]);
             (start, raw) = (at, 0);
         }

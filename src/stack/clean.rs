@@ -52,6 +52,7 @@ impl Stack {
                 count(&self.tally.removed, 1);
             }
         }
+        self.disk.sweep();
         if *scope == Scope::All {
             for path in [self.bundle.path(), self.local.path()] {
                 cleaned.bytes += fs::metadata(path).map_or(0, |meta| meta.len());
@@ -105,6 +106,7 @@ impl Stack {
                     cleaned.removed += 1;
                 }
             }
+            self.disk.sweep();
         }
         let used = self.used_days();
         for tier in [&self.bundle, &self.local] {

@@ -6,10 +6,10 @@ use std::collections::HashSet;
 use std::time::SystemTime;
 
 use super::Stack;
-use super::pack::peek;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::key::KeyParts;
+use crate::tier::disk::Peeked;
 
 /// An entry, without its body.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ impl Stack {
         let mut held = Vec::new();
         let mut hidden: HashSet<[u8; 16]> = HashSet::new();
         for key in self.disk.keys() {
-            let Some((head, _, modified)) = peek(&self.disk.path(&key)) else { continue };
+            let Some(Peeked { head, modified, .. }) = self.disk.peek(&key) else { continue };
             hidden.extend(key.as_bytes().first_chunk());
             let used = modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
             let used_at = used.map_or(head.fetched_at, |at| Timestamp::from_secs(at.as_secs() as i64));

@@ -63,14 +63,19 @@ impl Question {
 }
 
 impl Stack {
-    /// The entry of another partition that came last to the question of `parts`.
-    pub fn latest_of_another(&self, parts: &KeyParts) -> Option<Entry> {
+    /// The key of the entry that came last to the question of `parts`.
+    pub(super) fn latest(&self, parts: &KeyParts) -> Option<CacheKey> {
         let mut set = [0; SET_BYTES];
         let question = Question::of(parts);
         let mut file = File::open(self.latest_path()).ok()?;
         file.seek(question.at()).ok()?;
         file.read_exact(&mut set).ok()?;
-        let entry = self.look_up(&question.key_in(&set)?)?.entry;
+        question.key_in(&set)
+    }
+
+    /// The entry of another partition that came last to the question of `parts`.
+    pub fn latest_of_another(&self, parts: &KeyParts) -> Option<Entry> {
+        let entry = self.look_up(&self.latest(parts)?)?.entry;
         let same = KeyParts { partition: entry.parts.partition.clone(), ..parts.clone() };
         (entry.parts == same && entry.parts.partition != parts.partition)
             .then(|| std::sync::Arc::unwrap_or_clone(entry))

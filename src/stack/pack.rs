@@ -7,7 +7,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -20,7 +19,7 @@ use crate::bundle::{Bundle, Envelope, MAX_DEAD_SHARE, MAX_GENERATIONS, Plan, Pla
 use crate::cid::Cid;
 use crate::clock::Timestamp;
 use crate::cutoff::{CutoffMode, Cutoffs, IN_THE_END};
-use crate::entry::{Entry, Head, is_redirect};
+use crate::entry::is_redirect;
 use crate::error::{Error, Result};
 use crate::files::{self, Durability};
 use crate::key::{CacheKey, KeyParts};
@@ -28,6 +27,7 @@ use crate::policy::{self, class};
 use crate::tag::Subject;
 use crate::tier::WritableTier;
 use crate::tier::bundle::{BundleTier, Freshened};
+use crate::tier::disk::Peeked;
 
 /// What a save did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -179,6 +179,7 @@ impl Stack {
         let (totals, bytes) = self.write_bundle(tier.path(), decided)?;
         super::tally::count(&self.tally.packed, 1);
         drop_absorbed(&loose);
+        self.disk.sweep();
         let _best_effort = fs::remove_file(tier.log());
         if std::ptr::eq(tier, &raw const self.local) || !self.local.path().exists() {
             let _best_effort = fs::remove_file(self.used_log());
@@ -257,6 +258,7 @@ impl Stack {
             order: order.clone(),
             len: record.len as usize,
             used_day: record.used_day,
+            cid: record.cid,
         }));
         // On a repack, bundled entries become members again: key and the record that stays true.
         let mut moved: HashMap<CacheKey, Record> = HashMap::new();
@@ -277,6 +279,7 @@ impl Stack {
                         order: order(&entry.parts),
                         len: record.len as usize,
                         used_day: record.used_day,
+                        cid: record.cid,
                     });
                     moved.insert(key, *record);
                 })?;
@@ -318,7 +321,7 @@ impl Stack {
         let mut found = Vec::new();
         for key in self.disk.keys() {
             let path = self.disk.path(&key);
-            let Some((head, len, modified)) = peek(&path) else { continue };
+            let Some(Peeked { head, envelope_len, file_len, modified }) = self.disk.peek(&key) else { continue };
             if is_gone(cutoffs, &key, &head.parts, head.listing.as_deref(), head.fetched_at) {
                 let _best_effort = fs::remove_file(&path);
                 continue;
@@ -331,7 +334,13 @@ impl Stack {
             let used = modified
                 .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok())
                 .map_or(0, |at| at.as_secs() / 86_400);
-            let planned = Planned { key, order: order(&head.parts), len: len as usize, used_day: used as u16 };
+            let planned = Planned {
+                key,
+                order: order(&head.parts),
+                len: envelope_len as usize,
+                used_day: used as u16,
+                cid: Record::short_cid(&head.cid),
+            };
             found.push(Loose {
                 planned,
                 path,
@@ -339,7 +348,7 @@ impl Stack {
                 validated_at: head.validated_at,
                 cid: head.cid,
                 worth_secs: class::of(&head.parts.path, &head.parts.query).fresh_secs / 2,
-                seen: (modified, len),
+                seen: (modified, file_len),
             });
         }
         found
@@ -455,21 +464,6 @@ pub fn order(parts: &KeyParts) -> String {
 
 fn is_gone(cutoffs: &Cutoffs, key: &CacheKey, parts: &KeyParts, listing: Option<&str>, fetched_at: Timestamp) -> bool {
     cutoffs.times(Subject { key, parts, listing }, IN_THE_END).gone.is_some_and(|at| fetched_at <= at)
-}
-
-/// The metadata of a loose entry, without its body.
-pub(super) fn peek(path: &Path) -> Option<(Head, u64, Option<SystemTime>)> {
-    let file = fs::File::open(path).ok()?;
-    let meta = file.metadata().ok()?;
-    let mut head = Vec::with_capacity(2_048);
-    let mut file = file.take(2_048);
-    file.read_to_end(&mut head).ok()?;
-    let parsed = Entry::peek(&head).or_else(|error| {
-        file.set_limit(14 << 10);
-        file.read_to_end(&mut head).map_err(|_| error)?;
-        Entry::peek(&head)
-    });
-    Some((parsed.ok()?, meta.len(), meta.modified().ok()))
 }
 
 fn lead(key: &CacheKey) -> Option<[u8; 16]> {

@@ -47,8 +47,7 @@ impl Stack {
     /// What loose files and bundles take.
     pub fn bytes_on_disk(&self) -> u64 {
         let len = |path| fs::metadata(path).map_or(0, |meta| meta.len());
-        let loose: u64 = self.disk.keys().iter().map(|key| len(self.disk.path(key))).sum();
-        loose + len(self.bundle_path()) + len(self.local.path().to_owned())
+        self.disk.bytes() + len(self.bundle_path()) + len(self.local.path().to_owned())
     }
 
     /// The bundled entries that were not used for longest, so many that the others take `max_bytes`.

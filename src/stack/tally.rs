@@ -75,7 +75,7 @@ impl Stack {
         let len = |path| std::fs::metadata(path).map_or(0, |meta| meta.len());
         OnDisk {
             loose: keys.len() as u64,
-            loose_bytes: keys.iter().map(|key| len(self.disk.path(key))).sum(),
+            loose_bytes: self.disk.bytes(),
             bundled: [&self.bundle, &self.local]
                 .into_iter()
                 .filter_map(BundleTier::bundle)

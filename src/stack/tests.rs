@@ -420,3 +420,32 @@ fn a_removal_under_a_clock_that_was_ahead_is_over_once_the_clock_is_right() {
     };
     assert_eq!((gone(&stack), gone(&at(dir.path()))), (Some(right), Some(right)));
 }
+
+#[test]
+fn equal_bodies_of_many_partitions_are_stored_once() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(Timestamp::from_secs(1_700_000_100)));
+    let stack = Stack::new(dir.path(), clock.clone());
+    // Nothing in it repeats, as in what is compressed already.
+    let digests = (0..3_600_u32).map(|n| crate::cid::Cid::of(&n.to_le_bytes()).to_string());
+    let body = format!("[\"{}\"]", digests.collect::<String>());
+    let of = |n: usize| {
+        let mut one = entry("/repos/o/r/contents", body.as_bytes());
+        one.parts.partition = Partition::named(&format!("p{n}")).unwrap();
+        one.etag_rule = Some(crate::entry::EtagRule::Github);
+        one
+    };
+    assert!(stack.put(&of(0)));
+    let first = stack.bytes_on_disk();
+    (1..50).for_each(|n| assert!(stack.put(&of(n))));
+    let grown = stack.bytes_on_disk() - first;
+    assert!(grown < body.len() as u64 * 3 / 2, "{grown} more than {first}");
+    stack.fold().unwrap();
+    let bundled = stack.bytes_on_disk();
+    assert!(bundled < body.len() as u64 * 4, "{bundled} for 50 of {}", body.len());
+    assert_eq!(std::fs::read_dir(dir.path().join("v1/bodies")).unwrap().count(), 0);
+    let reader = Stack::new(dir.path(), clock);
+    for n in 0..50 {
+        let found = reader.look_up(&of(n).key()).unwrap();
+        assert!(found.entry.body == body.as_bytes() && found.tier == TierName::Bundle);
+    }
+}

@@ -1,37 +1,107 @@
-//! Loose entries: one file each, `v1/<2 hex>/<64 hex>.json`.
+//! Loose entries: one file each, `v1/<2 hex>/<64 hex>.json`, and large bodies beside them, equal ones once.
 //!
 //! Knows: where files are and how they are healed. Does not know: the bundle beside them.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use super::bodies::Bodies;
 use super::{Tier, TierName, WritableTier};
 use crate::clock::{Clock, Timestamp};
-use crate::entry::{Entry, MAX_BYTES};
-use crate::error::Result;
+use crate::entry::{Entry, Head, MAX_BYTES};
+use crate::error::{Error, Result};
 use crate::files::{self, Durability};
 use crate::key::CacheKey;
 
 /// Last use is the file's mtime, renewed at most this often.
 const USED_AGAIN_AFTER_SECS: u64 = 3_600;
 
+/// Equal bodies from this size on are kept once, apart from what is said about them. Below, a file of its own would take more
+/// room than it saves.
+pub const APART_BYTES: usize = 16 << 10;
+
 /// The tier of loose files.
 #[derive(Debug)]
 pub struct DiskTier {
     root: PathBuf,
     partial: PathBuf,
+    bodies: Bodies,
     clock: Clock,
     /// Whether look-ups count as uses.
     pub(crate) observing: bool,
 }
 
+/// What [`DiskTier::peek`] tells.
+#[derive(Debug)]
+pub struct Peeked {
+    /// The metadata.
+    pub head: Head,
+    /// Bytes of the whole envelope.
+    pub envelope_len: u64,
+    /// Bytes of the file.
+    pub file_len: u64,
+    /// The file's time: the last use.
+    pub modified: Option<SystemTime>,
+}
+
 impl DiskTier {
     /// The tier below `root` (the store's `v1`); temporary files go to `partial`.
     pub fn new(root: PathBuf, partial: PathBuf, clock: Clock) -> Self {
-        Self { root, partial, clock, observing: true }
+        let bodies = Bodies::new(root.join("bodies"), partial.clone());
+        Self { root, partial, bodies, clock, observing: true }
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        let len = |path| fs::metadata(path).map_or(0, |meta| meta.len());
+        self.keys().iter().map(|key| len(self.path(key))).sum::<u64>() + self.bodies.bytes()
+    }
+
+    /// Keeps the body of `entry` apart from now on, if the entry under `other` has an equal one.
+    pub fn share_body(&self, entry: &Entry, other: &CacheKey) -> Result<()> {
+        if entry.body.len() < APART_BYTES
+            || self.is_shared(entry)
+            || self.peek(other).is_none_or(|other| other.head.cid != entry.cid)
+        {
+            return Ok(());
+        }
+        self.bodies.put(&entry.cid, &entry.halves().1)
+    }
+
+    fn is_shared(&self, entry: &Entry) -> bool {
+        entry.body.len() >= APART_BYTES && self.bodies.len(&entry.cid).is_some()
+    }
+
+    /// Removes bodies that no entry has any more.
+    pub fn sweep(&self) {
+        if !self.bodies.is_empty() {
+            let used = self.keys().iter().filter_map(|key| Some(self.peek(key)?.head.cid)).collect();
+            self.bodies.sweep(&used);
+        }
+    }
+
+    /// The metadata of the entry under `key`, without its body.
+    pub fn peek(&self, key: &CacheKey) -> Option<Peeked> {
+        let file = File::open(self.path(key)).ok()?;
+        let meta = file.metadata().ok()?;
+        let mut bytes = Vec::with_capacity(2_048);
+        let mut file = file.take(2_048);
+        file.read_to_end(&mut bytes).ok()?;
+        let parsed = Entry::peek(&bytes).or_else(|error| {
+            file.set_limit(14 << 10);
+            file.read_to_end(&mut bytes).map_err(|_| error)?;
+            Entry::peek(&bytes)
+        });
+        let head = parsed.ok()?;
+        let envelope_len = match Entry::apart(&bytes) {
+            Some((cid, half)) => half.len() as u64 + self.bodies.len(&cid)?,
+            None => meta.len(),
+        };
+        Some(Peeked { head, envelope_len, file_len: meta.len(), modified: meta.modified().ok() })
     }
 
     /// Where the envelope of `key` is or would be.
@@ -102,14 +172,22 @@ impl DiskTier {
         match File::open(&path) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(crate::error::Error::io("read", &path, error)),
+            Err(error) => Err(Error::io("read", &path, error)),
+        }
+    }
+
+    /// The whole envelope of what a file holds.
+    fn whole(&self, bytes: Bytes) -> Result<Bytes> {
+        match Entry::apart(&bytes) {
+            Some((cid, half)) => self.bodies.read_behind(half, &cid),
+            None => Ok(bytes),
         }
     }
 
     /// Broken, truncated, foreign or of a newer version: a miss, replaced by the next fetch.
     fn decode(&self, key: &CacheKey, file: File) -> Option<(Entry, Bytes)> {
         let path = self.path(key);
-        let read = files::read_open_bounded(file, &path, MAX_BYTES as u64);
+        let read = files::read_open_bounded(file, &path, MAX_BYTES as u64).and_then(|bytes| self.whole(bytes));
         match read.and_then(|bytes| Ok((Entry::decode(bytes.clone(), Some(key))?, bytes))) {
             Ok(found) => Some(found),
             Err(error) => {
@@ -139,17 +217,22 @@ impl WritableTier for DiskTier {
         let key = entry.key();
         let path = self.path(&key);
         if let Some(shard) = path.parent() {
-            files::refuse_link(shard).map_err(|cause| crate::error::Error::io("write", &path, cause))?;
+            files::refuse_link(shard).map_err(|cause| Error::io("write", &path, cause))?;
         }
-        files::write_atomic(&path, &self.partial, &entry.encode(), Durability::Rename)
+        let written = if self.is_shared(entry) {
+            let (half, body) = entry.halves();
+            self.bodies.put(&entry.cid, &body)?;
+            Entry::without_body(&half)
+        } else {
+            entry.encode()
+        };
+        files::write_atomic(&path, &self.partial, &written, Durability::Rename)
     }
 
     fn remove(&self, key: &CacheKey) -> Result<()> {
         let path = self.path(key);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(crate::error::Error::io("remove", &path, error))
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &path, error)),
             _ => Ok(()),
         }
     }
@@ -183,6 +266,65 @@ mod tests {
         tier.remove(&key).unwrap();
         tier.remove(&key).unwrap();
         assert_eq!(tier.look_up(&key).unwrap(), None);
+    }
+
+    #[test]
+    fn large_bodies_are_there_once_and_go_with_the_last_entry() {
+        let (dir, tier) = tier();
+        let body = format!("[\"{}\"]", "x".repeat(200_000));
+        let raw = vec![0xff; 20_000];
+        let all: Vec<Entry> = (0..50).map(|n| entry(&format!("/repos/o/r{n}"), body.as_bytes())).collect();
+        let odd = [entry("/raw/1", &raw), entry("/raw/2", &raw)];
+        for (one, before) in
+            all.iter().zip([&all[0]].into_iter().chain(&all)).chain([(&odd[0], &all[0]), (&odd[1], &odd[0])])
+        {
+            tier.share_body(one, &before.key()).unwrap();
+            tier.put(one).unwrap();
+            assert_eq!(tier.look_up(&one.key()).unwrap().as_ref(), Some(one));
+            let (read, bytes) = tier.read(&one.key()).unwrap().unwrap();
+            assert_eq!((&read, &bytes[..]), (one, &one.encode()[..]));
+            assert_eq!(tier.peek(&one.key()).unwrap().envelope_len, bytes.len() as u64);
+        }
+        assert!(tier.bytes() < 600_000, "{}", tier.bytes());
+        // What is said of the first again is said without it.
+        tier.put(&all[0]).unwrap();
+        tier.put(&odd[0]).unwrap();
+        assert!(tier.bytes() < 300_000, "{}", tier.bytes());
+        let bodies = || fs::read_dir(dir.path().join("v1/bodies")).unwrap().count();
+        // A body that was damaged is a miss for all, and healed by the next one that comes.
+        let file = dir.path().join(format!("v1/bodies/{}.body", all[0].cid));
+        fs::write(&file, b",\"body\":[]}\n").unwrap();
+        assert_eq!(tier.look_up(&all[3].key()).unwrap(), None);
+        tier.put(&all[3]).unwrap();
+        assert_eq!(tier.look_up(&all[0].key()).unwrap().as_ref(), Some(&all[0]));
+        for one in &all[1..] {
+            tier.remove(&one.key()).unwrap();
+        }
+        tier.sweep();
+        assert_eq!((bodies(), tier.look_up(&all[0].key()).unwrap().as_ref()), (2, Some(&all[0])));
+        // Without its body an entry is a miss.
+        fs::remove_file(file).unwrap();
+        assert_eq!(tier.look_up(&all[0].key()).unwrap(), None);
+        tier.remove(&odd[0].key()).unwrap();
+        tier.remove(&odd[1].key()).unwrap();
+        tier.sweep();
+        assert_eq!(bodies(), 0);
+    }
+
+    #[test]
+    fn envelopes_of_before_are_read_whole() {
+        let (_dir, tier) = tier();
+        let one = entry("/repos/o/r", format!("[\"{}\"]", "x".repeat(200_000)).as_bytes());
+        let path = tier.path(&one.key());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, one.encode()).unwrap();
+        assert_eq!(tier.look_up(&one.key()).unwrap().as_ref(), Some(&one));
+        assert_eq!(tier.peek(&one.key()).unwrap().envelope_len, one.encode().len() as u64);
+        tier.share_body(&one, &one.key()).unwrap();
+        tier.put(&one).unwrap();
+        assert!(fs::metadata(&path).unwrap().len() < 2_000);
+        // What says that its body is elsewhere is none where bodies are not kept apart.
+        assert!(Entry::decode(Bytes::from(fs::read(&path).unwrap()), None).is_err());
     }
 
     #[test]

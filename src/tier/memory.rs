@@ -4,14 +4,16 @@
 //! weighs. Does not know: freshness, files. An entry that is here was verified on its way in.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use http::HeaderMap;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 
+use crate::cid::Cid;
 use crate::entry::Entry;
 use crate::key::{CacheKey, KeyParts};
 use crate::partition::Partition;
@@ -24,11 +26,16 @@ const OVERHEAD_BYTES: u64 = 900;
 /// The size of an entry by which room for the first ones is made.
 const USUAL_BYTES: u64 = 8 << 10;
 
+/// Smaller bodies are not worth looking for equal ones.
+const SHARED_BYTES: usize = 4 << 10;
+
 /// The tier. What was not asked for of late goes first; bodies that many ask for stay.
 pub struct MemoryTier {
     /// By a keyed hash of the parts: who finds something compares the parts themselves.
     entries: Cache<u64, Arc<Resident>, Weight, DefaultHashBuilder, Left>,
     hasher: RandomState,
+    /// Who has which body: equal ones are held once.
+    bodies: Mutex<HashMap<Cid, Weak<Entry>>>,
     puts: AtomicU64,
     replaced: AtomicU64,
     left: Left,
@@ -139,7 +146,8 @@ impl MemoryTier {
         let entries = (max_bytes / USUAL_BYTES).clamp(64, 65_536) as usize;
         let left = Left::default();
         let entries = Cache::with(entries, max_bytes, Weight, DefaultHashBuilder::default(), left.clone());
-        Self { entries, hasher: RandomState::new(), puts: AtomicU64::new(0), replaced: AtomicU64::new(0), left }
+        let bodies = Mutex::default();
+        Self { entries, hasher: RandomState::new(), bodies, puts: AtomicU64::new(0), replaced: AtomicU64::new(0), left }
     }
 
     /// What is held for `wanted`. This is the hot path: one hash, one comparison, no allocation.
@@ -167,11 +175,31 @@ impl MemoryTier {
         );
         let (untouched_by, used_at) = (AtomicU64::new(0), AtomicI64::new(now));
         let has_answered = AtomicBool::new(false);
+        let entry = self.with_one_body(entry);
         let resident =
             Resident { entry, key, class, place, untouched_by, used_at, has_answered, head: OnceLock::new() };
         self.entries.insert(hash, Arc::new(resident));
         self.replaced.fetch_add(u64::from(replaced), Ordering::Relaxed);
         self.puts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The entry with the body of another one that is held, if that is the same. The bound counts each as if it had its own.
+    fn with_one_body(&self, mut entry: Arc<Entry>) -> Arc<Entry> {
+        if entry.body.len() < SHARED_BYTES {
+            return entry;
+        }
+        let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = bodies.get(&entry.cid).and_then(Weak::upgrade)
+            && other.body.as_ptr() != entry.body.as_ptr()
+            && other.body == entry.body
+        {
+            Arc::make_mut(&mut entry).body = other.body.clone();
+        }
+        if bodies.len() >= 2 * self.entries.len() + 64 {
+            bodies.retain(|_, entry| entry.strong_count() > 0);
+        }
+        bodies.insert(entry.cid, Arc::downgrade(&entry));
+        entry
     }
 
     /// Entries that were put in so far, and that went to make room.
@@ -269,6 +297,27 @@ mod tests {
         memory.put(large.key(), Arc::new(large), 0);
         assert!(memory.get_by_parts(&entry("/large", b"").parts).is_none());
         assert_eq!(memory.size().1, entries);
+    }
+
+    #[test]
+    fn equal_bodies_are_held_once() {
+        let memory = MemoryTier::new(4 << 20);
+        let body = vec![b'1'; 10_000];
+        let put = |path: &str, body: &[u8]| {
+            let one = Arc::new(entry(path, body));
+            memory.put(one.key(), one.clone(), 0);
+            memory.get_by_parts(&one.parts).unwrap().entry.clone()
+        };
+        let first = put("/repos/o/r0", &body);
+        for n in 1..500 {
+            let other = put(&format!("/repos/o/r{n}"), &body);
+            assert_eq!((other.body.as_ptr(), &other.parts.path[..9]), (first.body.as_ptr(), "/repos/o/"));
+        }
+        assert_ne!(put("/small/1", b"[]").body.as_ptr(), put("/small/2", b"[]").body.as_ptr());
+        for n in 0..3_000 {
+            put(&format!("/others/{n}"), format!("{n:09999}").as_bytes());
+        }
+        assert!(memory.bodies.lock().unwrap().len() < 2_000, "what nobody holds is forgotten");
     }
 
     #[test]
