@@ -4,6 +4,7 @@
 //! have said. Does not know: caches, requests on the wire, when batching pays.
 
 pub mod document;
+pub mod locations;
 pub mod operation;
 pub mod project;
 pub mod shape;

@@ -9,7 +9,8 @@ use http::HeaderMap;
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
-use crate::outcome::Outcome;
+use crate::graphql::locations;
+use crate::outcome::{NoStore, Outcome};
 use crate::policy::{self, Lifetime, Signer};
 use crate::reply::Reply;
 use crate::stack::Found;
@@ -94,6 +95,18 @@ impl Answer {
         self.requests += spent.requests;
         self.not_modified += spent.not_modified;
         self.charged += spent.charged;
+    }
+
+    /// The answer to a GraphQL document whose normal form was asked, for the client that posted `body`: its errors lie where
+    /// they are in the client's own text.
+    #[must_use]
+    pub fn in_words_of(mut self, body: &[u8]) -> Self {
+        if self.outcome == Outcome::NotStored(NoStore::GraphqlErrors)
+            && let Some(restored) = locations::restored(&self.entry.body, body)
+        {
+            Arc::make_mut(&mut self.entry).body = restored;
+        }
+        self
     }
 
     /// Another answer in place of this one, which was paid for all the same.

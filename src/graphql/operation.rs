@@ -174,6 +174,18 @@ fn field_names(roots: &[Selection]) -> Option<Vec<String>> {
     roots.iter().map(name).collect()
 }
 
+/// The document that a body posts.
+pub(super) fn document(body: &[u8]) -> Option<String> {
+    serde_json::from_slice::<Posted<'_>>(body).ok().map(|posted| posted.query)
+}
+
+/// The tokens of a document that stand in its normal form, and where each begins.
+pub(super) fn tokens(document: &str) -> Option<Vec<(usize, &str)>> {
+    let tokens = significant(document)?;
+    // Each is a part of the document.
+    Some(tokens.into_iter().map(|(_, text)| (text.as_ptr() as usize - document.as_ptr() as usize, text)).collect())
+}
+
 /// Everything but white space, commas and comments.
 fn significant(document: &str) -> Option<Vec<(TokenKind, &str)>> {
     let (tokens, errors) = Lexer::new(document).with_limit(MAX_TOKENS).lex();

@@ -161,10 +161,11 @@ impl Asked<'_> {
                 Err(error) => self.failed(&id, identity, request, &error),
             };
         }
-        self.cached(identity, request, &ask).await
+        self.cached(identity, request, &ask, &[]).await
     }
 
-    async fn cached(&self, identity: &Arc<Identity>, request: &Request, ask: &Ask) -> Response<Body> {
+    /// The answer to `request`, which stands for what the client posted.
+    async fn cached(&self, identity: &Arc<Identity>, request: &Request, ask: &Ask, posted: &[u8]) -> Response<Body> {
         if let Some(answer) = identity.cache.at_once(request, ask) {
             if let Some(weight) = self.door.journal.weight_of_hit() {
                 self.note_answer(&self.id(), &answer, weight);
@@ -186,6 +187,7 @@ impl Asked<'_> {
                 if let Some(weight) = weight {
                     self.note_answer(&id, &answer, weight);
                 }
+                let answer = answer.in_words_of(posted);
                 self.with_manner(identity, request, |manner| respond::answer(answer, manner))
             }
             Err(error) if error.kind() == Kind::TooLarge && request.method == request::Method::Get => {
@@ -316,7 +318,7 @@ impl Asked<'_> {
             .accepting(&self.text(ACCEPT.as_str()))
             .with_features(&self.text("graphql-features"));
         let ask = identity.cache.ask_by_class(&self.ask(), query.class);
-        self.cached(identity, &request, &ask).await
+        self.cached(identity, &request, &ask, &body).await
     }
 
     /// Hands a query through. Where a lent token may sign it, it goes out in the form in which it was read, so

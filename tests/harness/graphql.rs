@@ -39,6 +39,7 @@ struct Problem {
     kind: &'static str,
     path: Vec<Value>,
     message: String,
+    at: graphql_parser::Pos,
 }
 
 impl State {
@@ -121,7 +122,7 @@ impl State {
                         select(&node, &field.selection_set, &fragments, field, lenient)
                     } else {
                         let message = format!("Could not resolve to {what} '{full}'.");
-                        problems.push(Problem { kind: "NOT_FOUND", path, message });
+                        problems.push(Problem { kind: "NOT_FOUND", path, message, at: field.position });
                         Value::Null
                     }
                 }
@@ -133,13 +134,21 @@ impl State {
             let last = data.keys().next_back().cloned().unwrap_or_default();
             data.insert(last.clone(), Value::Null);
             let message = "Resource limits for this query exceeded.".to_owned();
-            problems.push(Problem { kind: "RESOURCE_LIMITS_EXCEEDED", path: vec![json!(last)], message });
+            problems.push(Problem {
+                kind: "RESOURCE_LIMITS_EXCEEDED",
+                path: vec![json!(last)],
+                message,
+                at: root.span.0,
+            });
         }
         let mut answer = json!({ "data": data });
         if !problems.is_empty() {
             answer["errors"] = problems
                 .into_iter()
-                .map(|problem| json!({ "type": problem.kind, "path": problem.path, "message": problem.message }))
+                .map(|Problem { kind, path, message, at }| {
+                    let locations = json!([{ "line": at.line, "column": at.column }]);
+                    json!({ "type": kind, "path": path, "locations": locations, "message": message })
+                })
                 .collect();
         }
         (plain(200, &answer), cost)

@@ -467,6 +467,32 @@ fn graphql_questions_are_cached_and_changes_are_not() {
 }
 
 #[test]
+fn errors_of_graphql_lie_where_the_client_wrote_them() {
+    let server = Server::start(&[]);
+    let document =
+        "# a comment\nquery Q {\n  viewer { login },\n\n    repository(owner: \"acme\", name: \"none\") { name }\n}";
+    let body = json!({ "query": document }).to_string();
+    let through = server.curl("/graphql", &["-d", &body]).json();
+    assert_eq!(through["errors"][0]["locations"], json!([{ "line": 5, "column": 5 }]), "{through}");
+    // The same question, written in another way.
+    let document = "query Q{viewer{login}repository(owner:\"acme\" name:\"none\"){name}}";
+    let body = json!({ "query": document }).to_string();
+    let through = server.curl("/graphql", &["-d", &body]).json();
+    assert_eq!(through["errors"][0]["locations"], json!([{ "line": 1, "column": 22 }]), "{through}");
+    let mut api = Command::new(BINARY);
+    api.env_clear()
+        .env("HOME", server.dir.path())
+        .env("OCTOCACHE_API_URL", server.sim.url())
+        .env("OCTOCACHE_TOKEN", TOKEN);
+    api.current_dir(server.dir.path());
+    let document = "query Q {\n repository(owner: \"acme\", name: \"none\") { name } }";
+    api.args(["api", "graphql", "-f", &format!("query={document}")]);
+    let out = api.output().unwrap();
+    let printed: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(printed["errors"][0]["locations"], json!([{ "line": 2, "column": 2 }]), "{printed}");
+}
+
+#[test]
 fn nobody_gets_in_or_on_who_should_not() {
     let server = Server::start(&[]);
     let status = |args: &[&str]| server.curl("/users/octocat", args).status;
