@@ -24,6 +24,7 @@ mod explain;
 mod fetch;
 mod follow;
 mod holder;
+mod outgrown;
 mod own;
 pub mod pages;
 mod passes;
@@ -42,6 +43,7 @@ pub use behind::Behind;
 pub use change::{Change, Ended};
 pub use explain::Explained;
 pub use holder::Said;
+use outgrown::Outgrown;
 use passes::Passes;
 
 use crate::clock::{Clock, Timestamp};
@@ -81,6 +83,7 @@ pub struct Cache {
     flights: Collapse<Answer>,
     /// For clients that walk through listings themselves.
     passes: Passes,
+    outgrown: Outgrown,
     /// Stale answers that the log has been told of.
     stale_said: AtomicU32,
 }
@@ -107,6 +110,7 @@ impl Cache {
             share: None,
             flights: Collapse::default(),
             passes: Passes::default(),
+            outgrown: Outgrown::default(),
             stale_said: AtomicU32::new(0),
         }
     }

@@ -129,6 +129,9 @@ impl Cache {
             if matches!(outcome, Outcome::Revalidated | Outcome::Confirmed | Outcome::Fetched(_)) {
                 self.note_pass(request, &entry);
             }
+            if matches!(outcome, Outcome::Revalidated | Outcome::Fetched(_)) {
+                self.outgrown.note(found.as_ref().map(|found| &*found.entry), &entry);
+            }
             let ttl_secs = policy::fresh_secs(&entry, &lifetime);
             let age_secs = now.since(entry.validated_at);
             let mut answer = Answer { age_secs, live, ..Answer::new(entry, outcome, ttl_secs) };

@@ -140,13 +140,15 @@ impl Asked<'_> {
             return self.pass_large(identity, request).await;
         }
         let theirs = self.their_validators();
-        // Where we have nothing to ask with, their validators make it free.
-        let has_none = match ask.mode {
-            Mode::Default | Mode::NoCache => !identity.cache.has(request),
-            Mode::NoStore | Mode::Reload => true,
-            Mode::ForceCache | Mode::OnlyIfCached | Mode::OnlyIfFresh => false,
-        };
-        if !theirs.is_empty() && has_none {
+        // Where we have nothing to ask with, or an older copy, their validators make it free.
+        let cache = &identity.cache;
+        let knows_less = !theirs.is_empty()
+            && match ask.mode {
+                Mode::Default | Mode::NoCache => !cache.has(request) || cache.may_be_behind(request, &ask, &theirs),
+                Mode::NoStore | Mode::Reload => true,
+                Mode::ForceCache | Mode::OnlyIfCached | Mode::OnlyIfFresh => false,
+            };
+        if knows_less {
             let id = self.id();
             let span = tracing::info_span!("request", %id);
             return match identity.cache.ask_with(request, &ask, theirs).instrument(span).await {

@@ -42,6 +42,14 @@ struct Problem {
     at: graphql_parser::Pos,
 }
 
+impl Problem {
+    fn shown(self) -> Value {
+        let Self { kind, path, message, at } = self;
+        let locations = json!([{ "line": at.line, "column": at.column }]);
+        json!({ "type": kind, "path": path, "locations": locations, "message": message })
+    }
+}
+
 impl State {
     /// Answers a document; with it comes its cost in points.
     pub(super) fn graphql(&mut self, headers: &HeaderMap, body: &Bytes) -> (Answer, u64) {
@@ -143,13 +151,7 @@ impl State {
         }
         let mut answer = json!({ "data": data });
         if !problems.is_empty() {
-            answer["errors"] = problems
-                .into_iter()
-                .map(|Problem { kind, path, message, at }| {
-                    let locations = json!([{ "line": at.line, "column": at.column }]);
-                    json!({ "type": kind, "path": path, "locations": locations, "message": message })
-                })
-                .collect();
+            answer["errors"] = problems.into_iter().map(Problem::shown).collect();
         }
         (plain(200, &answer), cost)
     }

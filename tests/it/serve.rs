@@ -467,6 +467,35 @@ fn graphql_questions_are_cached_and_changes_are_not() {
 }
 
 #[test]
+fn a_client_with_a_newer_copy_than_ours_is_charged_nothing() {
+    let server = Server::start(&["--ttl", "0s"]);
+    let path = "/repos/acme/repo-0001/issues/1";
+    let put = |n: u64| server.sim.put(path, Doc::json(json!({ "n": n })));
+    let conditional = |tag: &str| server.curl(path, &["-H", &format!("If-None-Match: {tag}")]);
+    put(1);
+    let first = server.curl(path, &[]).header("etag").unwrap().to_owned();
+    put(2);
+    // It was asked for around us.
+    let around = |args: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "-i", "-H", &format!("Authorization: Bearer {TOKEN}")]).args(args);
+        Reply::read(&curl.arg(format!("{}{path}", server.sim.url())).output().unwrap())
+    };
+    let newer = around(&["-H", "Accept: application/vnd.github+json"]).header("etag").unwrap().to_owned();
+    assert_ne!(newer, first);
+    server.sim.take_counts();
+    assert_eq!(conditional(&newer).status, 304);
+    assert_eq!(server.sim.take_counts(), (1, 0));
+    // Once we have it, too, an older copy is known to be one.
+    assert_eq!(server.curl(path, &[]).json(), json!({ "n": 2 }));
+    server.sim.take_counts();
+    assert_eq!(conditional(&first).json(), json!({ "n": 2 }));
+    assert_eq!(server.sim.take_counts(), (1, 0));
+    assert_eq!(conditional("\"never-seen\"").json(), json!({ "n": 2 }));
+    assert_eq!(server.sim.take_counts(), (1, 1), "as it would be without us");
+}
+
+#[test]
 fn errors_of_graphql_lie_where_the_client_wrote_them() {
     let server = Server::start(&[]);
     let document =
