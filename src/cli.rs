@@ -28,8 +28,6 @@ mod warm;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::clock::Clock;
 use crate::config::{Config, Environment, Flags};
 use crate::error::{Error, Kind, Result};
@@ -76,7 +74,7 @@ impl Exit {
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match Args::read() {
         Ok(args) => args,
         Err(error) => {
             print::usage(&error);
@@ -99,10 +97,10 @@ pub fn main() -> ExitCode {
 fn dispatch(args: Args, masker: &Masker) -> Result<Exit> {
     let context = Context {
         flags: Flags { masker: masker.clone(), ..args.flags() },
-        quiet: args.quiet,
-        verbose: args.verbose,
-        color: args.color,
-        log_is_json: args.log_format == LogFormat::Json,
+        quiet: args.quiet(),
+        verbose: args.verbose(),
+        color: args.color(),
+        log_is_json: args.log_format() == LogFormat::Json,
         clock: Clock::System,
     };
     match args.command {
@@ -208,7 +206,7 @@ pub(crate) async fn told_to_end() {
 
 fn start_log(args: &Args, masker: &Masker) {
     use tracing_subscriber::filter::LevelFilter;
-    let level = match (args.quiet, args.verbose) {
+    let level = match (args.quiet(), args.verbose()) {
         (true, _) => LevelFilter::ERROR,
         // There, --verbose is gh's.
         (false, _) if matches!(args.command, Command::Api(_)) => LevelFilter::WARN,
@@ -216,8 +214,8 @@ fn start_log(args: &Args, masker: &Masker) {
         (false, 1) => LevelFilter::INFO,
         (false, _) => LevelFilter::DEBUG,
     };
-    let is_json = args.log_format == LogFormat::Json;
-    let colour = !is_json && print::stderr_has_colour(args.color);
+    let is_json = args.log_format() == LogFormat::Json;
+    let colour = !is_json && print::stderr_has_colour(args.color());
     let writer = log::Writer::new(masker.clone(), is_json, colour);
     // Colours are the writer's: what comes to it has no escape sequence of our own.
     let builder =

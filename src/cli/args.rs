@@ -7,6 +7,7 @@
 mod api;
 mod bundle;
 mod serve;
+mod start;
 
 use std::path::PathBuf;
 
@@ -29,6 +30,13 @@ pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
 
+    #[command(flatten)]
+    everywhere: Everywhere,
+}
+
+// What every command takes; as documentation this would be the program's description.
+#[derive(Debug, ClapArgs)]
+struct Everywhere {
     /// Directory of the store [default: the plan's, else .cache/github beside it, else the user's cache]
     #[arg(long, global = true, value_name = "DIR", env = "OCTOCACHE_CACHE_DIR", help_heading = "Everywhere")]
     cache_dir: Option<PathBuf>,
@@ -55,20 +63,20 @@ pub(crate) struct Args {
 
     /// How log lines on stderr look
     #[arg(long, global = true, value_enum, default_value_t, env = "OCTOCACHE_LOG_FORMAT", help_heading = "Everywhere")]
-    pub(crate) log_format: LogFormat,
+    log_format: LogFormat,
 
     /// Say more; twice for every request
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Everywhere")]
-    pub(crate) verbose: u8,
+    verbose: u8,
 
     /// Say only what went wrong
     // Not for every command by its short name: `api -q` is jq, as gh has it.
     #[arg(short, long)]
-    pub(crate) quiet: bool,
+    quiet: bool,
 
     /// When to use colours; NO_COLOR is respected
     #[arg(long, global = true, value_enum, default_value_t, env = "OCTOCACHE_COLOR", help_heading = "Everywhere")]
-    pub(crate) color: Color,
+    color: Color,
 }
 
 const EXAMPLES: &str = "\
@@ -86,14 +94,31 @@ Exit codes: 0 done, 1 failed, 2 the input is at fault, 3 some queries had neithe
 answer nor a stale copy, 4 a rate limit stopped it.";
 
 impl Args {
+    pub(crate) fn quiet(&self) -> bool {
+        self.everywhere.quiet
+    }
+
+    pub(crate) fn verbose(&self) -> u8 {
+        self.everywhere.verbose
+    }
+
+    pub(crate) fn color(&self) -> Color {
+        self.everywhere.color
+    }
+
+    pub(crate) fn log_format(&self) -> LogFormat {
+        self.everywhere.log_format
+    }
+
     pub(crate) fn flags(&self) -> Flags {
+        let Everywhere { cache_dir, api_url, token_file, partition, retries, max_wait, .. } = &self.everywhere;
         Flags {
-            cache_dir: self.cache_dir.clone(),
-            api_url: self.api_url.clone(),
-            token_file: self.token_file.clone(),
-            partition: self.partition.clone(),
-            retries: self.retries,
-            max_wait: self.max_wait,
+            cache_dir: cache_dir.clone(),
+            api_url: api_url.clone(),
+            token_file: token_file.clone(),
+            partition: partition.clone(),
+            retries: *retries,
+            max_wait: *max_wait,
             evaluator: super::evaluator(false),
             ..Flags::default()
         }

@@ -4,8 +4,6 @@
 //! Knows: the table. Does not know: the user's overrides (`policy`).
 //! To add a class: one row in [`CLASSES`], its patterns in `ROUTES`.
 
-use std::sync::LazyLock;
-
 /// A TTL class.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Class {
@@ -293,10 +291,11 @@ fn is_protection(path: &str) -> bool {
 }
 
 fn of_named(path: &str, query: &str) -> &'static Class {
-    let (first, fourth) = shelf(path);
+    let bytes = path.as_bytes();
+    let (first, fourth) = (segment(bytes, 1), segment(bytes, 4));
     let found = |shelf: usize| SHELVES.routes(shelf).find(|at| fits(ROUTES[*at].1, path, query));
     // Where both have one, the first in the table decides.
-    let route = match (found(number(first, fourth)), found(number(first, ""))) {
+    let route = match (found(number(bytes, first, fourth)), found(number(bytes, first, NONE))) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
     };
@@ -310,8 +309,8 @@ const SHELF_COUNT: usize = 128;
 const END: u8 = u8::MAX;
 
 /// Routes by the first and fourth word of their patterns, so that a look-up goes through a few of them;
-/// where the fourth is no word, by the first alone. Others may share a shelf. A command of one request makes
-/// them all for one look-up, so they are cheap to make.
+/// where the fourth is no word, by the first alone. Others may share a shelf. They are made by the compiler: a command of one
+/// request looks up one.
 struct Shelves {
     /// The first route of each shelf.
     first: [u8; SHELF_COUNT],
@@ -319,21 +318,27 @@ struct Shelves {
     next: [u8; ROUTES.len()],
 }
 
-static SHELVES: LazyLock<Shelves> = LazyLock::new(|| {
-    let mut shelves = Shelves { first: [END; SHELF_COUNT], next: [END; ROUTES.len()] };
-    for (at, (_, pattern)) in ROUTES.iter().enumerate().rev() {
-        let (first, fourth) = shelf(pattern.split('?').next().unwrap_or_default());
-        let is_word = !fourth.starts_with(['*', '#']);
-        let shelf = &mut shelves.first[number(first, if is_word { fourth } else { "" })];
-        shelves.next[at] = std::mem::replace(shelf, at as u8);
-    }
-    shelves
-});
+static SHELVES: Shelves = Shelves::of_routes();
 
 // A place fits a byte.
 const _: () = assert!(ROUTES.len() < END as usize);
 
 impl Shelves {
+    const fn of_routes() -> Self {
+        let mut shelves = Self { first: [END; SHELF_COUNT], next: [END; ROUTES.len()] };
+        let mut at = ROUTES.len();
+        while at > 0 {
+            at -= 1;
+            let pattern = ROUTES[at].1.as_bytes();
+            let (first, fourth) = (segment(pattern, 1), segment(pattern, 4));
+            let is_word = fourth.0 < fourth.1 && !matches!(pattern[fourth.0], b'*' | b'#');
+            let shelf = number(pattern, first, if is_word { fourth } else { NONE });
+            shelves.next[at] = shelves.first[shelf];
+            shelves.first[shelf] = at as u8;
+        }
+        shelves
+    }
+
     /// In the order of the table.
     fn routes(&self, shelf: usize) -> impl Iterator<Item = usize> {
         let known = |at: u8| (at != END).then_some(usize::from(at));
@@ -341,18 +346,44 @@ impl Shelves {
     }
 }
 
+/// Where a segment begins and ends within its path.
+type Bounds = (usize, usize);
+
+/// No segment.
+const NONE: Bounds = (0, 0);
+
+/// The segment behind the slash of this number, from 1; empty where there is none. A query is no part of it.
+const fn segment(path: &[u8], number: usize) -> Bounds {
+    let (mut at, mut slashes) = (0, 0);
+    while at < path.len() && slashes < number && path[at] != b'?' {
+        if path[at] == b'/' {
+            slashes += 1;
+        }
+        at += 1;
+    }
+    if slashes < number {
+        return NONE;
+    }
+    let start = at;
+    while at < path.len() && !matches!(path[at], b'/' | b'?') {
+        at += 1;
+    }
+    (start, at)
+}
+
 /// Where a path with these segments has its routes: their FNV-1a hash.
-fn number(first: &str, fourth: &str) -> usize {
-    let bytes = first.bytes().chain([b'/']).chain(fourth.bytes());
-    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+const fn number(path: &[u8], first: Bounds, fourth: Bounds) -> usize {
+    let hash = fnv(fnv(fnv(0x811c_9dc5, path, first), b"/", (0, 1)), path, fourth);
     (hash ^ (hash >> 15)) as usize % SHELF_COUNT
 }
 
-/// The first and the fourth segment of a path.
-fn shelf(path: &str) -> (&str, &str) {
-    let mut segments = path.split('/').skip(1);
-    let first = segments.next().unwrap_or_default();
-    (first, segments.nth(2).unwrap_or_default())
+const fn fnv(mut hash: u32, bytes: &[u8], within: Bounds) -> u32 {
+    let mut at = within.0;
+    while at < within.1 {
+        hash = (hash ^ bytes[at] as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    hash
 }
 
 /// Whether answers of this path may be stored at all.
