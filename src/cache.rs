@@ -312,7 +312,9 @@ impl Cache {
             Ok(answer) => Ok(answer),
             Err(error) if error.allows_stale() && may_stand_in() => {
                 self.say_stale(request, &error);
-                stored(fallback, Outcome::Stale(stale_reason(&error)), &lifetime, now)
+                let mut stale = stored(fallback, Outcome::Stale(stale_reason(&error)), &lifetime, now)?;
+                stale.add(Spent::before(&error));
+                Ok(stale)
             }
             Err(error) => Err(error),
         }

@@ -60,12 +60,22 @@ struct Inner {
     hint: Option<String>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
     response: Option<Arc<Response<Bytes>>>,
+    requests: u32,
+    refused: u32,
 }
 
 impl Error {
     /// A new error; `text` is a lowercase fragment that says what happened and where.
     pub fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, text: text.into(), hint: None, cause: None, response: None }))
+        Self(Box::new(Inner {
+            kind,
+            text: text.into(),
+            hint: None,
+            cause: None,
+            response: None,
+            requests: 0,
+            refused: 0,
+        }))
     }
 
     /// The user asked for something that cannot be.
@@ -109,6 +119,23 @@ impl Error {
         self.0.response.as_deref()
     }
 
+    /// The same, and how many requests were sent before it was given up, and how many of them GitHub refused for a limit.
+    #[must_use]
+    pub fn with_requests(mut self, requests: u32, refused: u32) -> Self {
+        (self.0.requests, self.0.refused) = (requests, refused);
+        self
+    }
+
+    /// Requests that were sent in vain.
+    pub fn requests(&self) -> u32 {
+        self.0.requests
+    }
+
+    /// Requests that were sent in vain and counted: all but those that GitHub refused for a limit.
+    pub fn charged(&self) -> u32 {
+        self.0.requests - self.0.refused.min(self.0.requests)
+    }
+
     /// Says where it happened, in front of what is there already.
     #[must_use]
     pub fn within(mut self, place: impl fmt::Display) -> Self {
@@ -130,7 +157,7 @@ impl Error {
         self.0.kind
     }
 
-    /// The same error for somebody else who waited for it: text and advice, the cause as text.
+    /// The same error for somebody else who waited for it: text and advice, the cause as text. Nothing was sent for them.
     #[must_use]
     pub fn repeated(&self) -> Self {
         let mut said = self.to_string();
@@ -138,7 +165,9 @@ impl Error {
             said.truncate(said.len() - hint.len() - 2);
         }
         let Inner { kind, ref hint, ref response, .. } = *self.0;
-        Self(Box::new(Inner { kind, text: said, hint: hint.clone(), cause: None, response: response.clone() }))
+        let mut repeated = Self::new(kind, said);
+        (repeated.0.hint, repeated.0.response) = (hint.clone(), response.clone());
+        repeated
     }
 
     /// Whether a stale answer may stand in (A9): limits, 5xx, transport failures and responses that are none.

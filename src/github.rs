@@ -190,16 +190,17 @@ impl GitHub {
             self.options.tally.limited(limit);
             self.sync(true);
             let secondary = matches!(limit, limit::Limit::Secondary { .. });
-            return Err(limit_error(until, secondary, self.is_anonymous()).with_response(reply.into()));
+            let error = limit_error(until, secondary, self.is_anonymous()).with_response(reply.into());
+            return Err(error.with_requests(1, 0));
         }
         if reply.status.is_server_error() {
             let status = reply.status.as_u16();
             let text = format!("GitHub answered {status} to {}", request.target());
-            return Err(Error::new(Kind::Server(status), text).with_response(reply.into()));
+            return Err(Error::new(Kind::Server(status), text).with_response(reply.into()).with_requests(1, 0));
         }
         if let Some(fault) = content::json_fault(request, &reply) {
             let text = format!("GitHub's response to {} should be JSON: {fault}", request.target());
-            return Err(Error::new(Kind::Malformed, text).within(&request.host));
+            return Err(Error::new(Kind::Malformed, text).within(&request.host).with_requests(1, 0));
         }
         Ok(reply)
     }
@@ -231,7 +232,8 @@ impl GitHub {
             .map_err(|_| Error::new(Kind::TimedOut, format!("no complete answer within {total:?}")))
             .and_then(|reply| reply);
         self.options.tally.answered(reply.as_ref().ok().map(|reply| reply.status), !self.is_anonymous());
-        let mut reply = reply.map_err(|error| error.within(format_args!("{}{}", request.host, request.path)))?;
+        let mut reply = reply
+            .map_err(|error| error.within(format_args!("{}{}", request.host, request.path)).with_requests(1, 0))?;
         rebase::link(&self.options.api, &request.path, &mut reply.headers);
         Ok(reply)
     }
@@ -244,11 +246,11 @@ impl GitHub {
         let token = self.token().await?;
         let headers = headers(request, &conditions.validators, token.as_ref())?;
         let mut not_ready = self.options.not_ready_pauses.iter();
-        let (mut attempts, mut refused, mut spent, started) = (0, 0, Spent::default(), Instant::now());
+        let (mut sent, mut refused, mut spent, started) = (0, 0, Spent::default(), Instant::now());
         loop {
-            attempts += 1;
             let error = match self.attempt(request, headers.clone(), conditions.may_wait).await {
                 Ok(mut reply) => {
+                    sent += 1;
                     lock(&self.outage).answered();
                     // Only who has nothing to show waits until it is computed.
                     if reply.status == http::StatusCode::ACCEPTED
@@ -261,10 +263,11 @@ impl GitHub {
                         continue;
                     }
                     self.check_rule(request, &conditions.validators, token.as_ref(), &mut reply);
-                    return Ok(Reply { attempts, refused, ..reply });
+                    return Ok(Reply { attempts: sent, refused, ..reply });
                 }
                 Err(error) => error,
             };
+            sent += error.requests();
             // A GraphQL query that took too long is charged for it, and would take as long again.
             let in_vain = matches!(request.method, Method::Graphql(_))
                 && matches!(error.kind(), Kind::TimedOut | Kind::Server(502 | 504));
@@ -290,7 +293,10 @@ impl GitHub {
                         _ if error.is_transient() && !in_vain => lock(&self.outage).gave_up(Instant::now()),
                         _ => {}
                     }
-                    return Err(error);
+                    // At the end of the limit nothing is left that a refusal would not count against.
+                    let spared = refused
+                        - u32::from(matches!(error.kind(), Kind::Limited { secondary: false, .. })).min(refused);
+                    return Err(error.with_requests(sent, spared));
                 }
             }
         }

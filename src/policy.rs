@@ -15,7 +15,7 @@ pub use validator::{Etag, Signer, Validators};
 
 use content::Partial;
 
-use http::header::ETAG;
+use http::header::{ETAG, LAST_MODIFIED};
 
 use crate::cid::Cid;
 use crate::clock::Timestamp;
@@ -412,13 +412,21 @@ fn stored_class<'a>(request: &Request, by_path: &'a str) -> &'a str {
 }
 
 /// Whether a 304 is about `entry`. Bytes of another partition are released only by the tag that was predicted for this
-/// requester; a prediction for the requester's own bytes must not be contradicted. Without a prediction, a 304 that
-/// carries another tag than the stored one is about other bytes.
+/// requester; a prediction for the requester's own bytes must not be contradicted. Without a prediction, a 304 has to carry
+/// the validator that is stored, the tag before the date: one without it comes from an intermediary, and one with another is
+/// about other bytes (RFC 9111 section 4.3.4).
 fn is_confirmed(entry: &Entry, parts: &KeyParts, reply: &Reply, headers: &StoredHeaders) -> bool {
     let tag = |headers: &StoredHeaders| headers.get(ETAG.as_str()).map(|tag| tag.trim_start_matches("W/").to_owned());
+    let date = |headers: &StoredHeaders| headers.get(LAST_MODIFIED.as_str()).map(str::to_owned);
+    let has_the_validator = || match tag(headers) {
+        Some(said) => tag(&entry.headers) == Some(said),
+        None if tag(&entry.headers).is_some() => date(headers).is_some() && date(headers) == date(&entry.headers),
+        // Of a date alone a 304 need not say anything (RFC 9110 section 15.4.5).
+        None => date(headers).is_none() || date(headers) == date(&entry.headers),
+    };
     match reply.rule_held {
         Some(confirmed) => confirmed,
-        None => entry.parts == *parts && tag(headers).is_none_or(|said| tag(&entry.headers) == Some(said)),
+        None => entry.parts == *parts && has_the_validator(),
     }
 }
 
@@ -456,6 +464,8 @@ fn no_store(
             (!content::is_whole_graphql(&reply.body)).then_some(NoStore::GraphqlErrors)
         }
         200 => is_less_than(&reply.body, stored).then_some(NoStore::PartialResults),
+        // A page of a proxy's says nothing of the resource.
+        status @ (404 | 409 | 410 | 451) if content::is_no_json(request, &reply.body) => Some(NoStore::Status(status)),
         203 | 204 | 404 | 409 | 410 | 451 => None,
         400 | 422 if is_later_page(request) => None,
         301 | 307 | 308 if entry.headers.get("location").is_some_and(|to| leads_on(to, request)) => None,

@@ -72,6 +72,9 @@ mod odd_answers;
 mod operate;
 #[path = "it/operations.rs"]
 mod operations;
+#[cfg(unix)]
+#[path = "it/oracle.rs"]
+mod oracle;
 #[path = "it/pages.rs"]
 mod pages;
 #[cfg(feature = "p2p")]

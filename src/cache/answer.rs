@@ -59,6 +59,17 @@ impl Spent {
         self.charged += more.charged;
     }
 
+    /// What was sent in vain before `error`.
+    pub(super) fn before(error: &Error) -> Self {
+        Self { requests: error.requests(), not_modified: 0, charged: error.charged() }
+    }
+
+    /// The same error, after all of this was sent.
+    pub(super) fn and_then(mut self, error: Error) -> Error {
+        self.add(Self::before(&error));
+        error.with_requests(self.requests, self.requests - self.charged.min(self.requests))
+    }
+
     /// Adds a reply: an authorised 304 is free (GitHub, "Best practices for using the REST API").
     pub(super) fn count(&mut self, reply: &Reply, signer: &Signer) {
         let not_modified = u32::from(reply.is_not_modified());

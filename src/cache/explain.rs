@@ -62,6 +62,8 @@ impl Cache {
             decision = decide(None);
         }
         if decision == Before::Fetch(Because::NotStored) && ask.mode != Mode::NoStore {
+            // What is gone is of no use any more.
+            found = None;
             let judged = Judged { lifetime: &lifetime, cutoff, signer: &signer, now };
             if let Some((by_name, fresh)) = self.fresh_by_name(request, &parts, &key, ask, judged) {
                 (found, decision) = (Some(by_name), fresh);

@@ -88,12 +88,14 @@ impl Cache {
         let (started, mut spent) = (self.clock.now(), Spent::default());
         for validators in [validators, Validators::default()] {
             let conditional = !validators.is_empty();
-            let reply = self.upstream.fetch(request, &Conditions { validators, may_wait }).await?;
+            let reply = self.upstream.fetch(request, &Conditions { validators, may_wait }).await;
+            let reply = reply.map_err(|error| spent.and_then(error))?;
             let signer = self.upstream.signer();
             spent.count(&reply, &signer);
             let confirmed = candidate.is_some() && reply.is_not_modified();
             self.stats.rule(reply.rule_held);
-            let before = found.as_ref().map(|found| &*found.entry).or(candidate.as_ref().filter(|_| confirmed));
+            // A 304 is about what was sent: the candidate, where there is one.
+            let before = if confirmed { candidate.as_ref() } else { found.as_ref().map(|found| &*found.entry) };
             let before = before.filter(|_| conditional || !reply.is_not_modified()).cloned();
             let now = self.current_at(&key, &parts, request.listing.as_deref(), started);
             let terms = ask.terms(&lifetime, cutoff, &signer, now);
@@ -138,10 +140,8 @@ impl Cache {
             answer.add(spent);
             return Ok(answer);
         }
-        Err(Error::new(
-            Kind::Transport,
-            format!("GitHub answers 304 to an unconditional request for {}", request.target()),
-        ))
+        let text = format!("GitHub answers 304 to an unconditional request for {}", request.target());
+        Err(spent.and_then(Error::new(Kind::Transport, text)))
     }
 
     /// Keeps what a 304 said of an entry of this partition.

@@ -33,7 +33,7 @@ impl Cache {
                 return Err(Error::new(Kind::Transport, text));
             }
             let spent = answer.spent();
-            answer = self.get_one(&next, ask).await?;
+            answer = self.get_one(&next, ask).await.map_err(|error| spent.and_then(error))?;
             answer.add(spent);
             followed = Some(next);
         }

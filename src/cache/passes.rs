@@ -88,6 +88,7 @@ impl Cache {
     }
 }
 
-fn is_later_page(request: &Request) -> bool {
+/// Whether a request asks for a later page of a listing.
+pub(super) fn is_later_page(request: &Request) -> bool {
     request.query.split('&').any(|pair| pair.split_once('=').is_some_and(|(name, _)| PARAMS.contains(&name)))
 }

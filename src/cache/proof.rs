@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use super::pages::{item_count, request_behind};
+use super::passes::is_later_page;
 use super::{Answer, Ask, Cache, Spent};
 use crate::alias::is_same_resource;
 use crate::clock::Timestamp;
@@ -62,7 +63,11 @@ impl Cache {
             LinkUse::Followed if is_known => {
                 entry.link_validated_at = says_of_others(request, &entry).then_some(proven);
             }
+            LinkUse::Followed if is_unprovable(request, &entry) => {
+                entry.link_validated_at = Some(Timestamp::default());
+            }
             LinkUse::Given | LinkUse::Followed if !is_known && !is_borrowed => return (entry, LinkProof::Broken),
+            LinkUse::Given if is_borrowed && is_unprovable(request, &entry) => return (entry, LinkProof::Broken),
             LinkUse::Given | LinkUse::Followed => {
                 let mut page = Answer::new(Arc::new(entry), Outcome::Revalidated, 0);
                 let proof = self.prove_link(request, &mut page, ask, is_borrowed).await;
@@ -175,7 +180,18 @@ impl Cache {
 fn says_of_others(request: &Request, entry: &Entry) -> bool {
     request.method == Method::Get
         && is_list(&entry.body)
-        && (entry.headers.get("link").is_some() || request_behind(request, entry).is_some())
+        && (entry.headers.get("link").is_some()
+            || request_behind(request, entry).is_some()
+            || is_unprovable(request, entry))
+}
+
+/// Whether it is a later page that is empty, or that has no `Link`. Each that GitHub sends has one, so a body without it was
+/// guessed, or another's; and `[]` is the same for every repository that a name may belong to. Of its own a requester keeps
+/// it, as a client does that gets a 304 from GitHub.
+fn is_unprovable(request: &Request, entry: &Entry) -> bool {
+    is_later_page(request)
+        && is_list(&entry.body)
+        && (entry.headers.get("link").is_none() || item_count(&entry.body) == Some(0))
 }
 
 fn is_list(body: &[u8]) -> bool {

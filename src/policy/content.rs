@@ -19,15 +19,19 @@ const JSON_NAMES: &[&str] = &["v3", "star", "v3.star", "text-match", "v3.text-ma
 const MAX_SHOWN_BYTES: usize = 60;
 
 /// Returns what is wrong with a response that has to be one JSON document and is not: a text for people, without any of the
-/// body. `None` for all other responses: other media types, other statuses than 200 and 203, `HEAD`.
+/// body. `None` for all other responses: other media types, `HEAD`, and other statuses than 200 and 203, unless their JSON breaks off.
 ///
 /// Such a body comes from a login or maintenance page, a proxy, or a connection that ended early; it says nothing about the
 /// resource. The scan does not recurse and keeps nothing.
 pub fn json_fault(request: &Request, reply: &Reply) -> Option<String> {
-    if !matches!(reply.status.as_u16(), 200 | 203) || !selects_json(request) {
+    let body = &reply.body;
+    if !matches!(reply.status.as_u16(), 200 | 203) {
+        let breaks_off = body.starts_with(b"{") && is_no_json(request, body);
+        return breaks_off.then(|| format!("it breaks off after {} bytes", body.len()));
+    }
+    if !selects_json(request) {
         return None;
     }
-    let body = &reply.body;
     let fault = match std::str::from_utf8(body) {
         Ok(text) => serde_json::from_str::<IgnoredAny>(text).err()?,
         Err(_) if body.starts_with(&[0x1f, 0x8b]) => return Some("it is compressed and not labelled so".into()),
@@ -46,6 +50,11 @@ pub fn json_fault(request: &Request, reply: &Reply) -> Option<String> {
     } else {
         fault.to_string()
     })
+}
+
+/// Whether a body, if there is one, is no JSON document although `request` asks for one: then it is not GitHub's own.
+pub fn is_no_json(request: &Request, body: &[u8]) -> bool {
+    selects_json(request) && !body.is_empty() && serde_json::from_slice::<IgnoredAny>(body).is_err()
 }
 
 /// Whether every response with a body to `request` is JSON by what the request says.

@@ -104,7 +104,9 @@ fn times_ahead_of_the_clock_and_directives() {
     ahead.fetched_at = ahead.validated_at;
     let gone = CutoffTimes { gone: Some(NOW.minus(5)), ..CutoffTimes::default() };
     assert_eq!(before(&ahead, Mode::Default, gone), Before::Fetch(Because::NotStored));
-    let After::Freshened(confirmed) = after(Some(ahead), reply(304, &[], "")) else { panic!("a 304 freshens") };
+    let After::Freshened(confirmed) = after(Some(ahead), reply(304, &[("etag", "\"abc\"")], "")) else {
+        panic!("a 304 freshens")
+    };
     assert_eq!((confirmed.fetched_at, confirmed.validated_at), (NOW, NOW));
     let mut headers = HeaderMap::new();
     headers.insert("cache-control", "private, no-cache".parse().unwrap());
@@ -178,7 +180,14 @@ fn a_304_freshens_and_keeps_what_it_must() {
     assert_eq!((entry.validated_at, entry.fetched_at), (NOW, old.fetched_at));
     assert_eq!((entry.headers.get("etag"), entry.headers.get("x-poll-interval")), (Some("\"abc\""), Some("60")));
     assert_eq!(entry.body, old.body);
-    assert!(matches!(after(Some(old), reply(304, &[], "")), After::Freshened(_)));
+    // Without the validator it is an intermediary's, unless there is none but a date.
+    assert!(matches!(after(Some(old.clone()), reply(304, &[], "")), After::AskAgain));
+    let mut dated = Entry { headers: StoredHeaders::default(), ..old.clone() };
+    dated.headers.set("last-modified", "Tue, 14 Nov 2023 22:13:20 GMT".into());
+    assert!(matches!(after(Some(dated.clone()), reply(304, &[], "")), After::Freshened(_)));
+    let another = reply(304, &[("last-modified", "Wed, 15 Nov 2023 22:13:20 GMT")], "");
+    assert!(matches!(after(Some(dated), another.clone()), After::AskAgain));
+    assert!(matches!(after(Some(old), another), After::AskAgain));
     assert!(matches!(after(None, reply(304, &[], "")), After::AskAgain));
 }
 
@@ -196,13 +205,18 @@ fn a_304_about_other_bytes_updates_nothing() {
 fn what_another_cache_held_is_as_old_as_it_says() {
     let After::Replaced(entry) = after(None, reply(200, &[("age", "600")], "{}")) else { panic!("stored") };
     assert_eq!((entry.fetched_at, entry.validated_at), (NOW.minus(600), NOW.minus(600)));
-    let After::Freshened(entry) = after(Some(aged(5_000)), reply(304, &[("age", "600")], "")) else { panic!("304") };
+    let After::Freshened(entry) = after(Some(aged(5_000)), reply(304, &[("age", "600"), ("etag", "\"abc\"")], ""))
+    else {
+        panic!("304")
+    };
     assert_eq!(entry.validated_at, NOW.minus(600));
-    let After::Freshened(entry) = after(Some(aged(50)), reply(304, &[("age", "600")], "")) else { panic!("304") };
+    let After::Freshened(entry) = after(Some(aged(50)), reply(304, &[("age", "600"), ("etag", "\"abc\"")], "")) else {
+        panic!("304")
+    };
     assert_eq!(entry.validated_at, NOW.minus(50), "what was known already stays");
     for status in ["octocache; hit; ttl=-1; detail=stale-limited", "edge; fwd=miss, octocache; ttl=-90; hit"] {
         for code in [200, 304] {
-            let said = after(Some(aged(5_000)), reply(code, &[("cache-status", status)], "{}"));
+            let said = after(Some(aged(5_000)), reply(code, &[("cache-status", status), ("etag", "\"abc\"")], "{}"));
             assert!(matches!(said, After::DoNotStore(_, NoStore::StaleElsewhere)), "{code} {status}: {said:?}");
         }
     }

@@ -13,7 +13,7 @@ use http::header::{
     IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, PRAGMA, RANGE, TRANSFER_ENCODING,
     USER_AGENT,
 };
-use http::{HeaderMap, HeaderValue, Method, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
@@ -46,7 +46,13 @@ const NOT_FOR_GITHUB: &[&str] = &["x-octocache-secret", "x-gh-cache-ttl", "host"
 const OTHER_METHODS: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
 
 /// Request headers under which an answer may be another one, in a way that no key knows of.
-const UNKEYED: &[&str] = &["x-github-otp", "x-github-next-global-id"];
+static UNKEYED: [HeaderName; 2] =
+    [HeaderName::from_static("x-github-otp"), HeaderName::from_static("x-github-next-global-id")];
+
+// A name that is made once need not be hashed out of its text for each request.
+const API_VERSION: HeaderName = HeaderName::from_static("x-github-api-version");
+const GH_CACHE_TTL: HeaderName = HeaderName::from_static("x-gh-cache-ttl");
+const GRAPHQL_FEATURES: HeaderName = HeaderName::from_static("graphql-features");
 
 /// Answers of at most this size are looked into.
 const MAX_LOOKED_AT_BYTES: u64 = 64 << 10;
@@ -89,11 +95,11 @@ impl Asked<'_> {
     fn question(&self) -> Option<Request> {
         let unusual = [RANGE, IF_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE, COOKIE];
         if unusual.iter().any(|name| self.headers.contains_key(name))
-            || UNKEYED.iter().any(|name| self.headers.contains_key(*name))
+            || UNKEYED.iter().any(|name| self.headers.contains_key(name))
         {
             return None;
         }
-        let accept = self.text(ACCEPT.as_str());
+        let accept = self.text(ACCEPT);
         if accept.contains("octet-stream") {
             // Assets: large, and not the API's to give.
             return None;
@@ -108,12 +114,12 @@ impl Asked<'_> {
             return None;
         }
         let request = request.accepting(&accept);
-        let version = self.text("x-github-api-version");
+        let version = self.text(API_VERSION);
         Some(if version.is_empty() { request } else { request.version(&version) })
     }
 
     /// A header's values as one text; empty when there is none.
-    fn text(&self, name: &str) -> Cow<'_, str> {
+    fn text(&self, name: HeaderName) -> Cow<'_, str> {
         let mut values = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         let first = values.next().unwrap_or_default();
         match values.next() {
@@ -128,9 +134,9 @@ impl Asked<'_> {
     /// How the client wants it answered: its `Cache-Control`, gh's own hint.
     fn ask(&self) -> Ask {
         let base = Ask { unfollowed: true, ..self.door.live().ask };
-        let hint = self.text("x-gh-cache-ttl").parse::<Span>().ok().map(|Span(secs)| secs);
-        let control = self.text(CACHE_CONTROL.as_str());
-        let pragma = control.is_empty() && self.text(PRAGMA.as_str()).eq_ignore_ascii_case("no-cache");
+        let hint = self.text(GH_CACHE_TTL).parse::<Span>().ok().map(|Span(secs)| secs);
+        let control = self.text(CACHE_CONTROL);
+        let pragma = control.is_empty() && self.text(PRAGMA).eq_ignore_ascii_case("no-cache");
         directed(base, if pragma { "no-cache" } else { &control }, hint)
     }
 
@@ -290,11 +296,8 @@ impl Asked<'_> {
     }
 
     fn their_validators(&self) -> Validators {
-        let text = |name: &str| Some(self.text(name).into_owned()).filter(|text| !text.is_empty());
-        Validators {
-            etag: text(IF_NONE_MATCH.as_str()).map(Etag::Stored),
-            last_modified: text(IF_MODIFIED_SINCE.as_str()),
-        }
+        let text = |name: HeaderName| Some(self.text(name).into_owned()).filter(|text| !text.is_empty());
+        Validators { etag: text(IF_NONE_MATCH).map(Etag::Stored), last_modified: text(IF_MODIFIED_SINCE) }
     }
 
     async fn graphql(&self, identity: &Arc<Identity>, body: Incoming) -> Response<Body> {
@@ -312,13 +315,13 @@ impl Asked<'_> {
             // What is not understood may be a change of anything.
             Some(Operation::Subscription) | None => return self.perhaps_mutate(identity, body, request).await,
         };
-        let unkeyed = UNKEYED.iter().any(|name| self.headers.contains_key(*name));
+        let unkeyed = UNKEYED.iter().any(|name| self.headers.contains_key(name));
         if query.live || unkeyed || matches!(self.whose, Whose::Other) || self.headers.contains_key(COOKIE) {
             return self.pass_query(identity, body, query.body, request).await;
         }
         let request = Request::graphql(self.door.hosts.api(), query.body)
-            .accepting(&self.text(ACCEPT.as_str()))
-            .with_features(&self.text("graphql-features"));
+            .accepting(&self.text(ACCEPT))
+            .with_features(&self.text(GRAPHQL_FEATURES));
         let ask = identity.cache.ask_by_class(&self.ask(), query.class);
         self.cached(identity, &request, &ask, &body).await
     }

@@ -309,13 +309,19 @@ fn led_back(body: &Bytes, headers: &HeaderMap, manner: Manner<'_>) -> Bytes {
     out.into()
 }
 
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const USED: HeaderName = HeaderName::from_static("x-ratelimit-used");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const RESOURCE: HeaderName = HeaderName::from_static("x-ratelimit-resource");
+
 fn tell_limit(headers: &mut HeaderMap, limit: Option<&RateLimit>) {
     let Some(limit) = limit else { return };
-    headers.insert("x-ratelimit-limit", limit.limit.into());
-    headers.insert("x-ratelimit-remaining", limit.remaining.into());
-    headers.insert("x-ratelimit-used", limit.limit.saturating_sub(limit.remaining).into());
-    headers.insert("x-ratelimit-reset", limit.reset_at.secs().into());
-    set(headers, HeaderName::from_static("x-ratelimit-resource"), &limit.resource);
+    headers.insert(LIMIT, limit.limit.into());
+    headers.insert(REMAINING, limit.remaining.into());
+    headers.insert(USED, limit.limit.saturating_sub(limit.remaining).into());
+    headers.insert(RESET, limit.reset_at.secs().into());
+    set(headers, RESOURCE, &limit.resource);
 }
 
 /// Whether the client's validators say that it has these bytes (RFC 9110 section 13.2.2).

@@ -56,6 +56,27 @@ async fn counts_by_the_last_page_and_full_last_pages_are_right_after_a_304() {
 }
 
 #[tokio::test]
+async fn a_page_that_was_guessed_to_be_empty_leads_back() {
+    let fx = Fixture::new();
+    let cache = fx.cache(Some("ghp_one"));
+    fx.sim.put(PATH, items(5));
+    let full = fx.request(&format!("{PATH}?per_page=5"));
+    pages(&cache, &full).await;
+    fx.clock.advance(100_000);
+    // Behind the full page a guess has looked, at no charge.
+    fx.sim.take_counts();
+    pages(&cache, &full).await;
+    assert_eq!(fx.sim.take_counts(), (2, 0));
+    let behind = fx.request(&format!("{PATH}?page=2&per_page=5"));
+    let answer = cache.get(&behind, &Ask::default()).await.unwrap();
+    assert_eq!(&answer.entry.body[..], b"[]");
+    assert!(answer.entry.headers.get("link").is_some_and(|link| link.contains("rel=\"prev\"")));
+    // A page of another's as well.
+    let other = fx.cache(Some("ghp_two")).get(&behind, &Ask::default()).await.unwrap();
+    assert!(other.entry.headers.get("link").is_some_and(|link| link.contains("rel=\"prev\"")));
+}
+
+#[tokio::test]
 async fn one_identity_learns_nothing_of_anothers_pages() {
     for (first, second) in [("ghp_one", "ghp_two"), ("ghp_two", "ghp_one")] {
         let fx = Fixture::new();

@@ -1,0 +1,148 @@
+//! Sequences made from one number, and the shortest of them that still goes wrong.
+//!
+//! Knows: how likely each thing is. Does not know: what is wrong.
+
+use super::model::Trouble;
+use super::run::{By, Door, MACHINES, Op, What, Wrong, run};
+use super::truth::{Change, REPOSITORIES};
+
+/// A small, repeatable source of chance (`SplitMix64`).
+pub struct Chance(u64);
+
+impl Chance {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+
+    fn change(&mut self) -> Change {
+        let n = self.below(8);
+        match self.below(40) {
+            0 | 1 => Change::Describe,
+            2 => Change::Rename,
+            3 => Change::TakeOldName,
+            4 => Change::Hide,
+            5 | 6 => Change::Show,
+            7..=12 => Change::OpenIssue,
+            13..=18 => Change::EditIssue(n),
+            19..=21 => Change::CloseIssue(n),
+            22..=25 => Change::Comment(n),
+            26..=28 => Change::EditComment(n),
+            29 | 30 => Change::DropComment(n),
+            31..=33 => Change::Release,
+            34 | 35 => Change::Draft,
+            36 | 37 => Change::Publish(n),
+            _ => Change::DropRelease(n),
+        }
+    }
+
+    fn what(&mut self) -> What {
+        let (n, page) = (self.below(8), 1 + self.below(3));
+        match self.below(12) {
+            0 | 1 => What::Repository,
+            2..=4 => What::Issues { all: self.below(2) == 0, page },
+            5 | 6 => What::Issue(n),
+            7 | 8 => What::Comments(n),
+            9 | 10 => What::Releases { page },
+            _ => What::Latest,
+        }
+    }
+
+    fn op(&mut self) -> Op {
+        let (machine, at) = (self.one_of(&[0, 0, 0, 1]), self.one_of(&[0, 0, 0, 1, 2]));
+        debug_assert!(machine < MACHINES && at < REPOSITORIES);
+        let who = self.below(4);
+        let door = self.one_of(&[Door::Serve, Door::Serve, Door::Command]);
+        match self.below(100) {
+            0..=44 => Op::Read {
+                machine,
+                door,
+                who,
+                at,
+                by: self.one_of(&[By::Name, By::Name, By::Name, By::OtherCase, By::OldName, By::Number]),
+                what: self.what(),
+                control: self.one_of(&["", "", "", "", "", "no-cache", "max-age=0"]),
+            },
+            45..=54 => {
+                let what = match self.below(3) {
+                    0 => What::Releases { page: 1 },
+                    1 => What::Comments(self.below(8)),
+                    _ => What::Issues { all: self.below(2) == 0, page: 1 },
+                };
+                Op::Walk { machine, door, who, at, what }
+            }
+            55..=58 => Op::Graphql { machine, who, at },
+            59..=66 => Op::Write { machine, at, change: self.change() },
+            67..=76 => Op::Behind { at, change: self.change(), deliver: self.below(2) == 0 },
+            77..=80 => Op::Deliver { which: self.below(8), lost: self.below(4) == 0 },
+            81 => Op::Again,
+            82..=89 => Op::Wait { secs: self.one_of(&[1, 3, 11, 61, 61, 301, 301, 1_801, 3_601, 90_000]) },
+            90 => Op::Restart { machine },
+            91 => Op::Kill { machine },
+            92 => Op::Pack { machine, account: self.below(2) },
+            93 => Op::Carry { from: self.below(MACHINES) },
+            _ => Op::Trouble {
+                kind: self.one_of(&[
+                    Trouble::Drop,
+                    Trouble::Broken,
+                    Trouble::Login,
+                    Trouble::Cut,
+                    Trouble::BareNotModified,
+                    Trouble::Secondary,
+                    Trouble::LostAnswer,
+                ]),
+                times: 1 + self.below(2),
+            },
+        }
+    }
+}
+
+/// The sequence of a number; in those of even numbers nothing goes wrong on the way.
+pub fn sequence(seed: u64, length: usize) -> Vec<Op> {
+    let mut chance = Chance::new(seed);
+    let is_calm = seed.is_multiple_of(2);
+    let ops = std::iter::repeat_with(|| chance.op()).filter(|op| !is_calm || !matches!(op, Op::Trouble { .. }));
+    ops.take(length).collect()
+}
+
+/// A short part of a sequence that goes wrong as well, and how.
+pub async fn shrunk(ops: &[Op], wrong: Wrong) -> (Vec<Op>, Wrong) {
+    let (mut best, mut how) = (ops[..=wrong.at].to_vec(), wrong);
+    let mut chunk = best.len().div_ceil(2).max(1);
+    loop {
+        let (mut at, mut shorter) = (0, false);
+        while at < best.len() {
+            let tried: Vec<Op> = best
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| *n < at || *n >= at + chunk)
+                .map(|(_, op)| op.clone())
+                .collect();
+            match run(&tried).await {
+                Err(wrong) => {
+                    best = tried[..=wrong.at].to_vec();
+                    (how, shorter) = (wrong, true);
+                }
+                Ok(_) => at += chunk,
+            }
+        }
+        if chunk == 1 && !shorter {
+            return (best, how);
+        }
+        chunk = (chunk / 2).max(1);
+    }
+}
