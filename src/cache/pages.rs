@@ -59,7 +59,7 @@ impl Cache {
         loop {
             let mut page = self.get(&request, &ask).await?;
             ask.maybe_empty = false;
-            let mixed = may_restart && pages.last().is_some_and(|before| !same_pass(before, &page));
+            let mixed = may_restart && !is_one_pass(&pages, &page);
             if !mixed && let Some(after) = page_after(&request, &page) {
                 self.look_behind(&after, &mut page, &ask).await;
             }
@@ -170,8 +170,12 @@ fn elsewhere(first: &Request) -> Error {
     )
 }
 
-/// Whether two neighbouring pages show the listing at one time.
-fn same_pass(before: &Answer, after: &Answer) -> bool {
-    let (a, b) = (before.entry.validated_at, after.entry.validated_at);
-    a.since(b).max(b.since(a)) <= ONE_PASS_SECS
+/// Whether a page shows the listing at the time of those before it. What has just been fetched may have moved on since a page
+/// from the store was validated, however short ago that is.
+fn is_one_pass(pages: &[Answer], page: &Answer) -> bool {
+    let Some(before) = pages.last() else { return true };
+    let (a, b) = (before.entry.validated_at, page.entry.validated_at);
+    let is_new = matches!(page.outcome, Outcome::Fetched(_));
+    let is_mixed = is_new && pages.iter().any(|page| matches!(page.outcome, Outcome::Hit(_)));
+    !is_mixed && a.since(b).max(b.since(a)) <= ONE_PASS_SECS
 }

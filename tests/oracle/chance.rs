@@ -6,17 +6,32 @@ use super::model::Trouble;
 use super::run::{By, Door, MACHINES, Op, What, Wrong, run};
 use super::truth::{Change, REPOSITORIES};
 
+/// What a sequence is mostly about: things meet only where few are asked for.
+#[derive(Debug, Clone, Copy)]
+struct Topic {
+    who: usize,
+    at: usize,
+    what: What,
+}
+
 /// A small, repeatable source of chance (`SplitMix64`).
-pub struct Chance(u64);
+pub struct Chance {
+    state: u64,
+    topics: Vec<Topic>,
+}
 
 impl Chance {
     pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
+        let state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d;
+        let mut chance = Self { state, topics: Vec::new() };
+        let at = chance.below(REPOSITORIES);
+        chance.topics = (0..3).map(|_| Topic { who: chance.below(4), at, what: chance.what() }).collect();
+        chance
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
@@ -50,6 +65,41 @@ impl Chance {
         }
     }
 
+    /// One of what the sequence is about, on any page, or anything.
+    fn topic(&mut self) -> Topic {
+        if self.topics.is_empty() || self.below(10) < 2 {
+            return Topic { who: self.below(4), at: self.below(REPOSITORIES), what: self.what() };
+        }
+        let topics = self.topics.clone();
+        let topic = self.one_of(&topics);
+        let page = self.one_of(&[1, 1, 1, 2, 2, 3]);
+        let what = match topic.what {
+            What::Issues { all, .. } => What::Issues { all, page },
+            What::Releases { .. } => What::Releases { page },
+            other => other,
+        };
+        Topic { what, ..topic }
+    }
+
+    /// A change of what the sequence is about, or of anything.
+    fn change_of(&mut self, what: What) -> Change {
+        if self.below(3) == 0 {
+            return self.change();
+        }
+        let n = self.below(8);
+        match what {
+            What::Repository => self.one_of(&[Change::Describe, Change::Describe, Change::Rename, Change::OpenIssue]),
+            What::Issues { .. } => self.one_of(&[Change::OpenIssue, Change::CloseIssue(n), Change::EditIssue(n)]),
+            What::Issue(n) => self.one_of(&[Change::EditIssue(n), Change::CloseIssue(n), Change::Comment(n)]),
+            What::Comments(n) => {
+                self.one_of(&[Change::Comment(n), Change::Comment(n), Change::EditComment(n), Change::DropComment(n)])
+            }
+            What::Releases { .. } | What::Latest => {
+                self.one_of(&[Change::Release, Change::Draft, Change::Publish(n), Change::DropRelease(n)])
+            }
+        }
+    }
+
     fn what(&mut self) -> What {
         let (n, page) = (self.below(8), 1 + self.below(3));
         match self.below(12) {
@@ -63,9 +113,9 @@ impl Chance {
     }
 
     fn op(&mut self) -> Op {
-        let (machine, at) = (self.one_of(&[0, 0, 0, 1]), self.one_of(&[0, 0, 0, 1, 2]));
-        debug_assert!(machine < MACHINES && at < REPOSITORIES);
-        let who = self.below(4);
+        let machine = self.one_of(&[0, 0, 0, 1]);
+        debug_assert!(machine < MACHINES);
+        let Topic { who, at, what } = self.topic();
         let door = self.one_of(&[Door::Serve, Door::Serve, Door::Command]);
         match self.below(100) {
             0..=44 => Op::Read {
@@ -74,20 +124,20 @@ impl Chance {
                 who,
                 at,
                 by: self.one_of(&[By::Name, By::Name, By::Name, By::OtherCase, By::OldName, By::Number]),
-                what: self.what(),
+                what,
                 control: self.one_of(&["", "", "", "", "", "no-cache", "max-age=0"]),
             },
             45..=54 => {
-                let what = match self.below(3) {
-                    0 => What::Releases { page: 1 },
-                    1 => What::Comments(self.below(8)),
-                    _ => What::Issues { all: self.below(2) == 0, page: 1 },
+                let what = match what {
+                    What::Issues { all, .. } => What::Issues { all, page: 1 },
+                    What::Comments(n) => What::Comments(n),
+                    _ => What::Releases { page: 1 },
                 };
                 Op::Walk { machine, door, who, at, what }
             }
             55..=58 => Op::Graphql { machine, who, at },
-            59..=66 => Op::Write { machine, at, change: self.change() },
-            67..=76 => Op::Behind { at, change: self.change(), deliver: self.below(2) == 0 },
+            59..=66 => Op::Write { machine, at, change: self.change_of(what) },
+            67..=76 => Op::Behind { at, change: self.change_of(what), deliver: self.below(2) == 0 },
             77..=80 => Op::Deliver { which: self.below(8), lost: self.below(4) == 0 },
             81 => Op::Again,
             82..=89 => Op::Wait { secs: self.one_of(&[1, 3, 11, 61, 61, 301, 301, 1_801, 3_601, 90_000]) },
@@ -111,12 +161,26 @@ impl Chance {
     }
 }
 
+fn is_question(op: &Op) -> bool {
+    matches!(op, Op::Read { .. } | Op::Walk { .. } | Op::Graphql { .. })
+}
+
 /// The sequence of a number; in those of even numbers nothing goes wrong on the way.
 pub fn sequence(seed: u64, length: usize) -> Vec<Op> {
     let mut chance = Chance::new(seed);
     let is_calm = seed.is_multiple_of(2);
-    let ops = std::iter::repeat_with(|| chance.op()).filter(|op| !is_calm || !matches!(op, Op::Trouble { .. }));
-    ops.take(length).collect()
+    let mut ops: Vec<Op> = Vec::with_capacity(length);
+    while ops.len() < length {
+        let op = chance.op();
+        // What was asked lately is asked again, as people and their programs do.
+        let asked: Vec<&Op> = ops.iter().rev().filter(|op| is_question(op)).take(5).collect();
+        let again = is_question(&op) && !asked.is_empty() && chance.below(2) == 0;
+        let op = if again { asked[chance.below(asked.len())].clone() } else { op };
+        if !is_calm || !matches!(op, Op::Trouble { .. }) {
+            ops.push(op);
+        }
+    }
+    ops
 }
 
 /// A short part of a sequence that goes wrong as well, and how.

@@ -59,18 +59,21 @@ SEEDS = 100  # of 100 operations
 def source():
     """A fresh copy of what is built."""
     COPY.mkdir(parents=True, exist_ok=True)
+    # The target directory is its own: cargo takes both trees for one package.
     for name in ["src", "tests", "benches", "examples", "fuzz", "docs"]:
         shutil.rmtree(COPY / name, ignore_errors=True)
         if (ROOT / name).exists():
-            shutil.copytree(ROOT / name, COPY / name, ignore=shutil.ignore_patterns("target", "node_modules"))
+            # Without times: what was planted before is no newer than its copy.
+            skipped = shutil.ignore_patterns("target", "node_modules")
+            shutil.copytree(ROOT / name, COPY / name, ignore=skipped, copy_function=shutil.copyfile)
     for name in ["Cargo.toml", "Cargo.lock", "README.md", "clippy.toml", "action.yml"]:
         if (ROOT / name).exists():
-            shutil.copy2(ROOT / name, COPY / name)
+            shutil.copyfile(ROOT / name, COPY / name)
 
 
 def found():
     """Runs the oracle on the copy; what it says of the fault, or None."""
-    environment = dict(os.environ, CARGO_TARGET_DIR=str(ROOT / "target" / "oracle"), CARGO_PROFILE_DEV_OPT_LEVEL="1",
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(COPY / "target"), CARGO_PROFILE_DEV_OPT_LEVEL="1",
                        CARGO_PROFILE_DEV_DEBUG="0", ORACLE_SEEDS=str(SEEDS), ORACLE_SEED="1", RUSTFLAGS=os.environ.get("RUSTFLAGS", ""))
     build = subprocess.run(["cargo", "test", "--locked", "--test", "it", "--no-run"], cwd=COPY, env=environment, capture_output=True, text=True)
     if build.returncode:
