@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::alias::{self, Aliases};
+use crate::alias::Aliases;
 use crate::clock::Timestamp;
 use crate::policy::CutoffTimes;
 use crate::tag::{Scope, Subject, Tag};
@@ -103,7 +103,7 @@ impl Cutoffs {
     pub fn times(&self, subject: Subject<'_>, now: Timestamp) -> CutoffTimes {
         let mut times = CutoffTimes::default();
         // A number whose name is not known may be of any: what would have to be gone is asked for again.
-        let is_by_number = subject.listing.is_none() && alias::is_by_number(&subject.parts.path);
+        let is_by_number = subject.is_nameless();
         let mut consider = |cutoffs: &[Cutoff]| {
             for cutoff in cutoffs {
                 let covers = cutoff.scope.covers(subject);
@@ -369,6 +369,7 @@ mod tests {
             !touched("/repos/o/x/issues", None) && !touched("/repositories/9/releases", Some("/repos/o/x/releases"))
         );
         // Whose number that is is not known.
+        assert!(touched("/repositories/9/issues?page=2", Some("/repositories/9/issues")));
         assert!(touched("/repositories/9/issues?page=2", None) && touched("/repos/O/R/issues", None));
     }
 

@@ -135,6 +135,13 @@ pub struct Subject<'a> {
     pub listing: Option<&'a str>,
 }
 
+impl Subject<'_> {
+    /// Whether it is found by a number, and no name of it is known: a listing may begin with a number, too.
+    pub fn is_nameless(&self) -> bool {
+        alias::is_by_number(&self.parts.path) && self.listing.is_none_or(alias::is_by_number)
+    }
+}
+
 impl Scope {
     /// Whether `subject` lies in this scope, by its own path or by that of its listing.
     pub fn covers(&self, subject: Subject<'_>) -> bool {
@@ -155,7 +162,7 @@ impl Scope {
     /// would lie in it under some name.
     pub fn may_cover(&self, subject: Subject<'_>) -> bool {
         let path = subject.parts.path.as_str();
-        let Some(named) = Split::by_number(path).filter(|_| subject.listing.is_none()) else { return false };
+        let Some(named) = Split::by_number(path).filter(|_| subject.is_nameless()) else { return false };
         match self {
             Scope::All | Scope::Key(_) => false,
             Scope::Prefix(prefix) => Split::by_name(prefix).is_some_and(|other| {

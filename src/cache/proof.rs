@@ -163,6 +163,7 @@ impl Cache {
                 item_count(&other.entry.body)
             }
             Err(error) => {
+                page.add(Spent::before(&error));
                 tracing::debug!(%error, target = %request.target(), "whether a page is the last is not known");
                 None
             }

@@ -129,6 +129,28 @@ fn what_is_gone_is_not_what_a_candidate_confirms() {
 }
 
 #[test]
+fn a_page_behind_one_that_was_asked_for_by_number_is_outdated_by_name() {
+    let page = |page| {
+        let what = Issues { all: false, page };
+        Read { machine: 0, door: Command, who: 2, at: 2, by: run::By::Number, what, control: "" }
+    };
+    let write = |change| Write { machine: 0, at: 2, change };
+    goes_right(&[page(1), write(Change::EditIssue(0)), page(1), write(Change::CloseIssue(1)), page(1), page(1)]);
+}
+
+#[test]
+fn a_walk_by_a_command_is_one_moment_and_leaves_a_link_that_is_whole() {
+    let comments = run::What::Comments(1);
+    let walk = |what| Walk { machine: 0, door: Command, who: 3, at: 1, what };
+    let opened = Behind { at: 1, change: Change::OpenIssue, deliver: false };
+    let issues = Issues { all: true, page: 1 };
+    let first = Read { machine: 0, door: Command, who: 3, at: 1, by: Name, what: issues, control: "" };
+    goes_right(&[first, opened, walk(issues)]);
+    let first = || Read { machine: 0, door: Command, who: 3, at: 1, by: Name, what: comments, control: "" };
+    goes_right(&[first(), Write { machine: 0, at: 1, change: Change::Comment(1) }, walk(comments), first()]);
+}
+
+#[test]
 fn a_walk_shows_what_was_written_before_it() {
     let walk = |door| Walk { machine: 0, door, who: 0, at: 0, what: Issues { all: true, page: 1 } };
     for door in [Serve, Command] {

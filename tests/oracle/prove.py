@@ -11,7 +11,7 @@ import sys
 
 FAULTS = [
     ("pages by number are not outdated by name", "src/cutoff.rs",
-     "let is_by_number = subject.listing.is_none() && alias::is_by_number(&subject.parts.path);",
+     "let is_by_number = subject.is_nameless();",
      "let is_by_number = false;"),
     ("invalidations are not written", "src/stack/invalid.rs",
      "        self.write_cutoffs()?;\n        super::tally",

@@ -492,8 +492,10 @@ impl Run {
         let lowest = floor(&links).max(*allowed.start());
         if !(lowest..=*allowed.end()).any(|version| local(&String::from_utf8_lossy(&links(version))) == got) {
             return Err(format!(
-                "{} at {door:?} {machine} has Link {got:?}, which none since {lowest} has",
-                asked.target()
+                "{} at {door:?} {machine} ({}) has Link {got:?}, which none since {lowest} has; now {:?}",
+                asked.target(),
+                seen.header("cache-status"),
+                local(&String::from_utf8_lossy(&links(*allowed.end())))
             ));
         }
         Ok(())
@@ -508,6 +510,10 @@ impl Run {
                     let seen =
                         self.machines[machine].ask(Method::GET, &target, Some(&token(who)), &[], Bytes::new()).await;
                     stale |= is_stale(&seen);
+                    // What is no longer there in the middle of a walk ends it, as it does at GitHub.
+                    if matches!(seen.status, 301 | 404) && !bodies.is_empty() {
+                        return Ok(());
+                    }
                     if seen.status != 200 {
                         break (seen.status != 404 && seen.status != 301)
                             .then(|| format!("{target} is answered {}", seen.status));

@@ -109,7 +109,7 @@ impl Truth {
                 releases: Vec::new(),
             };
             for number in 1..=3 + n as u64 {
-                let comments = (0..number % 3 + 1).map(|text| (truth.number(), text)).collect();
+                let comments = (0..=number % 3).map(|text| (truth.number(), text)).collect();
                 repository.issues.push(Issue { number, title: 0, open: true, comments });
             }
             truth.repositories.push(repository);
