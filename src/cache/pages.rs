@@ -13,7 +13,6 @@
 use std::sync::Arc;
 
 use super::{Answer, Ask, Cache, Spent};
-use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::link;
@@ -106,10 +105,7 @@ impl Cache {
         if item_count(&behind.entry.body).is_some_and(|count| count > 0) {
             let link = format!("<{}>; rel=\"next\"", self.api.url(after));
             let links = last.entry.headers.get("link").map_or_else(|| link.clone(), |old| format!("{old}, {link}"));
-            let entry = Arc::make_mut(&mut last.entry);
-            entry.headers.set("link", links);
-            // It leads on, and says nothing of how far: who looks at it has it fetched.
-            entry.link_validated_at = Some(Timestamp::default());
+            Arc::make_mut(&mut last.entry).headers.set("link", links);
             self.stack.keep_in_memory(&last.entry.key(), &last.entry);
             self.stack.put(&last.entry);
         }

@@ -489,6 +489,10 @@ impl Run {
             return Ok(());
         }
         let got = local(seen.header("link"));
+        // One that a walk has added leads on, and does not say how far.
+        if got.iter().any(|(rel, _)| rel == "next") && !got.iter().any(|(rel, _)| rel == "last") {
+            return Ok(());
+        }
         let lowest = floor(&links).max(*allowed.start());
         if !(lowest..=*allowed.end()).any(|version| local(&String::from_utf8_lossy(&links(version))) == got) {
             return Err(format!(
