@@ -235,6 +235,11 @@ impl Aliases {
         true
     }
 
+    /// Whether a pair is known.
+    pub fn has(&self, alias: &Alias) -> bool {
+        self.known.contains(alias)
+    }
+
     fn forget(&mut self, alias: &Alias) {
         self.known.remove(alias);
         for (one, other) in [(&alias.0, &alias.1), (&alias.1, &alias.0)] {

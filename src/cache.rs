@@ -24,11 +24,11 @@ mod explain;
 mod fetch;
 mod follow;
 mod holder;
-mod outgrown;
 mod own;
 pub mod pages;
 mod passes;
 mod proof;
+mod superseded;
 mod twin;
 
 use std::sync::Arc;
@@ -43,8 +43,8 @@ pub use behind::Behind;
 pub use change::{Change, Ended};
 pub use explain::Explained;
 pub use holder::Said;
-use outgrown::Outgrown;
 use passes::Passes;
+use superseded::Superseded;
 
 use crate::clock::{Clock, Timestamp};
 use crate::collapse::{Collapse, Role};
@@ -83,7 +83,7 @@ pub struct Cache {
     flights: Collapse<Answer>,
     /// For clients that walk through listings themselves.
     passes: Passes,
-    outgrown: Outgrown,
+    superseded: Superseded,
     /// Stale answers that the log has been told of.
     stale_said: AtomicU32,
 }
@@ -110,7 +110,7 @@ impl Cache {
             share: None,
             flights: Collapse::default(),
             passes: Passes::default(),
-            outgrown: Outgrown::default(),
+            superseded: Superseded::default(),
             stale_said: AtomicU32::new(0),
         }
     }

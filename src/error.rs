@@ -157,7 +157,7 @@ impl Error {
         self.0.kind
     }
 
-    /// The same error for somebody else who waited for it: text and advice, the cause as text. Nothing was sent for them.
+    /// The same error for a caller that shared the request: text and hint, with the cause as text. It counts no requests.
     #[must_use]
     pub fn repeated(&self) -> Self {
         let mut said = self.to_string();

@@ -177,7 +177,9 @@ impl Caller {
                     .accepting(text("accept"))
                     .with_features(text("graphql-features"));
                 let ask = self.cache.ask_by_class(&self.ask, query.class);
-                Answered::of_either(self.cache.get(&request, &ask).await.map(|answer| answer.in_words_of(&body)))
+                Answered::of_either(
+                    self.cache.get(&request, &ask).await.map(|answer| answer.with_client_locations(&body)),
+                )
             }
             Some(Operation::Query(_)) => self.pass(call, Some(counted)).await,
             Some(Operation::Mutation(fields)) => self.mutate(call, counted, &fields).await,

@@ -111,7 +111,7 @@ impl Answer {
     /// The answer to a GraphQL document whose normal form was asked, for the client that posted `body`: its errors lie where
     /// they are in the client's own text.
     #[must_use]
-    pub fn in_words_of(mut self, body: &[u8]) -> Self {
+    pub fn with_client_locations(mut self, body: &[u8]) -> Self {
         if self.outcome == Outcome::NotStored(NoStore::GraphqlErrors)
             && let Some(restored) = locations::restored(&self.entry.body, body)
         {

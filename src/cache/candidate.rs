@@ -34,7 +34,7 @@ impl Cache {
         {
             return Some((entry, validators));
         }
-        // Whoever asked this last, by this name or another; where that is not noted, those who came last.
+        // The newest entry for the same request, under any name of the resource; otherwise those of the latest partitions.
         let may_try = |entry: &Entry| policy::may_try(entry, terms).is_some();
         let latest = self.stack.latest_of_another(parts).filter(may_try);
         let latest = latest.or_else(|| self.by_another_name(parts).find(may_try));

@@ -132,7 +132,7 @@ impl Cache {
                 self.note_pass(request, &entry);
             }
             if matches!(outcome, Outcome::Revalidated | Outcome::Fetched(_)) {
-                self.outgrown.note(found.as_ref().map(|found| &*found.entry), &entry);
+                self.superseded.note(found.as_ref().map(|found| &*found.entry), &entry);
             }
             let ttl_secs = policy::fresh_secs(&entry, &lifetime);
             let age_secs = now.since(entry.validated_at);

@@ -24,12 +24,6 @@ pub enum Said {
 }
 
 impl Cache {
-    /// Whether there is an entry for a request, fresh or not.
-    pub fn has(&self, request: &Request) -> bool {
-        let parts = KeyParts::of(request, &self.partition);
-        self.stack.find(&parts, &parts.key()).is_some()
-    }
-
     /// Asks GitHub with validators that are not ours.
     pub async fn ask_with(&self, request: &Request, ask: &Ask, theirs: Validators) -> Result<Said> {
         let parts = KeyParts::of(request, &self.partition);

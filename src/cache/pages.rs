@@ -176,7 +176,7 @@ fn elsewhere(first: &Request) -> Error {
 fn is_one_pass(pages: &[Answer], page: &Answer) -> bool {
     let Some(before) = pages.last() else { return true };
     let (a, b) = (before.entry.validated_at, page.entry.validated_at);
-    let is_new = matches!(page.outcome, Outcome::Fetched(_));
+    let is_new = matches!(page.outcome, Outcome::Fetched(_) | Outcome::Confirmed | Outcome::NotStored(_));
     let is_mixed = is_new && pages.iter().any(|page| matches!(page.outcome, Outcome::Hit(_)));
     !is_mixed && a.since(b).max(b.since(a)) <= ONE_PASS_SECS
 }

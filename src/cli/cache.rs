@@ -116,9 +116,11 @@ fn stats(masker: &Masker, stack: &Stack, as_json: bool) -> Result<()> {
 
 fn list(masker: &Masker, stack: &Stack, scope: &Scope, as_json: bool, now: Timestamp) -> Result<()> {
     let mut lines = Vec::new();
+    let scopes = stack.by_all_names(scope);
     stack.for_each(|entry, tier| {
         let key = entry.key();
-        if !scope.covers(Subject { key: &key, parts: &entry.parts, listing: entry.listing.as_deref() }) {
+        let subject = Subject { key: &key, parts: &entry.parts, listing: entry.listing.as_deref() };
+        if !scopes.iter().any(|scope| scope.covers(subject)) {
             return;
         }
         lines.push(if as_json {

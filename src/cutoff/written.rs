@@ -65,7 +65,13 @@ impl Cutoffs {
         aliases.sort_unstable();
         aliases.dedup();
         aliases.truncate(MAX_WRITTEN_ALIASES);
-        serde_json::to_vec(&File::of(sorted, aliases)).unwrap_or_default()
+        let named = serde_json::to_vec(&File::of(sorted.clone(), aliases)).unwrap_or_default();
+        // Names must not make a list that nobody reads.
+        if named.len() <= MAX_BYTES {
+            named
+        } else {
+            serde_json::to_vec(&File::of(sorted, Vec::new())).unwrap_or_default()
+        }
     }
 
     /// Reads the file form. What it says counts only as of a time: see [`Unchecked`].

@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, IF_MATCH,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, PRAGMA, RANGE, TRANSFER_ENCODING,
-    USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, ORIGIN, PRAGMA, RANGE,
+    TRANSFER_ENCODING, USER_AGENT,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri};
 use http_body_util::BodyExt;
@@ -147,14 +147,18 @@ impl Asked<'_> {
         }
         let theirs = self.their_validators();
         // Where we have nothing to ask with, or an older copy, their validators make it free.
-        let cache = &identity.cache;
-        let knows_less = !theirs.is_empty()
+        let prefers_client_validators = !theirs.is_empty()
             && match ask.mode {
-                Mode::Default | Mode::NoCache => !cache.has(request) || cache.may_be_behind(request, &ask, &theirs),
+                Mode::Default | Mode::NoCache => {
+                    if let Some(response) = self.at_once(identity, request, &ask) {
+                        return response;
+                    }
+                    identity.cache.prefers_client_validators(request, &ask, &theirs)
+                }
                 Mode::NoStore | Mode::Reload => true,
                 Mode::ForceCache | Mode::OnlyIfCached | Mode::OnlyIfFresh => false,
             };
-        if knows_less {
+        if prefers_client_validators {
             let id = self.id();
             let span = tracing::info_span!("request", %id);
             return match identity.cache.ask_with(request, &ask, theirs).instrument(span).await {
@@ -172,13 +176,19 @@ impl Asked<'_> {
         self.cached(identity, request, &ask, &[]).await
     }
 
+    /// The answer that is fresh in memory.
+    fn at_once(&self, identity: &Identity, request: &Request, ask: &Ask) -> Option<Response<Body>> {
+        let answer = identity.cache.at_once(request, ask)?;
+        if let Some(weight) = self.door.journal.weight_of_hit() {
+            self.note_answer(&self.id(), &answer, weight);
+        }
+        Some(self.with_manner(identity, request, |manner| respond::answer(answer, manner)))
+    }
+
     /// The answer to `request`, which stands for what the client posted.
     async fn cached(&self, identity: &Arc<Identity>, request: &Request, ask: &Ask, posted: &[u8]) -> Response<Body> {
-        if let Some(answer) = identity.cache.at_once(request, ask) {
-            if let Some(weight) = self.door.journal.weight_of_hit() {
-                self.note_answer(&self.id(), &answer, weight);
-            }
-            return self.with_manner(identity, request, |manner| respond::answer(answer, manner));
+        if let Some(response) = self.at_once(identity, request, ask) {
+            return response;
         }
         let id = self.id();
         let span = tracing::info_span!("request", %id);
@@ -195,7 +205,7 @@ impl Asked<'_> {
                 if let Some(weight) = weight {
                     self.note_answer(&id, &answer, weight);
                 }
-                let answer = answer.in_words_of(posted);
+                let answer = answer.with_client_locations(posted);
                 self.with_manner(identity, request, |manner| respond::answer(answer, manner))
             }
             Err(error) if error.kind() == Kind::TooLarge && request.method == request::Method::Get => {
@@ -330,18 +340,16 @@ impl Asked<'_> {
     /// that GitHub reads the same in it.
     async fn pass_query(&self, identity: &Identity, body: Bytes, normal: Bytes, request: Request) -> Response<Body> {
         let mut headers = for_github(&self.headers);
-        let body = if matches!(self.whose, Whose::Nobodys(_)) {
-            let others: Vec<_> = headers.keys().filter(|name| is_other_method(name.as_str())).cloned().collect();
-            others.iter().chain([&COOKIE]).for_each(|name| drop(headers.remove(name)));
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.insert(CONTENT_LENGTH, normal.len().into());
-            normal
-        } else {
-            body
-        };
-        let api = self.door.hosts.api();
-        let uri = api.uri(&request);
-        self.pass(identity, uri, headers, full(body), Some(request), "bypass").await
+        let uri = self.door.hosts.api().uri(&request);
+        if !matches!(self.whose, Whose::Nobodys(_)) {
+            return self.pass(identity, uri, headers, full(body), Some(request), "bypass").await;
+        }
+        let others: Vec<_> = headers.keys().filter(|name| is_other_method(name.as_str())).cloned().collect();
+        others.iter().chain([&COOKIE, &ACCEPT_ENCODING]).for_each(|name| drop(headers.remove(name)));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_LENGTH, normal.len().into());
+        let passed = self.pass(identity, uri, headers, full(normal), Some(request), "bypass").await;
+        respond::with_client_locations(passed, &body, MAX_LOOKED_AT_BYTES).await
     }
 
     /// Hands a mutation, or what may be one, through; what it touches is outdated before the client hears of it.

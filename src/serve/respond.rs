@@ -17,6 +17,7 @@ use crate::cache::Answer;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::github::Stream;
+use crate::graphql::locations;
 use crate::outcome::{Because, Outcome, StaleReason};
 use crate::request::Api;
 use crate::upstream::RateLimit;
@@ -156,6 +157,16 @@ pub(super) async fn short_body(response: Response<Body>, max: u64) -> (Response<
         }
         Err(_) => (refusal(StatusCode::BAD_GATEWAY, "octocache: GitHub's answer breaks off"), None),
     }
+}
+
+/// A response to the normal form of what a client posted: short ones say where errors lie in the client's own text.
+pub(super) async fn with_client_locations(response: Response<Body>, posted: &[u8], max: u64) -> Response<Body> {
+    let (mut response, body) = short_body(response, max).await;
+    if let Some(restored) = body.and_then(|body| locations::restored(&body, posted)) {
+        response.headers_mut().insert(CONTENT_LENGTH, restored.len().into());
+        *response.body_mut() = Body::Whole(Some(restored));
+    }
+    response
 }
 
 /// An error in the form in which GitHub's clients expect one; GitHub's own response where there was one.

@@ -13,6 +13,7 @@ use super::{Stack, lock};
 use crate::alias::{Alias, Aliases, MAX_ALIASES};
 use crate::entry::Entry;
 use crate::files::{self, Durability, Stamp};
+use crate::tag::Scope;
 use crate::tier::bundle::BundleTier;
 
 /// The log is written anew above this.
@@ -36,21 +37,30 @@ impl Stack {
         }
         let mut known = lock(&self.aliases);
         let (stamp, aliases) = known.get_or_insert_with(|| self.read_aliases());
-        let new: Vec<Alias> = pairs.into_iter().filter(|alias| aliases.add(alias.clone())).collect();
-        if new.is_empty() {
+        if pairs.iter().all(|alias| aliases.has(alias)) {
             return;
         }
-        if let Err(error) = self.log_aliases(&new, aliases) {
+        // What another process has added meanwhile must not be taken for our own line.
+        if *stamp != Stamp::of(&self.aliases_path()) {
+            (*stamp, *aliases) = self.read_aliases();
+        }
+        let new: Vec<Alias> = pairs.into_iter().filter(|alias| aliases.add(alias.clone())).collect();
+        if let Err(error) = self.prepare().and_then(|()| self.log_aliases(&new, aliases)) {
             tracing::debug!(%error, "names and numbers are not noted");
         }
         *stamp = Stamp::of(&self.aliases_path());
         drop(known);
-        self.forget_known_cutoffs();
+        self.widen_cutoffs();
     }
 
     /// Other paths of the resource at `path`.
     pub fn other_paths(&self, path: &str) -> Vec<String> {
         self.with_aliases(|aliases| aliases.paths(path))
+    }
+
+    /// A scope, and the same under other names and numbers.
+    pub fn by_all_names(&self, scope: &Scope) -> Vec<Scope> {
+        self.with_aliases(|aliases| [vec![scope.clone()], scope.twins(aliases)].concat())
     }
 
     pub(super) fn aliases_about<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Vec<Alias> {
@@ -69,7 +79,7 @@ impl Stack {
         if known.as_ref().is_some_and(|(stamp, _)| is_old(stamp)) {
             *known = None;
             drop(known);
-            self.forget_known_cutoffs();
+            self.widen_cutoffs();
         }
     }
 

@@ -34,7 +34,7 @@ impl Stack {
     pub fn clear(&self, scope: &Scope) -> Result<Cleaned> {
         self.invalidate(&[Cutoff { scope: scope.clone(), at: self.clock.now(), mode: CutoffMode::Gone }])?;
         let mut cleaned = Cleaned::default();
-        let scopes = self.with_aliases(|aliases| [vec![scope.clone()], scope.twins(aliases)].concat());
+        let scopes = self.by_all_names(scope);
         for key in self.disk.keys() {
             let path = self.disk.path(&key);
             let doomed = match self.disk.look_up(&key) {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::{Stack, lock};
+use crate::alias::Aliases;
 use crate::bundle::Bundle;
 use crate::clock::Timestamp;
 use crate::cutoff::{Cutoff, Cutoffs, Unchecked};
@@ -50,12 +51,22 @@ impl Stack {
         self.with_aliases(|aliases| cutoffs.iter().flat_map(|cutoff| cutoff.with_twins(aliases)).collect())
     }
 
-    /// What is known of the list is read again, and widened by names and numbers that have become known.
-    pub(super) fn forget_known_cutoffs(&self) {
-        let mut list = lock(&self.invalid.list);
-        if list.as_ref().is_some_and(|(_, cutoffs)| !cutoffs.is_empty()) {
-            let all = self.read_cutoffs();
-            self.know(&mut list, Stamp::of(&self.cutoffs_path()), all);
+    /// Widens the list by names and numbers that have become known, and writes what that adds: who reads the list need not know
+    /// them.
+    pub(super) fn widen_cutoffs(&self) {
+        let known = self.all_cutoffs();
+        if known.is_empty() {
+            return;
+        }
+        let listed: Vec<&Cutoff> = known.iter().collect();
+        let twins_of = |aliases: &Aliases| {
+            listed.iter().flat_map(|cutoff| cutoff.with_twins(aliases).into_iter().skip(1)).collect::<Vec<_>>()
+        };
+        let new: Vec<Cutoff> = self.with_aliases(twins_of).into_iter().filter(|twin| !listed.contains(&twin)).collect();
+        if !new.is_empty()
+            && let Err(error) = self.invalidate(&new)
+        {
+            tracing::debug!(%error, "what is outdated under other names is in force here, and not written yet");
         }
     }
 
@@ -187,22 +198,24 @@ impl Stack {
     /// The directory's own and those that came with the bundle; the later time wins, so that an
     /// old bundle cannot roll one back.
     fn read_cutoffs(&self) -> Cutoffs {
+        let now = self.clock.now();
         let read = || -> Result<Cutoffs> {
-            let now = self.clock.now();
-            let mut all = self.own_cutoffs()?.as_of(now);
+            let mut brought = Cutoffs::default();
             for bundle in [&self.bundle, &self.local].into_iter().filter_map(BundleTier::bundle) {
-                all.merge(&bundle.cutoffs()?.of_bundle(now, newest(&bundle)), now);
+                brought.merge(&bundle.cutoffs()?.of_bundle(now, newest(&bundle)), now);
             }
-            Ok(all)
+            // Another machine may not have known all names. The list of this one is written with them.
+            if !brought.is_empty() {
+                self.with_aliases(|aliases| brought.add_twins(aliases, now));
+            }
+            brought.merge(&self.own_cutoffs()?.as_of(now), now);
+            Ok(brought)
         };
         let mut all = read().unwrap_or_else(|error| {
             tracing::warn!(dir = %self.dir.display(), %error, "cannot read the invalidations; everything is revalidated");
-            Cutoffs::everything(self.clock.now())
+            Cutoffs::everything(now)
         });
-        all.merge(&lock(&self.invalid.unwritten), self.clock.now());
-        if !all.is_empty() {
-            self.with_aliases(|aliases| all.add_twins(aliases, self.clock.now()));
-        }
+        all.merge(&lock(&self.invalid.unwritten), now);
         all
     }
 }

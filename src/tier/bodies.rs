@@ -61,11 +61,6 @@ impl Bodies {
         fs::metadata(self.path(cid)).ok().map(|meta| meta.len())
     }
 
-    /// Whether nothing is kept.
-    pub(super) fn is_empty(&self) -> bool {
-        fs::read_dir(&self.dir).map_or(true, |mut files| files.next().is_none())
-    }
-
     /// Bytes of all of them.
     pub(super) fn bytes(&self) -> u64 {
         fs::read_dir(&self.dir)
@@ -77,13 +72,16 @@ impl Bodies {
             .sum()
     }
 
-    /// Removes all but those that are `used`. Who adds an entry with one of them meanwhile has it fetched again.
-    pub(super) fn sweep(&self, used: &HashSet<Cid>) {
-        let used: HashSet<String> = used.iter().map(|cid| format!("{cid}.body")).collect();
-        for file in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            if file.file_name().to_str().is_none_or(|name| !used.contains(name)) {
-                let _best_effort = fs::remove_file(file.path());
-            }
+    /// The files that are there.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|file| file.path()).collect()
+    }
+
+    /// Removes those of `files` that are not `used`.
+    pub(super) fn sweep(&self, files: &[PathBuf], used: &HashSet<Cid>) {
+        let used: HashSet<PathBuf> = used.iter().map(|cid| self.path(cid)).collect();
+        for file in files.iter().filter(|file| !used.contains(*file)) {
+            let _best_effort = fs::remove_file(file);
         }
     }
 }

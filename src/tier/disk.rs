@@ -78,9 +78,11 @@ impl DiskTier {
 
     /// Removes bodies that no entry has any more.
     pub fn sweep(&self) {
-        if !self.bodies.is_empty() {
+        // First the bodies, then who has them: one that comes meanwhile is no leftover.
+        let files = self.bodies.files();
+        if !files.is_empty() {
             let used = self.keys().iter().filter_map(|key| Some(self.peek(key)?.head.cid)).collect();
-            self.bodies.sweep(&used);
+            self.bodies.sweep(&files, &used);
         }
     }
 

@@ -317,7 +317,7 @@ mod tests {
         for n in 0..3_000 {
             put(&format!("/others/{n}"), format!("{n:09999}").as_bytes());
         }
-        assert!(memory.bodies.lock().unwrap().len() < 2_000, "what nobody holds is forgotten");
+        assert!(memory.bodies.lock().unwrap().len() < 2_000, "bodies of evicted entries are forgotten");
     }
 
     #[test]

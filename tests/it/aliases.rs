@@ -209,6 +209,26 @@ async fn rules_of_bundles_hold_for_numbers() {
 }
 
 #[test]
+fn two_processes_learn_beside_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(octocache::clock::Timestamp::from_secs(1_800_000_000));
+    let (one, other) = (Stack::new(dir.path(), clock.clone()), Stack::new(dir.path(), clock.clone()));
+    let pair = |id, name: &str| vec![octocache::alias::Alias::of_repository(id, name).unwrap()];
+    one.learn(pair(1, "o/a"));
+    other.learn(pair(7, "o/old"));
+    let at = octocache::clock::Timestamp::from_secs(5);
+    let cutoff = Cutoff { scope: "repo:o/old".parse().unwrap(), at, mode: CutoffMode::Revalidate };
+    one.invalidate(&[cutoff]).unwrap();
+    // What the one learns tells it what the other has learned, and what that outdates.
+    one.learn(pair(7, "o/new"));
+    assert_eq!(one.other_paths("/repos/o/new"), ["/repositories/7", "/repos/o/old"]);
+    // A third one finds it in the list, without the names.
+    std::fs::remove_file(dir.path().join("aliases.log")).unwrap();
+    let scopes = |stack: &Stack| stack.all_cutoffs().iter().map(|cutoff| cutoff.scope.to_string()).collect::<Vec<_>>();
+    assert!(scopes(&Stack::new(dir.path(), clock)).contains(&"repo:o/new".to_owned()));
+}
+
+#[test]
 fn a_damaged_log_of_names_costs_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(octocache::clock::Timestamp::from_secs(1_800_000_000));

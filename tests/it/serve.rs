@@ -486,6 +486,13 @@ fn a_client_with_a_newer_copy_than_ours_is_charged_nothing() {
     server.sim.take_counts();
     assert_eq!(conditional(&newer).status, 304);
     assert_eq!(server.sim.take_counts(), (1, 0));
+    // A fresh answer is given at once, whatever the client has.
+    let hits = Server::start(&["--ttl", "1h"]);
+    hits.sim.put(path, Doc::json(json!({ "n": 1 })));
+    hits.curl(path, &[]);
+    hits.sim.take_counts();
+    assert_eq!(hits.curl(path, &["-H", "If-None-Match: \"another\""]).json(), json!({ "n": 1 }));
+    assert_eq!(hits.sim.take_counts(), (0, 0));
     // Once we have it, too, an older copy is known to be one.
     assert_eq!(server.curl(path, &[]).json(), json!({ "n": 2 }));
     server.sim.take_counts();

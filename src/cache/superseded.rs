@@ -1,9 +1,9 @@
-//! Entity tags that entries of this process had and have no more.
+//! Entity tags that entries of this process had before their response was replaced.
 //!
-//! Knows: that a client with such a tag has an older copy than ours. Does not know: what is in either.
+//! Knows: that a client with such a tag has an older copy than ours. Does not know: bodies.
 //!
-//! A client whose tag is another one than ours may have a newer copy, for which GitHub alone would say 304 for nothing. So
-//! its own tag is asked with, unless we know that ours is the newer one.
+//! A client whose tag is neither ours nor one of these may have a newer copy, for which GitHub would answer 304 at no charge.
+//! So the request is sent with the client's tag instead of ours.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -14,17 +14,17 @@ use crate::entry::Entry;
 use crate::policy::{Before, Etag, Validators};
 use crate::request::Request;
 
-/// Tags that are remembered. With more, some old copies are asked for as their clients would ask themselves.
+/// Tags that are remembered. Beyond that the list begins anew, and clients with older copies are asked for by their own tags.
 const MAX_TAGS: usize = 20_000;
 
 /// The tags, as keyed hashes.
 #[derive(Debug, Default)]
-pub(super) struct Outgrown {
+pub(super) struct Superseded {
     tags: Mutex<HashSet<u64>>,
     hasher: RandomState,
 }
 
-impl Outgrown {
+impl Superseded {
     /// Notes that `after` stands in the place of `before`.
     pub(super) fn note(&self, before: Option<&Entry>, after: &Entry) {
         let Some(tag) = before.and_then(|before| before.headers.get("etag")) else { return };
@@ -49,11 +49,11 @@ fn opaque(tag: &str) -> &str {
 }
 
 impl Cache {
-    /// Whether the copy to which `theirs` belongs may be newer than ours, which is not fresh.
-    pub fn may_be_behind(&self, request: &Request, ask: &Ask, theirs: &Validators) -> bool {
-        let Some(Etag::Stored(tag)) = &theirs.etag else { return false };
+    /// Whether to send the client's validators: nothing usable is stored, or the client's copy may be newer than the stored one.
+    pub fn prefers_client_validators(&self, request: &Request, ask: &Ask, theirs: &Validators) -> bool {
         let explained = self.explain(request, ask);
-        let Some(found) = explained.found.filter(|_| matches!(explained.decision, Before::Revalidate { .. })) else {
+        let Some(found) = explained.found else { return true };
+        let (Before::Revalidate { .. }, Some(Etag::Stored(tag))) = (&explained.decision, &theirs.etag) else {
             return false;
         };
         let Some(ours) = found.entry.headers.get("etag") else { return false };
@@ -61,7 +61,7 @@ impl Cache {
         found.entry.token_digest == explained.signer.token_digest
             && !tag.contains([',', '*'])
             && opaque(tag) != opaque(ours)
-            && !self.outgrown.has(tag)
+            && !self.superseded.has(tag)
     }
 }
 
@@ -71,20 +71,20 @@ mod tests {
     use crate::entry::tests::entry;
 
     #[test]
-    fn a_tag_is_outgrown_once_another_stands_in_its_place() {
-        let outgrown = Outgrown::default();
+    fn a_tag_is_superseded_once_another_stands_in_its_place() {
+        let superseded = Superseded::default();
         let mut one = entry("/x", b"{}");
         let mut two = one.clone();
-        outgrown.note(None, &one);
-        outgrown.note(Some(&one), &two);
-        assert!(!outgrown.has("\"abc\""), "the same tag");
+        superseded.note(None, &one);
+        superseded.note(Some(&one), &two);
+        assert!(!superseded.has("\"abc\""), "the same tag");
         two.headers.set("etag", "\"def\"".into());
-        outgrown.note(Some(&one), &two);
-        assert!(outgrown.has("W/\"abc\"") && outgrown.has("\"abc\"") && !outgrown.has("\"def\""));
+        superseded.note(Some(&one), &two);
+        assert!(superseded.has("W/\"abc\"") && superseded.has("\"abc\"") && !superseded.has("\"def\""));
         for n in 0..=MAX_TAGS {
             one.headers.set("etag", format!("\"{n}\""));
-            outgrown.note(Some(&one), &two);
+            superseded.note(Some(&one), &two);
         }
-        assert!(outgrown.tags.lock().unwrap().len() <= MAX_TAGS);
+        assert!(superseded.tags.lock().unwrap().len() <= MAX_TAGS);
     }
 }
