@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
@@ -155,7 +155,7 @@ impl GitHub {
             return Ok(Some(minted.token));
         }
         let request = Request::get(&self.options.api, &app.path())?;
-        let headers = headers(&request, &Validators::default(), Some(&app.claim(self.clock.now())?))?;
+        let headers = headers(&request, &Conditions::default(), Some(&app.claim(self.clock.now())?))?;
         let reply = self.exchange("POST", &request, headers, Duration::MAX).await?;
         if !reply.status.is_success() {
             let status = reply.status.as_u16();
@@ -244,7 +244,7 @@ impl GitHub {
 
     async fn fetch_with_retries(&self, request: &Request, conditions: &Conditions) -> Result<Reply> {
         let token = self.token().await?;
-        let headers = headers(request, &conditions.validators, token.as_ref())?;
+        let headers = headers(request, conditions, token.as_ref())?;
         let mut not_ready = self.options.not_ready_pauses.iter();
         let (mut sent, mut refused, mut spent, started) = (0, 0, Spent::default(), Instant::now());
         loop {
@@ -395,7 +395,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Exactly the headers that go out.
-fn headers(request: &Request, validators: &Validators, token: Option<&Token>) -> Result<HeaderMap> {
+fn headers(request: &Request, conditions: &Conditions, token: Option<&Token>) -> Result<HeaderMap> {
     let text = |value: &str| {
         HeaderValue::from_str(value)
             .map_err(|_| Error::usage(format!("`{}` cannot stand in a header", value.escape_debug())))
@@ -417,7 +417,10 @@ fn headers(request: &Request, validators: &Validators, token: Option<&Token>) ->
     if let Method::Graphql(_) = request.method {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    validators.apply(&mut headers, &request.accept, token);
+    if conditions.end_to_end {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    }
+    conditions.validators.apply(&mut headers, &request.accept, token);
     Ok(headers)
 }
 

@@ -12,6 +12,11 @@ pub fn last(link: &str) -> Option<&str> {
     relation(link, "last")
 }
 
+/// The address of the page before, where there is one.
+pub fn prev(link: &str) -> Option<&str> {
+    relation(link, "prev")
+}
+
 /// All addresses.
 pub fn targets(link: &str) -> impl Iterator<Item = &str> {
     link.split('<').skip(1).filter_map(|rest| rest.split_once('>').map(|(target, _)| target))

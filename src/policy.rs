@@ -5,15 +5,18 @@
 
 pub mod class;
 pub mod content;
+mod elsewhere;
 mod lifetime;
 pub mod permissions;
 mod short_lived;
 pub mod validator;
 
+pub use elsewhere::{is_end_to_end, is_outdated_elsewhere};
 pub use lifetime::{Lifetime, TtlTable, Ttls};
 pub use validator::{Etag, Signer, Validators};
 
 use content::Partial;
+use elsewhere::{age_secs, is_stale_elsewhere};
 
 use http::header::{ETAG, LAST_MODIFIED};
 
@@ -308,7 +311,7 @@ pub fn after_reply(
     reply: Reply,
     terms: &Terms<'_>,
 ) -> After {
-    let Terms { lifetime, signer, fields, now, .. } = *terms;
+    let Terms { lifetime, signer, fields, cutoff, now, .. } = *terms;
     if reply.is_not_modified() {
         return after_not_modified(stored, request, parts, &reply, terms);
     }
@@ -336,7 +339,10 @@ pub fn after_reply(
         cid: Cid::of(&reply.body),
         body: reply.body.clone(),
     });
-    let no_store = no_store(request, &entry, signer, &reply, stored.as_ref());
+    let no_store = match is_outdated_elsewhere(&reply, cutoff, now) {
+        true => Some(NoStore::StaleElsewhere),
+        false => no_store(request, &entry, signer, &reply, stored.as_ref()),
+    };
     if no_store.is_none() && entry.fits() {
         entry.expires_at = short_lived::until(&entry.body, current_at, current_at);
     }
@@ -356,7 +362,7 @@ fn after_not_modified(
     reply: &Reply,
     terms: &Terms<'_>,
 ) -> After {
-    let Terms { signer, fields, now, .. } = *terms;
+    let Terms { signer, fields, cutoff, now, .. } = *terms;
     let headers = StoredHeaders::of(&reply.headers);
     let Some(mut entry) = stored.filter(|entry| is_confirmed(entry, parts, reply, &headers)) else {
         return After::AskAgain;
@@ -382,25 +388,10 @@ fn after_not_modified(
     if headers.get(ETAG.as_str()).is_some() {
         entry.token_digest.clone_from(&signer.token_digest);
     }
-    if is_stale_elsewhere(reply) {
+    if is_stale_elsewhere(reply) || is_outdated_elsewhere(reply, cutoff, now) {
         return After::DoNotStore(Box::new(entry), NoStore::StaleElsewhere);
     }
     After::Freshened(Box::new(entry))
-}
-
-/// How long ago GitHub said it, where another cache between answered (RFC 9111 section 4.2.3), in seconds. Clocks of
-/// other machines (`Date`) are not compared.
-fn age_secs(reply: &Reply) -> u64 {
-    reply.header("age").and_then(|age| age.trim().parse().ok()).unwrap_or(0)
-}
-
-/// Whether another cache between answered with what is stale there: a hit with no lifetime left (RFC 9211).
-fn is_stale_elsewhere(reply: &Reply) -> bool {
-    let caches = reply.headers.get_all("cache-status").iter().filter_map(|value| value.to_str().ok());
-    caches.flat_map(|value| value.split(',')).any(|cache| {
-        let mut params = cache.split(';').skip(1).map(str::trim);
-        params.clone().any(|param| param == "hit") && params.any(|param| param.starts_with("ttl=-"))
-    })
 }
 
 /// The class that an entry is stored with: a document that asks for alerts is not known by its path.

@@ -25,6 +25,9 @@ pub struct Conditions {
     pub validators: Validators,
     /// Whether a limit may be waited out; not where a stale answer can stand in.
     pub may_wait: bool,
+    /// Whether no cache in the middle may answer (`Cache-Control: no-cache`, RFC 9111 section 5.2.1.4): something is known to
+    /// have changed, or somebody wants to have it from GitHub.
+    pub end_to_end: bool,
 }
 
 /// What answers when the cache cannot.

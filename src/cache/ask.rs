@@ -35,6 +35,8 @@ pub struct Ask {
     pub link: LinkUse,
     /// Whether a redirect is an answer like any other, for somebody who follows it himself.
     pub unfollowed: bool,
+    /// Whether another request's turn is held meanwhile: two turns at once could wait for each other.
+    pub in_turn: bool,
     /// Whether to send nothing because the budget is needed for what is more urgent: as if a limit
     /// held.
     pub held_back: bool,

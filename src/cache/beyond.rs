@@ -91,11 +91,13 @@ impl Cache {
         if heard.is_empty() {
             return;
         }
-        let known = self.stack.all_cutoffs();
-        let news: Vec<Cutoff> = heard
-            .into_iter()
-            .filter(|new| !known.iter().any(|old| old.scope == new.scope && old.mode == new.mode && old.at >= new.at))
-            .collect();
+        let (known, now) = (self.stack.all_cutoffs(), self.clock.now());
+        // A suspicion, whose time lies ahead, says nothing of what happens before it.
+        let is_ahead = |cutoff: &Cutoff| cutoff.at > now;
+        let covers = |old: &Cutoff, new: &Cutoff| {
+            old.scope == new.scope && old.mode == new.mode && old.at >= new.at && is_ahead(old) == is_ahead(new)
+        };
+        let news: Vec<Cutoff> = heard.into_iter().filter(|new| !known.iter().any(|old| covers(old, new))).collect();
         if news.is_empty() {
             return;
         }

@@ -42,7 +42,7 @@ impl Cache {
                 let (explained, mut turn) = if let Some(explained) = at_once {
                     (explained, None)
                 } else {
-                    let turn = self.stack.turn(&key, may_wait).await;
+                    let turn = if ask.in_turn { None } else { self.stack.turn(&key, may_wait).await };
                     // Another process, or a request that ended just now, may have brought it.
                     (self.explain(request, ask), turn)
                 };
@@ -86,9 +86,10 @@ impl Cache {
             }
         };
         let (started, mut spent) = (self.clock.now(), Spent::default());
+        let end_to_end = policy::is_end_to_end(ask.mode, cutoff);
         for validators in [validators, Validators::default()] {
             let conditional = !validators.is_empty();
-            let reply = self.upstream.fetch(request, &Conditions { validators, may_wait }).await;
+            let reply = self.upstream.fetch(request, &Conditions { validators, may_wait, end_to_end }).await;
             let reply = reply.map_err(|error| spent.and_then(error))?;
             let signer = self.upstream.signer();
             spent.count(&reply, &signer);

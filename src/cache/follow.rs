@@ -37,6 +37,9 @@ impl Cache {
             answer.add(spent);
             followed = Some(next);
         }
+        // What leads to an answer is a part of it.
+        let outcomes = redirects.iter().map(|(_, outcome)| *outcome).chain([answer.outcome]);
+        answer.outcome = outcomes.max_by_key(|outcome| outcome.weight()).unwrap_or(answer.outcome);
         for (entry, outcome) in redirects {
             if matches!(outcome, Outcome::Fetched(_)) {
                 self.store(&entry.key(), Arc::unwrap_or_clone(entry), None);

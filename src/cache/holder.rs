@@ -32,12 +32,20 @@ impl Cache {
         let key = parts.key();
         let cutoff = self.cutoff(&key, &parts, request.listing.as_deref());
         let started = self.clock.now();
-        let reply = self.upstream.fetch(request, &Conditions { validators: theirs, may_wait: true }).await?;
+        let mut conditions =
+            Conditions { validators: theirs, may_wait: true, end_to_end: policy::is_end_to_end(ask.mode, cutoff) };
+        let mut reply = self.upstream.fetch(request, &conditions).await?;
         let signer = self.upstream.signer();
         let mut spent = Spent::default();
         spent.count(&reply, &signer);
+        // What another cache takes for current says nothing of a copy when something has changed since.
+        if reply.is_not_modified() && policy::is_outdated_elsewhere(&reply, cutoff, self.clock.now()) {
+            conditions.validators = Validators::default();
+            reply = self.upstream.fetch(request, &conditions).await.map_err(|error| spent.and_then(error))?;
+            spent.count(&reply, &signer);
+        }
         let live = Arc::new(reply.headers.clone());
-        if reply.is_not_modified() {
+        if reply.is_not_modified() && !conditions.validators.is_empty() {
             return Ok(Said::NotModified(live));
         }
         self.stats.rule(reply.rule_held);

@@ -7,8 +7,8 @@
 //! were validated in one pass; else every page is revalidated, which is free where nothing changed.
 //!
 //! GitHub's entity tags are made of bodies alone: a last page that is full may go on being "not
-//! modified" when another page has come after it. So behind a full last page that was confirmed,
-//! the page after is asked for, with the tag of an empty list; that is free while there is none.
+//! modified" when another page has come after it. So behind a full last page that was confirmed, now or by a reader of its
+//! body alone, the page after is asked for, with the tag of an empty list; that is free while there is none.
 
 use std::sync::Arc;
 
@@ -28,6 +28,9 @@ const MAX_PER_PAGE: usize = 100;
 
 /// Pages were validated in one pass if neighbours' times are at most so many seconds apart.
 const ONE_PASS_SECS: u64 = 60;
+
+/// From one page to the next a walk takes no longer, else its pages are confirmed once more; in seconds.
+const NEXT_PAGE_SECS: u64 = 10;
 
 impl Cache {
     /// All pages of the listing that begins with `first`, in order.
@@ -59,9 +62,11 @@ impl Cache {
         loop {
             let mut page = self.get(&request, &ask).await?;
             ask.maybe_empty = false;
-            let mixed = may_restart && !is_one_pass(&pages, &page);
+            let mut mixed = may_restart && !is_one_pass(&pages, &page);
             if !mixed && let Some(after) = page_after(&request, &page) {
-                self.look_behind(&after, &mut page, &ask).await;
+                let was_stored = matches!(page.outcome, Outcome::Hit(_));
+                // What has come behind may have moved something out of a page from the store.
+                mixed = self.look_behind(&after, &mut page, &ask).await && was_stored && may_restart;
             }
             if pages.is_empty() && last_page(&page.entry).is_some_and(|last| last > MAX_PAGES as u64) {
                 return Err(too_many(first));
@@ -90,31 +95,37 @@ impl Cache {
         }
     }
 
-    /// Asks for the page after a full last one. If there is one by now, the link to it is added to
+    /// Asks for the page after a full last one, and says whether there is one by now. Then the link to it is added to
     /// what is stored, so that later readers find it, too.
-    async fn look_behind(&self, after: &Request, last: &mut Answer, ask: &Ask) {
+    async fn look_behind(&self, after: &Request, last: &mut Answer, ask: &Ask) -> bool {
         let behind = match self.get(after, &Ask { maybe_empty: true, ..*ask }).await {
             Ok(behind) => behind,
             Err(error) => {
                 last.add(Spent::before(&error));
                 tracing::debug!(%error, target = %after.target(), "whether there is one more page is not known");
-                return;
+                return false;
             }
         };
         last.add(behind.spent());
-        if item_count(&behind.entry.body).is_some_and(|count| count > 0) {
+        if behind.outcome.weight() > last.outcome.weight() && matches!(last.outcome, Outcome::Hit(_)) {
+            last.outcome = behind.outcome;
+        }
+        let is_there = is_page_behind(&behind.entry);
+        if is_there {
             let link = format!("<{}>; rel=\"next\"", self.api.url(after));
             let links = last.entry.headers.get("link").map_or_else(|| link.clone(), |old| format!("{old}, {link}"));
             Arc::make_mut(&mut last.entry).headers.set("link", links);
             self.stack.keep_in_memory(&last.entry.key(), &last.entry);
             self.stack.put(&last.entry);
         }
+        is_there
     }
 }
 
-/// The request for the page after `page`, if it was confirmed rather than sent anew.
+/// The request for the page after `page`, if that was confirmed rather than sent anew, just now or since its `Link` was seen.
 fn page_after(request: &Request, page: &Answer) -> Option<Request> {
-    let confirmed = matches!(page.outcome, Outcome::Revalidated | Outcome::Confirmed);
+    let confirmed =
+        matches!(page.outcome, Outcome::Revalidated | Outcome::Confirmed) || page.entry.link_validated_at.is_some();
     if confirmed { request_behind(request, &page.entry) } else { None }
 }
 
@@ -127,6 +138,13 @@ pub fn request_behind(request: &Request, entry: &Entry) -> Option<Request> {
     let number = |name: &str, default: usize| request.param(name).map_or(Some(default), |text| text.parse().ok());
     let full = item_count(&entry.body)? >= number("per_page", 30)?.clamp(1, MAX_PER_PAGE);
     full.then(|| request.with_param("page", &(number("page", 1)? + 1).to_string())).flatten()
+}
+
+/// Whether what came for the page behind a full one is such a page: it has items, and leads back. A listing by cursors takes no
+/// heed of numbers, and answers with its first page again.
+pub(super) fn is_page_behind(entry: &Entry) -> bool {
+    let leads_back = entry.headers.get("link").is_some_and(|link| link::prev(link).is_some());
+    leads_back && item_count(&entry.body).is_some_and(|count| count > 0)
 }
 
 /// Whether pages of this listing are found by cursors: `after` and the like, and `since` where that is a number of the listing's
@@ -171,12 +189,16 @@ fn elsewhere(first: &Request) -> Error {
     )
 }
 
-/// Whether a page shows the listing at the time of those before it. What has just been fetched may have moved on since a page
-/// from the store was validated, however short ago that is.
+/// Whether a page shows the listing at the time of the one before it. Each body was current from when it came until it was
+/// last confirmed: there must be a moment when both were, but for the time that a walk takes from one to the next. What has
+/// just been fetched may have moved on since a page from the store was validated, however short ago that is.
 fn is_one_pass(pages: &[Answer], page: &Answer) -> bool {
     let Some(before) = pages.last() else { return true };
-    let (a, b) = (before.entry.validated_at, page.entry.validated_at);
+    let (one, other) = (&before.entry, &page.entry);
     let is_new = matches!(page.outcome, Outcome::Fetched(_) | Outcome::Confirmed | Outcome::NotStored(_));
     let is_mixed = is_new && pages.iter().any(|page| matches!(page.outcome, Outcome::Hit(_)));
-    !is_mixed && a.since(b).max(b.since(a)) <= ONE_PASS_SECS
+    let apart_secs = one.validated_at.since(other.validated_at).max(other.validated_at.since(one.validated_at));
+    let is_later = other.validated_at >= one.fetched_at;
+    let is_near = other.fetched_at <= one.validated_at.plus(NEXT_PAGE_SECS);
+    !is_mixed && apart_secs <= ONE_PASS_SECS && is_later && is_near
 }

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use super::pages::{item_count, request_behind};
+use super::pages::{is_page_behind, item_count, request_behind};
 use super::passes::is_later_page;
 use super::{Answer, Ask, Cache, Spent};
 use crate::alias::is_same_resource;
@@ -134,33 +134,35 @@ impl Cache {
         if (&request.path, &request.query) == (&from.path, &from.query) {
             return LinkProof::Broken;
         }
-        match self.item_count_of(&request, page, ask, since, false).await {
+        let other = self.other_page(&request, page, ask, since, false).await;
+        match other.and_then(|other| item_count(&other.body)) {
             Some(count) if count > 0 => LinkProof::Holds,
             _ => LinkProof::Broken,
         }
     }
 
-    /// That a page is empty, or refused: GitHub has a last page for some listings (events, releases).
+    /// That a page is empty, or refused: GitHub has a last page for some listings (events, releases). Where that cannot be known,
+    /// nothing is proven.
     async fn is_empty(&self, request: &Request, page: &mut Answer, ask: &Ask, since: Timestamp) -> LinkProof {
-        match self.item_count_of(request, page, ask, since, true).await {
-            Some(count) if count > 0 => LinkProof::Broken,
-            _ => LinkProof::Holds,
+        match self.other_page(request, page, ask, since, true).await {
+            Some(other) if !is_page_behind(&other) => LinkProof::Holds,
+            _ => LinkProof::Broken,
         }
     }
 
-    async fn item_count_of(
+    async fn other_page(
         &self,
         request: &Request,
         page: &mut Answer,
         ask: &Ask,
         since: Timestamp,
         maybe_empty: bool,
-    ) -> Option<usize> {
-        let ask = Ask { maybe_empty, validated_since: Some(since), link: LinkUse::Followed, ..*ask };
+    ) -> Option<Arc<Entry>> {
+        let ask = Ask { maybe_empty, validated_since: Some(since), link: LinkUse::Followed, in_turn: true, ..*ask };
         match self.get_boxed(request, &ask).await {
             Ok(other) => {
                 page.add(other.spent());
-                item_count(&other.entry.body)
+                Some(other.entry)
             }
             Err(error) => {
                 page.add(Spent::before(&error));

@@ -13,7 +13,8 @@ const TEXT_PATHS: &[&str] = &["/zen", "/octocat"];
 
 /// Names of GitHub's media types that select JSON (GitHub, "Getting started with the REST API", "Media types"). Others, such
 /// as `raw`, `html` and `diff`, select text for some resources.
-const JSON_NAMES: &[&str] = &["v3", "star", "v3.star", "text-match", "v3.text-match", "object", "sarif"];
+const JSON_NAMES: &[&str] =
+    &["v3", "star", "v3.star", "text-match", "v3.text-match", "object", "sarif", "full", "v3.full", "text", "v3.text"];
 
 /// Longest media type that an error text repeats, in bytes.
 const MAX_SHOWN_BYTES: usize = 60;
@@ -29,7 +30,8 @@ pub fn json_fault(request: &Request, reply: &Reply) -> Option<String> {
         let breaks_off = body.starts_with(b"{") && is_no_json(request, body);
         return breaks_off.then(|| format!("it breaks off after {} bytes", body.len()));
     }
-    if !selects_json(request) {
+    let media = reply.header("content-type").and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+    if !selects_json(request) && !(may_be_json(request) && media.eq_ignore_ascii_case("application/json")) {
         return None;
     }
     let fault = match std::str::from_utf8(body) {
@@ -37,7 +39,6 @@ pub fn json_fault(request: &Request, reply: &Reply) -> Option<String> {
         Err(_) if body.starts_with(&[0x1f, 0x8b]) => return Some("it is compressed and not labelled so".into()),
         Err(_) => return Some("it is not UTF-8".into()),
     };
-    let media = reply.header("content-type").and_then(|value| value.split(';').next()).unwrap_or_default().trim();
     let start = body.trim_ascii_start();
     Some(if start.is_empty() {
         "it is empty".into()
@@ -67,6 +68,16 @@ fn selects_json(request: &Request) -> bool {
         }
         Method::Head | Method::Projected => false,
     }
+}
+
+/// Whether responses to `request` are JSON for some resources and text for others, as with `raw` and `html`. What is meant to be
+/// text has the media type that was asked for.
+fn may_be_json(request: &Request) -> bool {
+    let is_ours = |media: &str| {
+        let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        media.starts_with("application/vnd.github.") && media.ends_with("+json")
+    };
+    request.method == Method::Get && request.accept.split(',').all(is_ours)
 }
 
 fn is_json(media: &str) -> bool {

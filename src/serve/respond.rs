@@ -120,6 +120,11 @@ pub(super) fn answer(answer: Answer, manner: Manner<'_>) -> Response<Body> {
     let status = StatusCode::from_u16(entry.status).unwrap_or(StatusCode::OK);
     let (status, body) = if status == StatusCode::OK && client_has_it(manner.asked, &headers) {
         headers.remove(CONTENT_TYPE);
+        // A list that has shrunk to one page has no `Link` any more, and a 304 can only replace the one of the client's copy
+        // (RFC 9111 section 3.2): by an empty list (RFC 9110 section 5.6.1).
+        if !headers.contains_key(LINK) && entry.body.starts_with(b"[") {
+            headers.insert(LINK, HeaderValue::from_static(""));
+        }
         (StatusCode::NOT_MODIFIED, None)
     } else {
         (status, Some(led_back(&entry.body, &headers, manner)).filter(|body| !body.is_empty()))

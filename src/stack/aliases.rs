@@ -74,13 +74,20 @@ impl Stack {
 
     /// Reads the pairs again if another process has added to them, or another bundle brought its own.
     pub(super) fn look_again_at_aliases(&self, is_another_bundle: bool) {
-        let mut known = lock(&self.aliases);
-        let is_old = |stamp: &Stamp| is_another_bundle || *stamp != Stamp::of(&self.aliases_path());
-        if known.as_ref().is_some_and(|(stamp, _)| is_old(stamp)) {
-            *known = None;
-            drop(known);
+        if self.forget_old_aliases(is_another_bundle) {
             self.widen_cutoffs();
         }
+    }
+
+    /// Whether there were pairs that others have added to; they are read again when they are needed.
+    pub(super) fn forget_old_aliases(&self, is_another_bundle: bool) -> bool {
+        let mut known = lock(&self.aliases);
+        let is_old = |stamp: &Stamp| is_another_bundle || *stamp != Stamp::of(&self.aliases_path());
+        let was_old = known.as_ref().is_some_and(|(stamp, _)| is_old(stamp));
+        if was_old {
+            *known = None;
+        }
+        was_old
     }
 
     fn read_aliases(&self) -> (Stamp, Aliases) {

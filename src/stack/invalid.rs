@@ -46,14 +46,21 @@ impl Stack {
         Ok(())
     }
 
-    /// The same, and what each covers under other names and numbers.
+    /// The same, and what each covers under other names and numbers, as far as any process has learned them.
     pub fn with_twins(&self, cutoffs: &[Cutoff]) -> Vec<Cutoff> {
+        self.forget_old_aliases(false);
         self.with_aliases(|aliases| cutoffs.iter().flat_map(|cutoff| cutoff.with_twins(aliases)).collect())
     }
 
     /// Widens the list by names and numbers that have become known, and writes what that adds: who reads the list need not know
     /// them.
     pub(super) fn widen_cutoffs(&self) {
+        // Whoever was writing the list before it could know the new pairs has written it by now; whoever writes it from here
+        // on knows them.
+        if let Ok(lock) = self.lock_cutoffs() {
+            self.look_again_at_cutoffs(false);
+            drop(lock);
+        }
         let known = self.all_cutoffs();
         if known.is_empty() {
             return;
@@ -87,7 +94,7 @@ impl Stack {
     fn write_cutoffs(&self) -> Result<()> {
         self.prepare()?;
         let _lock = self.lock_cutoffs()?;
-        let unwritten = lock(&self.invalid.unwritten).clone();
+        let unwritten = self.widen_unwritten();
         // With what another process has added since we looked.
         let all = self.read_cutoffs();
         files::write_atomic(&self.cutoffs_path(), &self.dir.join("partial"), &all.encode_file(), Durability::Synced)?;
@@ -102,6 +109,15 @@ impl Stack {
         drop(left);
         self.know(&mut list, Stamp::of(&self.cutoffs_path()), known);
         Ok(())
+    }
+
+    /// What is not written yet, with the names that other processes have learned meanwhile.
+    fn widen_unwritten(&self) -> Cutoffs {
+        let mut unwritten = lock(&self.invalid.unwritten);
+        if !unwritten.is_empty() && self.forget_old_aliases(false) {
+            self.with_aliases(|aliases| unwritten.add_twins(aliases, self.clock.now()));
+        }
+        unwritten.clone()
     }
 
     /// Tries again to write what could not be written.

@@ -2,25 +2,37 @@
 //!
 //! `scripts/oracle` runs it for longer, and `scripts/oracle --prove` shows that it finds faults.
 
+#[path = "../oracle/ask.rs"]
+mod ask;
 #[path = "../oracle/chance.rs"]
 mod chance;
+#[path = "../oracle/change.rs"]
+mod change;
+#[path = "../oracle/judge.rs"]
+mod judge;
 #[path = "../oracle/machine.rs"]
 mod machine;
 #[path = "../oracle/model.rs"]
 mod model;
+#[path = "../oracle/op.rs"]
+mod op;
 #[path = "../oracle/run.rs"]
 mod run;
+#[path = "../oracle/shared.rs"]
+mod shared;
 #[path = "../oracle/truth.rs"]
 mod truth;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use change::Change;
 use model::Trouble;
-use run::By::Name;
-use run::Door::{Command, Serve};
-use run::Op::{self, Behind, Read, Wait, Walk, Write};
-use run::What::{Issues, Latest, Repository};
-use truth::Change;
+use op::By::Name;
+use op::Door::{Command, Serve};
+use op::How::{NoCache, Plain};
+use op::Op::{self, Behind, Read, Wait, Walk, Write};
+use op::What::{Issues, Latest, Repository};
+use shared::RedisServer;
 
 /// Things that happen in one sequence.
 const LENGTH: usize = 100;
@@ -35,7 +47,10 @@ fn number(name: &str) -> Option<u64> {
 /// Runs sequences from `first` on until `go_on` says no; panics with the shortest part that goes wrong.
 fn sequences(first: u64, go_on: impl Fn(u64) -> bool + Sync) -> u64 {
     let (next, requests) = (AtomicU64::new(first), AtomicU64::new(0));
-    let worker = || {
+    let server = RedisServer::start();
+    let worker = |number: usize| {
+        let redis = server.as_ref().map(|server| server.url(number));
+        let redis = redis.as_deref();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -43,18 +58,19 @@ fn sequences(first: u64, go_on: impl Fn(u64) -> bool + Sync) -> u64 {
                 return;
             }
             let ops = chance::sequence(seed, LENGTH);
-            match runtime.block_on(run::run(&ops)) {
+            match runtime.block_on(run::run(&ops, redis)) {
                 Ok(sent) => _ = requests.fetch_add(sent, Ordering::Relaxed),
                 Err(wrong) => {
-                    let (ops, wrong) = runtime.block_on(chance::shrunk(&ops, wrong));
+                    let (ops, wrong) = runtime.block_on(chance::shrunk(&ops, wrong, redis));
                     let steps: Vec<String> = ops.iter().map(|op| format!("    {op:?},")).collect();
                     panic!("seed {seed}: {}\n{}", wrong.text, steps.join("\n"));
                 }
             }
         }
     };
+    let worker = &worker;
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..WORKERS).map(|number| scope.spawn(move || worker(number))).collect();
         let failed: Vec<_> = workers.into_iter().filter_map(|worker| worker.join().err()).collect();
         if let Some(panic) = failed.into_iter().next() {
             std::panic::resume_unwind(panic);
@@ -77,8 +93,10 @@ fn no_sequence_gives_an_answer_that_is_wrong() {
 
 /// Runs a sequence that went wrong once.
 fn goes_right(ops: &[Op]) {
+    let redis = if ops.contains(&Op::Share) { RedisServer::start() } else { None };
+    let redis = redis.as_ref().map(|server| server.url(0));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    if let Err(wrong) = runtime.block_on(run::run(ops)) {
+    if let Err(wrong) = runtime.block_on(run::run(ops, redis.as_deref())) {
         panic!("at {:?}: {}", ops[wrong.at], wrong.text);
     }
 }
@@ -87,32 +105,32 @@ fn trouble(kind: Trouble, times: usize) -> Op {
     Op::Trouble { kind, times }
 }
 
-fn read(door: run::Door, who: usize, what: run::What, control: &'static str) -> Op {
-    Read { machine: 0, door, who, at: 0, by: Name, what, control }
+fn read(door: op::Door, who: usize, what: op::What, how: op::How) -> Op {
+    Read { machine: 0, door, who, at: 0, by: Name, what, how }
 }
 
 #[test]
 fn a_redirect_or_refusal_that_breaks_off_is_asked_for_again() {
-    let moved = Read { machine: 0, door: Serve, who: 2, at: 0, by: run::By::OldName, what: Repository, control: "" };
+    let moved = Read { machine: 0, door: Serve, who: 2, at: 0, by: op::By::OldName, what: Repository, how: Plain };
     goes_right(&[Behind { at: 0, change: Change::Rename, deliver: true }, trouble(Trouble::Cut, 2), moved]);
-    goes_right(&[trouble(Trouble::Cut, 1), read(Command, 0, Latest, ""), read(Command, 0, Latest, "")]);
+    goes_right(&[trouble(Trouble::Cut, 1), read(Command, 0, Latest, Plain), read(Command, 0, Latest, Plain)]);
 }
 
 #[test]
 fn a_stale_answer_counts_what_was_sent_in_vain() {
     for kind in [Trouble::Drop, Trouble::Broken, Trouble::Login, Trouble::BareNotModified, Trouble::Secondary] {
-        let ask = || read(Command, 1, Repository, "no-cache");
-        goes_right(&[read(Command, 1, Repository, ""), trouble(kind, 2), ask(), ask()]);
+        let ask = || read(Command, 1, Repository, NoCache);
+        goes_right(&[read(Command, 1, Repository, Plain), trouble(kind, 2), ask(), ask()]);
     }
 }
 
 #[test]
 fn a_304_without_its_tag_confirms_nothing() {
     goes_right(&[
-        read(Serve, 3, Repository, ""),
+        read(Serve, 3, Repository, Plain),
         trouble(Trouble::BareNotModified, 1),
         Behind { at: 0, change: Change::OpenIssue, deliver: true },
-        read(Serve, 3, Repository, ""),
+        read(Serve, 3, Repository, Plain),
     ]);
 }
 
@@ -120,11 +138,11 @@ fn a_304_without_its_tag_confirms_nothing() {
 fn what_is_gone_is_not_what_a_candidate_confirms() {
     goes_right(&[
         Behind { at: 0, change: Change::Hide, deliver: true },
-        read(Command, 0, Repository, ""),
+        read(Command, 0, Repository, Plain),
         Behind { at: 0, change: Change::OpenIssue, deliver: false },
         Wait { secs: 90_000 },
-        read(Serve, 2, Repository, ""),
-        read(Command, 0, Repository, ""),
+        read(Serve, 2, Repository, Plain),
+        read(Command, 0, Repository, Plain),
     ]);
 }
 
@@ -132,7 +150,7 @@ fn what_is_gone_is_not_what_a_candidate_confirms() {
 fn a_page_behind_one_that_was_asked_for_by_number_is_outdated_by_name() {
     let page = |page| {
         let what = Issues { all: false, page };
-        Read { machine: 0, door: Command, who: 2, at: 2, by: run::By::Number, what, control: "" }
+        Read { machine: 0, door: Command, who: 2, at: 2, by: op::By::Number, what, how: Plain }
     };
     let write = |change| Write { machine: 0, at: 2, change };
     goes_right(&[page(1), write(Change::EditIssue(0)), page(1), write(Change::CloseIssue(1)), page(1), page(1)]);
@@ -143,7 +161,7 @@ fn a_walk_by_a_command_is_one_moment() {
     let walk = |what| Walk { machine: 0, door: Command, who: 3, at: 1, what };
     let opened = Behind { at: 1, change: Change::OpenIssue, deliver: false };
     let issues = Issues { all: true, page: 1 };
-    let first = Read { machine: 0, door: Command, who: 3, at: 1, by: Name, what: issues, control: "" };
+    let first = Read { machine: 0, door: Command, who: 3, at: 1, by: Name, what: issues, how: Plain };
     goes_right(&[first, opened, walk(issues)]);
 }
 
@@ -159,4 +177,118 @@ fn a_walk_shows_what_was_written_before_it() {
             walk(Command),
         ]);
     }
+}
+
+#[test]
+fn a_cache_in_the_middle_hides_no_change_that_is_known() {
+    for kind in [Trouble::Aged, Trouble::Deaf] {
+        for door in [Serve, Command, op::Door::Plan] {
+            goes_right(&[
+                Write { machine: 0, at: 0, change: Change::Describe },
+                trouble(kind, 1),
+                read(door, 0, Repository, Plain),
+                read(door, 0, Repository, Plain),
+            ]);
+            goes_right(&[
+                read(door, 0, Repository, Plain),
+                Write { machine: 0, at: 0, change: Change::Describe },
+                trouble(kind, 1),
+                read(door, 0, Repository, op::How::Conditional),
+            ]);
+        }
+    }
+}
+
+#[test]
+fn json_of_another_representation_that_breaks_off_is_asked_for_again() {
+    goes_right(&[trouble(Trouble::Cut, 1), read(Serve, 0, op::What::FullIssue(0), Plain)]);
+    goes_right(&[trouble(Trouble::Login, 1), read(Command, 0, op::What::FullIssue(0), Plain)]);
+}
+
+#[test]
+fn what_a_redirect_leads_to_is_no_hit_when_the_redirect_was_asked_for() {
+    let by = |door, by| Read { machine: 0, door, who: 1, at: 0, by, what: op::What::Issue(2), how: Plain };
+    goes_right(&[
+        Write { machine: 0, at: 0, change: Change::Rename },
+        by(Command, op::By::Number),
+        by(op::Door::Plan, op::By::OldName),
+    ]);
+}
+
+#[test]
+fn a_change_reaches_the_names_that_another_process_has_learned() {
+    let old =
+        || Read { machine: 0, door: op::Door::Plan, who: 2, at: 1, by: op::By::OldName, what: Repository, how: Plain };
+    let write = |change| Write { machine: 0, at: 1, change };
+    goes_right(&[write(Change::Rename), old(), write(Change::CloseIssue(1)), old()]);
+}
+
+#[test]
+fn a_304_to_a_client_takes_its_link_back() {
+    let conditional = || read(Serve, 2, Issues { all: false, page: 1 }, op::How::Conditional);
+    goes_right(&[conditional(), Write { machine: 0, at: 0, change: Change::CloseIssue(6) }, conditional()]);
+}
+
+#[test]
+fn a_walk_finds_the_page_that_came_behind_a_body_confirmed_alone() {
+    let comments = op::What::Comments(3);
+    for door in [Command, op::Door::Plan] {
+        goes_right(&[
+            read(Command, 0, comments, Plain),
+            Behind { at: 0, change: Change::Comment(3), deliver: true },
+            read(op::Door::Plan, 0, comments, Plain),
+            Walk { machine: 0, door, who: 0, at: 0, what: comments },
+        ]);
+    }
+}
+
+#[test]
+fn a_listing_by_cursors_has_its_first_page_once() {
+    let alert = |deliver| Behind { at: 0, change: Change::Alert, deliver };
+    let walk = |door| Walk { machine: 0, door, who: 0, at: 0, what: op::What::Alerts };
+    for door in [Serve, Command, op::Door::Plan] {
+        goes_right(&[alert(true), alert(false), walk(door), Op::Deliver { which: 0, lost: false }, walk(door)]);
+    }
+}
+
+#[test]
+fn a_suspicion_does_not_hide_what_another_machine_has_changed() {
+    goes_right(&[
+        Op::Share,
+        Behind { at: 0, change: Change::OpenIssue, deliver: true },
+        read(Command, 1, Repository, Plain),
+        Write { machine: 1, at: 0, change: Change::OpenIssue },
+        read(Command, 1, Repository, Plain),
+    ]);
+}
+
+#[test]
+fn pages_of_different_moments_are_no_listing() {
+    let comments = |how| read(Command, 2, op::What::Comments(1), how);
+    goes_right(&[
+        comments(Plain),
+        Behind { at: 0, change: Change::Comment(1), deliver: true },
+        Op::Warm { machine: 0, who: 2 },
+        Write { machine: 1, at: 0, change: Change::DropComment(1) },
+        comments(NoCache),
+        Walk { machine: 0, door: Command, who: 2, at: 0, what: op::What::Comments(1) },
+    ]);
+}
+
+#[test]
+fn a_link_that_is_not_known_is_not_left_out_when_nothing_can_be_asked() {
+    let issues = |door, who| read(door, who, Issues { all: false, page: 1 }, Plain);
+    goes_right(&[issues(Serve, 2), issues(op::Door::Plan, 2), trouble(Trouble::Broken, 2), issues(Command, 2)]);
+}
+
+#[test]
+fn a_link_whose_proof_fails_is_not_believed() {
+    let comments = |door, who, how| read(door, who, op::What::Comments(2), how);
+    goes_right(&[
+        Write { machine: 0, at: 0, change: Change::Comment(2) },
+        comments(Serve, 1, Plain),
+        trouble(Trouble::Cut, 2),
+        Behind { at: 0, change: Change::Comment(2), deliver: true },
+        comments(Command, 3, NoCache),
+    ]);
 }

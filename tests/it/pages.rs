@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use octocache::cache::{Ask, Behind, Cache};
 use octocache::github::{GitHub, Options};
+use octocache::key::KeyParts;
 use octocache::link;
 use octocache::outcome::{Outcome, Proof};
 use octocache::partition::Partition;
@@ -265,4 +266,22 @@ async fn what_github_refuses_behind_the_last_page_is_asked_for_once() {
         }
         assert_eq!(charged, 1, "{status}");
     }
+}
+
+/// Processes take turns by one of 256 locks: a page and the one that proves its `Link` may share one.
+#[tokio::test]
+async fn proving_a_link_does_not_wait_for_its_own_turn() {
+    let fx = Fixture::new();
+    let cache = fx.cache(Some("ghp_one"));
+    let lock_of = |request: &Request| KeyParts::of(request, cache.partition()).key().as_bytes()[0];
+    let (first, behind) = (0..)
+        .map(|n| format!("/repos/acme/app{n}/stargazers?per_page=5"))
+        .map(|path| (fx.request(&path), fx.request(&format!("{path}&page=2"))))
+        .find(|(first, behind)| lock_of(first) == lock_of(behind))
+        .unwrap();
+    fx.sim.put(&first.path, items(5));
+    pages(&cache, &first).await;
+    fx.clock.advance(100_000);
+    let asked = tokio::time::timeout(std::time::Duration::from_secs(4), pages(&cache, &first)).await;
+    assert_eq!(asked.expect("it waits for itself").2, Outcome::Revalidated);
 }

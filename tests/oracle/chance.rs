@@ -2,9 +2,11 @@
 //!
 //! Knows: how likely each thing is. Does not know: what is wrong.
 
+use super::change::Change;
 use super::model::Trouble;
-use super::run::{By, Door, MACHINES, Op, What, Wrong, run};
-use super::truth::{Change, REPOSITORIES};
+use super::op::{By, Door, How, MACHINES, Op, What};
+use super::run::{Wrong, run};
+use super::truth::REPOSITORIES;
 
 /// What a sequence is mostly about: things meet only where few are asked for.
 #[derive(Debug, Clone, Copy)]
@@ -18,12 +20,13 @@ struct Topic {
 pub struct Chance {
     state: u64,
     topics: Vec<Topic>,
+    clocks_jump: bool,
 }
 
 impl Chance {
     pub fn new(seed: u64) -> Self {
         let state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d;
-        let mut chance = Self { state, topics: Vec::new() };
+        let mut chance = Self { state, topics: Vec::new(), clocks_jump: seed % 4 == 2 };
         let at = chance.below(REPOSITORIES);
         chance.topics = (0..3).map(|_| Topic { who: chance.below(4), at, what: chance.what() }).collect();
         chance
@@ -46,7 +49,7 @@ impl Chance {
 
     fn change(&mut self) -> Change {
         let n = self.below(8);
-        match self.below(40) {
+        match self.below(44) {
             0 | 1 => Change::Describe,
             2 => Change::Rename,
             3 => Change::TakeOldName,
@@ -61,7 +64,9 @@ impl Chance {
             31..=33 => Change::Release,
             34 | 35 => Change::Draft,
             36 | 37 => Change::Publish(n),
-            _ => Change::DropRelease(n),
+            38 | 39 => Change::DropRelease(n),
+            40..=42 => Change::Alert,
+            _ => Change::Dismiss(n),
         }
     }
 
@@ -88,12 +93,19 @@ impl Chance {
         }
         let n = self.below(8);
         match what {
-            What::Repository => self.one_of(&[Change::Describe, Change::Describe, Change::Rename, Change::OpenIssue]),
-            What::Issues { .. } => self.one_of(&[Change::OpenIssue, Change::CloseIssue(n), Change::EditIssue(n)]),
-            What::Issue(n) => self.one_of(&[Change::EditIssue(n), Change::CloseIssue(n), Change::Comment(n)]),
+            What::Repository | What::Statistics => {
+                self.one_of(&[Change::Describe, Change::Describe, Change::Rename, Change::OpenIssue])
+            }
+            What::Issues { .. } | What::Search => {
+                self.one_of(&[Change::OpenIssue, Change::CloseIssue(n), Change::EditIssue(n)])
+            }
+            What::Issue(n) | What::FullIssue(n) => {
+                self.one_of(&[Change::EditIssue(n), Change::CloseIssue(n), Change::Comment(n)])
+            }
             What::Comments(n) => {
                 self.one_of(&[Change::Comment(n), Change::Comment(n), Change::EditComment(n), Change::DropComment(n)])
             }
+            What::Alerts => self.one_of(&[Change::Alert, Change::Alert, Change::Dismiss(n)]),
             What::Releases { .. } | What::Latest => {
                 self.one_of(&[Change::Release, Change::Draft, Change::Publish(n), Change::DropRelease(n)])
             }
@@ -102,13 +114,17 @@ impl Chance {
 
     fn what(&mut self) -> What {
         let (n, page) = (self.below(8), 1 + self.below(3));
-        match self.below(12) {
-            0 | 1 => What::Repository,
-            2..=4 => What::Issues { all: self.below(2) == 0, page },
-            5 | 6 => What::Issue(n),
-            7 | 8 => What::Comments(n),
-            9 | 10 => What::Releases { page },
-            _ => What::Latest,
+        match self.below(32) {
+            0..=3 => What::Repository,
+            4..=10 => What::Issues { all: self.below(2) == 0, page },
+            11..=14 => What::Issue(n),
+            15 => What::FullIssue(n),
+            16..=19 => What::Comments(n),
+            20..=24 => What::Releases { page },
+            25 | 26 => What::Latest,
+            27..=29 => What::Alerts,
+            30 => What::Search,
+            _ => What::Statistics,
         }
     }
 
@@ -116,8 +132,8 @@ impl Chance {
         let machine = self.one_of(&[0, 0, 0, 1]);
         debug_assert!(machine < MACHINES);
         let Topic { who, at, what } = self.topic();
-        let door = self.one_of(&[Door::Serve, Door::Serve, Door::Command]);
-        match self.below(100) {
+        let door = self.one_of(&[Door::Serve, Door::Serve, Door::Serve, Door::Command, Door::Command, Door::Plan]);
+        match self.below(104) {
             0..=44 => Op::Read {
                 machine,
                 door,
@@ -125,12 +141,20 @@ impl Chance {
                 at,
                 by: self.one_of(&[By::Name, By::Name, By::Name, By::OtherCase, By::OldName, By::Number]),
                 what,
-                control: self.one_of(&["", "", "", "", "", "no-cache", "max-age=0"]),
+                how: match self.below(14) {
+                    0..=8 => How::Plain,
+                    9 => How::NoCache,
+                    10 => How::MaxAge0,
+                    11 => How::OnlyIfCached,
+                    12 => How::Conditional,
+                    _ => How::Head,
+                },
             },
             45..=54 => {
                 let what = match what {
                     What::Issues { all, .. } => What::Issues { all, page: 1 },
                     What::Comments(n) => What::Comments(n),
+                    What::Alerts => What::Alerts,
                     _ => What::Releases { page: 1 },
                 };
                 Op::Walk { machine, door, who, at, what }
@@ -145,6 +169,9 @@ impl Chance {
             91 => Op::Kill { machine },
             92 => Op::Pack { machine, account: self.below(2) },
             93 => Op::Carry { from: self.below(MACHINES) },
+            94 => Op::Warm { machine, who },
+            95 if self.clocks_jump => Op::Jump { by: self.one_of(&[1, 20, 100, 4_000]) },
+            95 => Op::Wait { secs: 61 },
             _ => Op::Trouble {
                 kind: self.one_of(&[
                     Trouble::Drop,
@@ -154,6 +181,12 @@ impl Chance {
                     Trouble::BareNotModified,
                     Trouble::Secondary,
                     Trouble::LostAnswer,
+                    Trouble::Limited,
+                    Trouble::Aged,
+                    Trouble::Deaf,
+                    Trouble::Part,
+                    Trouble::Part,
+                    Trouble::NotReady,
                 ]),
                 times: 1 + self.below(2),
             },
@@ -165,11 +198,15 @@ fn is_question(op: &Op) -> bool {
     matches!(op, Op::Read { .. } | Op::Walk { .. } | Op::Graphql { .. })
 }
 
-/// The sequence of a number; in those of even numbers nothing goes wrong on the way.
+/// The sequence of a number; in those of even numbers nothing goes wrong on the way, in some machines share by Redis, in
+/// some clocks are set ahead.
 pub fn sequence(seed: u64, length: usize) -> Vec<Op> {
     let mut chance = Chance::new(seed);
     let is_calm = seed.is_multiple_of(2);
     let mut ops: Vec<Op> = Vec::with_capacity(length);
+    if matches!(seed % 8, 4 | 5) {
+        ops.push(Op::Share);
+    }
     while ops.len() < length {
         let op = chance.op();
         // What was asked lately is asked again, as people and their programs do.
@@ -184,7 +221,7 @@ pub fn sequence(seed: u64, length: usize) -> Vec<Op> {
 }
 
 /// A short part of a sequence that goes wrong as well, and how.
-pub async fn shrunk(ops: &[Op], wrong: Wrong) -> (Vec<Op>, Wrong) {
+pub async fn shrunk(ops: &[Op], wrong: Wrong, redis: Option<&str>) -> (Vec<Op>, Wrong) {
     let (mut best, mut how) = (ops[..=wrong.at].to_vec(), wrong);
     let mut chunk = best.len().div_ceil(2).max(1);
     loop {
@@ -196,7 +233,7 @@ pub async fn shrunk(ops: &[Op], wrong: Wrong) -> (Vec<Op>, Wrong) {
                 .filter(|(n, _)| *n < at || *n >= at + chunk)
                 .map(|(_, op)| op.clone())
                 .collect();
-            match run(&tried).await {
+            match run(&tried, redis).await {
                 Err(wrong) => {
                     best = tried[..=wrong.at].to_vec();
                     (how, shorter) = (wrong, true);

@@ -11,15 +11,22 @@ use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use octocache::cache::batch::Batching;
 use octocache::cache::{Answer, Ask, Cache};
 use octocache::clock::Clock;
 use octocache::github::{Backoff, GitHub, Options};
 use octocache::partition::Partition;
+use octocache::plan::Plan;
+use octocache::plan::report::QueryReport;
+use octocache::plan::run::{self, Finished, Progress};
 use octocache::policy::{TtlTable, Ttls};
 use octocache::request::Api;
 use octocache::serve::{Common, Entrance, Hosts, Keys, Listener, Live, Room, Settings, serve};
+use octocache::share::Share;
+use octocache::share::redis::{Redis, Settings as RedisSettings};
 use octocache::stack::{Narrow, Stack};
-use octocache::token::Token;
+use octocache::token::{Secret, Token};
+use octocache::warm::{self, Tick};
 use sha2::{Digest, Sha256};
 
 use super::model::ModelWire;
@@ -50,16 +57,37 @@ struct Served {
 /// One machine.
 pub struct Machine {
     wire: ModelWire,
-    clock: Clock,
+    /// Its own clock, which may be wrong.
+    pub clock: Clock,
     dir: tempfile::TempDir,
     served: Option<Served>,
+    /// How its server, and its commands, share.
+    shares: Option<[Arc<Share>; 2]>,
     /// Servers so far; each has a socket of its own.
     started: usize,
 }
 
 impl Machine {
     pub fn new(wire: ModelWire, clock: Clock) -> Self {
-        Self { wire, clock, dir: tempfile::tempdir().unwrap(), served: None, started: 0 }
+        Self { wire, clock, dir: tempfile::tempdir().unwrap(), served: None, shares: None, started: 0 }
+    }
+
+    /// From the next start on, it shares by Redis.
+    pub fn share(&mut self, url: &str) {
+        // Patient: whether Redis is slow is not what is judged here.
+        let settings = RedisSettings { url: Secret::new(url), timeout: Duration::from_secs(10), read_only: false };
+        let share = || {
+            let redis = Redis::new(&settings, self.clock.clone()).unwrap();
+            Arc::new(Share::new(vec![Arc::new(redis)], self.clock.clone()))
+        };
+        self.shares = Some([share(), share()]);
+    }
+
+    /// Waits until what was put into Redis is there.
+    pub async fn shared(&self) {
+        for share in self.shares.iter().flatten() {
+            share.drained().await;
+        }
     }
 
     fn store(&self) -> PathBuf {
@@ -82,6 +110,7 @@ impl Machine {
         let stack = Stack::new(self.store(), self.clock.clone());
         let partition = Partition::named(account).unwrap();
         Cache::new(Api::github(), partition, stack, upstream, TtlTable::default(), self.clock.clone())
+            .with_share(self.shares.as_ref().map(|[_, share]| share.clone()))
     }
 
     async fn client(&mut self) -> &mut SendRequest<Full<Bytes>> {
@@ -108,7 +137,7 @@ impl Machine {
                 ttls: Ttls::from(TtlTable::default()),
                 stack: Arc::new(stack),
                 clock: self.clock.clone(),
-                share: None,
+                share: self.shares.as_ref().map(|[share, _]| share.clone()),
                 lend: false,
             },
             hosts: Hosts::new(api, &[], &[]).unwrap(),
@@ -220,22 +249,62 @@ impl Machine {
         true
     }
 
-    /// The stored answer of a command, with its pages.
-    pub async fn read(&self, token: &str, target: &str, ask: &Ask) -> octocache::error::Result<Answer> {
+    /// What `api` does.
+    pub async fn read(&self, token: &str, target: &str, accept: &str, ask: &Ask) -> octocache::error::Result<Answer> {
         let cache = self.cache(token);
-        let request = octocache::request::Request::get(cache.api(), target)?;
+        cache.hear().await;
+        let request = octocache::request::Request::get(cache.api(), target)?.accepting(accept);
         let answer = cache.get(&request, ask).await;
+        cache.shared().await;
         cache.flush();
         answer
     }
 
+    /// What `api --paginate` does.
     pub async fn pages(&self, token: &str, target: &str) -> octocache::error::Result<Vec<Answer>> {
         let cache = self.cache(token);
+        cache.hear().await;
         let request = octocache::request::Request::get(cache.api(), target)?;
         let answers = cache.get_pages(&request, &Ask::default()).await;
+        cache.shared().await;
         cache.flush();
         answers
     }
+
+    /// What `run` does with a plan of one query; and the file that it writes.
+    pub async fn run(&self, token: &str, plan: &str) -> (Finished, Option<Bytes>) {
+        let out = self.dir.path().join("out");
+        let _none_yet = std::fs::remove_dir_all(&out);
+        let plan = Plan::parse(plan, "plan.yml", self.dir.path()).unwrap();
+        let options = run::Options { output_dir: Some(&out), ..Self::run_options() };
+        let finished = run::run(&plan, &self.cache(token), &options, &Silent).await.unwrap();
+        let file = finished.index.queries[0].file.as_ref().map(|file| std::fs::read(out.join(file)).unwrap().into());
+        (finished, file)
+    }
+
+    /// What `warm` does at a tick.
+    pub async fn warm(&self, token: &str, plan: &str) -> Tick {
+        let plan = Plan::parse(plan, "plan.yml", self.dir.path()).unwrap();
+        let options = warm::Options { run: Self::run_options(), horizon_secs: 900, idle_secs: warm::IDLE_SECS };
+        warm::tick(&plan, &self.cache(token), options, &Silent).await.unwrap()
+    }
+
+    fn run_options<'a>() -> run::Options<'a> {
+        run::Options {
+            output_dir: None,
+            vars: std::collections::BTreeMap::new(),
+            ask: Ask::default(),
+            batching: Batching { graphql: false, ..Batching::default() },
+        }
+    }
+}
+
+struct Silent;
+
+impl Progress for Silent {
+    fn more(&self, _: usize) {}
+
+    fn done(&self, _: &QueryReport) {}
 }
 
 fn copy(from: &Path, to: &Path) {

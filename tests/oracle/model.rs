@@ -15,7 +15,8 @@ use octocache::upstream::BoxFuture;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::truth::{Change, Rendered, Told, Truth};
+use super::change::{Change, Told};
+use super::truth::{Rendered, Truth};
 
 /// What goes wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,20 @@ pub enum Trouble {
     Secondary,
     /// Carried out, but the answer is lost.
     LostAnswer,
+    /// The primary limit is used up, for a minute.
+    Limited,
+    /// A cache in the middle answers with what was true [`AGED`] seconds ago, and says so.
+    Aged,
+    /// The same from one that takes no heed of `no-cache`.
+    Deaf,
+    /// A part of the whole, and says so: a search that ran out of time, a list without what single sign-on hides.
+    Part,
+    /// 202 to what is computed on demand.
+    NotReady,
 }
+
+/// How old what a cache in the middle has is, in seconds.
+pub const AGED: u64 = 200;
 
 #[derive(Debug)]
 pub struct Model {
@@ -47,6 +61,8 @@ pub struct Model {
     pub troubles: VecDeque<Trouble>,
     /// Requests that something went wrong with.
     pub troubled: u64,
+    /// Those that a cache in the middle answered.
+    pub aged: u64,
     /// What the next change that comes over the wire is.
     pub expected: Option<(usize, Change)>,
     /// Versions that came about by changes over the wire.
@@ -62,6 +78,7 @@ impl Model {
             charged: 0,
             troubles: VecDeque::new(),
             troubled: 0,
+            aged: 0,
             expected: None,
             written: Vec::new(),
         }
@@ -88,6 +105,7 @@ impl Model {
         let trouble = self.troubles.pop_front();
         self.troubled += u64::from(trouble.is_some());
         let reads = message.method().is_safe() || message.uri().path().ends_with("/graphql");
+        let has_body = message.method() != http::Method::HEAD;
         let lost = || Error::new(Kind::Transport, "no answer from GitHub");
         match trouble {
             Some(Trouble::Drop) => return Err(lost()),
@@ -109,17 +127,35 @@ impl Model {
                 reply.headers.clear();
                 return Ok(reply);
             }
+            Some(Trouble::Limited) => {
+                let mut reply =
+                    reply(403, json!({ "message": "API rate limit exceeded for user." }).to_string().into());
+                limits(&mut reply, 0, self.clock.now().secs() + 60);
+                return Ok(reply);
+            }
+            Some(Trouble::NotReady) if message.uri().path().contains("/stats/") => {
+                self.charged += 1;
+                return Ok(reply(202, "{}".into()));
+            }
             _ => {}
         }
-        let mut reply = if reads { self.read(message) } else { self.write() };
-        self.charged += u64::from(reply.status != StatusCode::NOT_MODIFIED);
-        let now = self.clock.now().secs();
-        for (name, value) in [("limit", 100_000), ("remaining", 90_000), ("used", 10_000), ("reset", now + 3_000)] {
-            reply.headers.insert(http::HeaderName::try_from(format!("x-ratelimit-{name}")).unwrap(), value.into());
+        let is_end_to_end = message.headers().get("cache-control").is_some_and(|value| value == "no-cache");
+        let is_aged = reads && (trouble == Some(Trouble::Aged) && !is_end_to_end || trouble == Some(Trouble::Deaf));
+        let at = self.clock.now().minus(if is_aged { AGED } else { 0 });
+        let mut reply = if reads { self.read(message, &self.truth_at(at)) } else { self.write() };
+        if is_aged {
+            self.aged += 1;
+            reply.headers.insert("age", AGED.into());
         }
+        self.charged += u64::from(reply.status != StatusCode::NOT_MODIFIED);
+        limits(&mut reply, 90_000, self.clock.now().secs() + 3_000);
         match trouble {
+            Some(Trouble::Part) if reply.status == 200 && has_body => {
+                part(&mut reply);
+                Ok(reply)
+            }
             Some(Trouble::LostAnswer) => Err(lost()),
-            Some(Trouble::Cut) if reply.body.len() > 2 => {
+            Some(Trouble::Cut) if reply.body.len() > 2 && has_body => {
                 reply.body = reply.body.slice(..reply.body.len() / 2);
                 Ok(reply)
             }
@@ -136,16 +172,50 @@ impl Model {
         reply(200, json!({ "done": self.version() }).to_string().into())
     }
 
-    fn read(&self, message: &Request<Bytes>) -> Reply {
+    /// What was true at `at`.
+    fn truth_at(&self, at: Timestamp) -> Arc<Truth> {
+        let found = self.history.iter().rev().find(|(since, _)| *since <= at);
+        found.unwrap_or(&self.history[0]).1.clone()
+    }
+
+    fn read(&self, message: &Request<Bytes>, truth: &Truth) -> Reply {
         let account = account(message.headers());
         if message.uri().path().ends_with("/graphql") {
             let body: Value = serde_json::from_slice(message.body()).unwrap_or_default();
-            return reply(200, self.truth().graphql(&account, &body["variables"]).to_string().into());
+            return reply(200, truth.graphql(&account, &body["variables"]).to_string().into());
         }
-        let rendered = self.truth().get(&account, message.uri().path(), message.uri().query().unwrap_or(""));
+        let accept = message.headers().get("accept").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let (path, query) = (message.uri().path(), message.uri().query().unwrap_or(""));
+        let rendered = truth.get(&account, accept.contains("full"), path, query);
         let base = format!("https://{}", message.uri().authority().map_or("", |host| host.as_str()));
         conditional(rendered, message.headers(), &base)
     }
+}
+
+fn limits(reply: &mut Reply, remaining: i64, reset: i64) {
+    for (name, value) in [("limit", 100_000), ("remaining", remaining), ("used", 10_000), ("reset", reset)] {
+        reply.headers.insert(http::HeaderName::try_from(format!("x-ratelimit-{name}")).unwrap(), value.into());
+    }
+}
+
+/// Leaves the last item out, and says so.
+fn part(reply: &mut Reply) {
+    match serde_json::from_slice(&reply.body) {
+        Ok(Value::Array(mut items)) => {
+            items.pop();
+            reply.body = Value::Array(items).to_string().into();
+            let sso = HeaderValue::from_static("partial-results; organizations=1");
+            reply.headers.insert("x-github-sso", sso);
+        }
+        Ok(Value::Object(mut whole)) if whole.contains_key("incomplete_results") => {
+            whole["incomplete_results"] = true.into();
+            whole["items"].as_array_mut().unwrap().pop();
+            reply.body = Value::Object(whole).to_string().into();
+        }
+        _ => return,
+    }
+    // GitHub's tag is of the bytes that it sends.
+    reply.headers.insert("etag", format!("W/\"part-{}\"", reply.body.len()).parse().unwrap());
 }
 
 /// Who asks: tokens are `ghx_ACCOUNT_N`.

@@ -28,6 +28,12 @@ pub struct Release {
 }
 
 #[derive(Debug, Clone)]
+pub struct Alert {
+    pub number: u64,
+    pub is_open: bool,
+}
+
+#[derive(Debug, Clone)]
 pub struct Repository {
     pub id: u64,
     pub name: String,
@@ -37,44 +43,14 @@ pub struct Repository {
     pub description: u64,
     pub issues: Vec<Issue>,
     pub releases: Vec<Release>,
+    pub alerts: Vec<Alert>,
 }
 
 /// Everything.
 #[derive(Debug, Clone)]
 pub struct Truth {
     pub repositories: Vec<Repository>,
-    next: u64,
-}
-
-/// A change, with the place of its repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    Describe,
-    Rename,
-    /// Another repository takes an old name.
-    TakeOldName,
-    Hide,
-    Show,
-    OpenIssue,
-    EditIssue(usize),
-    CloseIssue(usize),
-    Comment(usize),
-    EditComment(usize),
-    DropComment(usize),
-    Release,
-    Draft,
-    Publish(usize),
-    DropRelease(usize),
-}
-
-/// A change as a request, and as GitHub's webhook tells it.
-#[derive(Debug, Clone)]
-pub struct Told {
-    pub method: &'static str,
-    pub path: String,
-    pub body: Value,
-    pub event: &'static str,
-    pub payload: Value,
+    pub next: u64,
 }
 
 /// A response, but for validators and limits.
@@ -107,6 +83,7 @@ impl Truth {
                 description: 0,
                 issues: Vec::new(),
                 releases: Vec::new(),
+                alerts: Vec::new(),
             };
             for number in 1..=3 + n as u64 {
                 let comments = (0..=number % 3).map(|text| (truth.number(), text)).collect();
@@ -117,152 +94,9 @@ impl Truth {
         truth
     }
 
-    fn number(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
-    }
-
-    /// Carries a change out. `None` where there is nothing to change.
-    #[allow(clippy::too_many_lines, reason = "a table of changes")]
-    pub fn apply(&mut self, at: usize, change: Change) -> Option<Told> {
-        let number = self.number();
-        if change == Change::TakeOldName {
-            return self.take_old_name(at);
-        }
-        let repository = self.repositories.get_mut(at)?;
-        let (name, id) = (repository.name.clone(), repository.id);
-        let path = format!("/repos/{name}");
-        let of_repository = |name: &str| json!({ "id": id, "full_name": name, "owner": { "login": "acme" } });
-        let told = |method, below: String, body, event, action: &str, more: Value| {
-            let mut payload =
-                json!({ "action": action, "repository": of_repository(&name), "sender": { "login": "alice" } });
-            for (member, value) in more.as_object().cloned().unwrap_or_default() {
-                payload[member] = value;
-            }
-            Some(Told { method, path: format!("{path}{below}"), body, event, payload })
-        };
-        let issue_at =
-            |repository: &Repository, n: usize| (!repository.issues.is_empty()).then(|| n % repository.issues.len());
-        match change {
-            Change::TakeOldName => None,
-            Change::Describe => {
-                repository.description = number;
-                told("PATCH", String::new(), json!({ "description": "d" }), "repository", "edited", json!({}))
-            }
-            Change::Rename => {
-                let new = format!("acme/n{number}");
-                repository.old.push(std::mem::replace(&mut repository.name, new.clone()));
-                let changes = json!({ "repository": { "name": { "from": name.split('/').nth(1) } } });
-                let more = json!({ "repository": of_repository(&new), "changes": changes });
-                told("PATCH", String::new(), json!({ "name": new }), "repository", "renamed", more)
-            }
-            Change::Hide | Change::Show => {
-                let private = change == Change::Hide;
-                if repository.private == private {
-                    return None;
-                }
-                repository.private = private;
-                let action = if private { "privatized" } else { "publicized" };
-                told("PATCH", String::new(), json!({ "private": private }), "repository", action, json!({}))
-            }
-            Change::OpenIssue => {
-                let new = repository.issues.iter().map(|issue| issue.number).max().unwrap_or(0) + 1;
-                repository.issues.push(Issue { number: new, title: number, open: true, comments: Vec::new() });
-                told(
-                    "POST",
-                    "/issues".into(),
-                    json!({ "title": "t" }),
-                    "issues",
-                    "opened",
-                    json!({ "issue": { "number": new } }),
-                )
-            }
-            Change::EditIssue(n) | Change::CloseIssue(n) => {
-                let at = issue_at(repository, n)?;
-                let issue = &mut repository.issues[at];
-                let closes = matches!(change, Change::CloseIssue(_));
-                issue.title = number;
-                issue.open &= !closes;
-                let action = if closes { "closed" } else { "edited" };
-                let more = json!({ "issue": { "number": issue.number } });
-                told("PATCH", format!("/issues/{}", issue.number), json!({ "title": "t" }), "issues", action, more)
-            }
-            Change::Comment(n) => {
-                let at = issue_at(repository, n)?;
-                let issue = &mut repository.issues[at];
-                issue.comments.push((number, number));
-                let more = json!({ "issue": { "number": issue.number }, "comment": { "id": number } });
-                told(
-                    "POST",
-                    format!("/issues/{}/comments", issue.number),
-                    json!({ "body": "b" }),
-                    "issue_comment",
-                    "created",
-                    more,
-                )
-            }
-            Change::EditComment(n) | Change::DropComment(n) => {
-                let with: Vec<usize> =
-                    (0..repository.issues.len()).filter(|at| !repository.issues[*at].comments.is_empty()).collect();
-                let issue = &mut repository.issues[*with.get(n % with.len().max(1))?];
-                let at = n % issue.comments.len();
-                let id = issue.comments[at].0;
-                let more = json!({ "issue": { "number": issue.number }, "comment": { "id": id } });
-                let (method, action) = if matches!(change, Change::EditComment(_)) {
-                    issue.comments[at].1 = number;
-                    ("PATCH", "edited")
-                } else {
-                    issue.comments.remove(at);
-                    ("DELETE", "deleted")
-                };
-                told(method, format!("/issues/comments/{id}"), json!({ "body": "b" }), "issue_comment", action, more)
-            }
-            Change::Release | Change::Draft => {
-                let draft = change == Change::Draft;
-                repository.releases.insert(0, Release { id: number, text: number, draft });
-                let action = if draft { "created" } else { "published" };
-                told(
-                    "POST",
-                    "/releases".into(),
-                    json!({ "draft": draft }),
-                    "release",
-                    action,
-                    json!({ "release": { "id": number } }),
-                )
-            }
-            Change::Publish(n) | Change::DropRelease(n) => {
-                let at = (!repository.releases.is_empty()).then(|| n % repository.releases.len())?;
-                let id = repository.releases[at].id;
-                let more = json!({ "release": { "id": id } });
-                let (method, action) = if matches!(change, Change::Publish(_)) {
-                    repository.releases[at].draft = false;
-                    repository.releases[at].text = number;
-                    ("PATCH", "published")
-                } else {
-                    repository.releases.remove(at);
-                    ("DELETE", "deleted")
-                };
-                told(method, format!("/releases/{id}"), json!({ "draft": false }), "release", action, more)
-            }
-        }
-    }
-
-    /// The last old name of a repository goes to the next one, as its own.
-    fn take_old_name(&mut self, at: usize) -> Option<Told> {
-        let old = self.repositories.get_mut(at)?.old.pop()?;
-        let other = (at + 1) % self.repositories.len();
-        let repository = &mut self.repositories[other];
-        let before = std::mem::replace(&mut repository.name, old.clone());
-        let from = before.split('/').nth(1).map(str::to_owned);
-        repository.old.push(before.clone());
-        let payload = json!({
-            "action": "renamed",
-            "repository": { "id": repository.id, "full_name": old, "owner": { "login": "acme" } },
-            "changes": { "repository": { "name": { "from": from } } },
-            "sender": { "login": "alice" },
-        });
-        let body = json!({ "name": old });
-        Some(Told { method: "PATCH", path: format!("/repos/{before}"), body, event: "repository", payload })
     }
 
     /// The repository that a path names, by which it is known to itself, and the rest of the path.
@@ -284,9 +118,12 @@ impl Truth {
         Some((found, false, below))
     }
 
-    /// The response to a `GET`, for an account.
-    pub fn get(&self, account: &str, path: &str, query: &str) -> Rendered {
+    /// The response to a `GET`, for an account; `full`: with what another `Accept` adds.
+    pub fn get(&self, account: &str, full: bool, path: &str, query: &str) -> Rendered {
         let missing = || Rendered::of(404, &json!({ "message": "Not Found" }));
+        if path == "/search/issues" {
+            return self.search(account, query);
+        }
         let Some((repository, is_current, below)) = self.located(path) else { return missing() };
         if repository.private && account != WRITER {
             return missing();
@@ -305,10 +142,10 @@ impl Truth {
             (Some("issues"), None, _) => {
                 let all = query.split('&').any(|pair| pair == "state=all");
                 let shown = repository.issues.iter().rev().filter(|issue| all || issue.open);
-                page(shown.map(|issue| issue.shown(&repository.name)).collect(), &format!("{root}/issues"), query)
+                page(shown.map(|issue| issue.shown(&repository.name, full)).collect(), &format!("{root}/issues"), query)
             }
             (Some("issues"), Some(number), None) => match repository.issue(number) {
-                Some(issue) => Rendered::of(200, &issue.shown(&repository.name)),
+                Some(issue) => Rendered::of(200, &issue.shown(&repository.name, full)),
                 None => missing(),
             },
             (Some("issues"), Some(number), Some("comments")) => match repository.issue(number) {
@@ -329,8 +166,23 @@ impl Truth {
                     None => missing(),
                 }
             }
+            (Some("dependabot"), Some("alerts"), None) if account == WRITER => {
+                cursors(&repository.alerts, &format!("{root}/dependabot/alerts"), query)
+            }
+            (Some("stats"), Some("participation"), None) => Rendered::of(200, &json!({ "all": [repository.id] })),
             _ => missing(),
         }
+    }
+
+    /// Issues of the repository that `q` names, if it is to be seen.
+    fn search(&self, account: &str, query: &str) -> Rendered {
+        let name = query.split(['=', '&', '+']).find_map(|word| word.strip_prefix("repo:")).unwrap_or("");
+        let found = self.repositories.iter().find(|repository| repository.name == name);
+        let issues: Vec<Value> = match found.filter(|repository| !repository.private || account == WRITER) {
+            Some(repository) => repository.issues.iter().map(|issue| issue.shown(&repository.name, false)).collect(),
+            None => Vec::new(),
+        };
+        Rendered::of(200, &json!({ "total_count": issues.len(), "incomplete_results": false, "items": issues }))
     }
 
     /// The response to the one GraphQL question that is asked.
@@ -366,11 +218,15 @@ impl Repository {
 }
 
 impl Issue {
-    fn shown(&self, name: &str) -> Value {
-        json!({
+    fn shown(&self, name: &str, full: bool) -> Value {
+        let mut shown = json!({
             "number": self.number, "title": self.title.to_string(), "comments": self.comments.len(),
             "state": if self.open { "open" } else { "closed" }, "repository_url": format!("/repos/{name}"),
-        })
+        });
+        if full {
+            shown["body_html"] = format!("<p>{}</p>", self.title).into();
+        }
+        shown
     }
 }
 
@@ -378,6 +234,17 @@ impl Release {
     fn shown(&self) -> Value {
         json!({ "id": self.id, "name": self.text.to_string(), "draft": self.draft })
     }
+}
+
+/// A page of two, newest first, behind the cursor that the query names.
+fn cursors(alerts: &[Alert], path: &str, query: &str) -> Rendered {
+    let after = query.split('&').find_map(|pair| pair.strip_prefix("after=c")?.parse::<u64>().ok());
+    let behind: Vec<&Alert> = alerts.iter().filter(|alert| after.is_none_or(|after| alert.number < after)).collect();
+    let state = |alert: &Alert| if alert.is_open { "open" } else { "dismissed" };
+    let shown = behind.iter().take(2).map(|alert| json!({ "number": alert.number, "state": state(alert) })).collect();
+    let next =
+        (behind.len() > 2).then(|| format!("<{{base}}{path}?per_page=2&after=c{}>; rel=\"next\"", behind[1].number));
+    Rendered { link: next, ..Rendered::of(200, &Value::Array(shown)) }
 }
 
 fn page(items: Vec<Value>, path: &str, query: &str) -> Rendered {
