@@ -11,7 +11,7 @@ pub mod permissions;
 mod short_lived;
 pub mod validator;
 
-pub use elsewhere::{is_end_to_end, is_outdated_elsewhere};
+pub use elsewhere::{delta_seconds, is_end_to_end, is_outdated_elsewhere};
 pub use lifetime::{Lifetime, TtlTable, Ttls};
 pub use validator::{Etag, Signer, Validators};
 

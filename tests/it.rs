@@ -85,6 +85,9 @@ mod recorded;
 #[cfg(unix)]
 #[path = "it/redis.rs"]
 mod redis;
+#[cfg(unix)]
+#[path = "it/rfc9111.rs"]
+mod rfc9111;
 #[cfg(feature = "p2p")]
 #[path = "it/rogue.rs"]
 mod rogue;

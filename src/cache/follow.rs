@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::{Answer, Ask, Cache};
+use crate::alias::is_by_number;
 use crate::cutoff::{Cutoff, CutoffMode};
 use crate::entry::{Entry, is_redirect};
 use crate::error::{Error, Kind, Result};
@@ -24,7 +25,7 @@ impl Cache {
         let mut redirects: Vec<(Arc<Entry>, Outcome)> = Vec::new();
         while !ask.unfollowed && is_redirect(answer.entry.status) {
             let from = followed.as_ref().unwrap_or(request);
-            let to = answer.entry.headers.get("location").and_then(|to| from.follow(&self.api, to));
+            let to = answer.entry.headers.get("location").and_then(|to| from.follow(&self.api, to)).map(nameless);
             redirects.push((answer.entry.clone(), answer.outcome));
             // To another host, for which our token is not meant: the redirect is the answer.
             let Some(next) = to else { break };
@@ -68,4 +69,11 @@ impl Cache {
             }
         }
     }
+}
+
+/// What leads on from a name to a number shows that the name is an old one: the new name is not known, and what changes under it
+/// is about this number, too.
+fn nameless(next: Request) -> Request {
+    let listing = is_by_number(&next.path).then(|| next.path.as_str().into()).or(next.listing);
+    Request { listing, ..next }
 }

@@ -18,7 +18,7 @@ use crate::alias::is_same_resource;
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::link;
-use crate::outcome::Outcome;
+use crate::outcome::{NoStore, Outcome};
 use crate::policy::LinkUse;
 use crate::request::{Method, Request};
 use crate::upstream::BoxFuture;
@@ -162,7 +162,12 @@ impl Cache {
         match self.get_boxed(request, &ask).await {
             Ok(other) => {
                 page.add(other.spent());
-                Some(other.entry)
+                // A part of a page, or what was a page once, proves nothing.
+                let is_whole = !matches!(
+                    other.outcome,
+                    Outcome::Stale(_) | Outcome::NotStored(NoStore::PartialResults | NoStore::StaleElsewhere)
+                );
+                Some(other.entry).filter(|_| is_whole)
             }
             Err(error) => {
                 page.add(Spent::before(&error));

@@ -22,7 +22,18 @@ pub fn is_outdated_elsewhere(reply: &Reply, cutoff: CutoffTimes, now: Timestamp)
 /// How long ago GitHub said it, where another cache between answered (RFC 9111 section 4.2.3), in seconds. Clocks of
 /// other machines (`Date`) are not compared.
 pub(super) fn age_secs(reply: &Reply) -> u64 {
-    reply.header("age").and_then(|age| age.trim().parse().ok()).unwrap_or(0)
+    let first = reply.header("age").and_then(|age| age.split(',').next());
+    first.and_then(delta_seconds).unwrap_or(0)
+}
+
+/// Most seconds that are told apart (RFC 9111 section 1.2.2).
+const MAX_DELTA_SECONDS: u64 = 1 << 31;
+
+/// Seconds as headers have them (RFC 9111 section 1.2.2); `None` for what is no number.
+pub fn delta_seconds(text: &str) -> Option<u64> {
+    let digits = text.trim();
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().unwrap_or(MAX_DELTA_SECONDS).min(MAX_DELTA_SECONDS))
 }
 
 /// Whether another cache between answered with what is stale there: a hit with no lifetime left (RFC 9211).

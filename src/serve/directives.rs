@@ -4,7 +4,7 @@
 
 use crate::cache::Ask;
 use crate::clock::Timestamp;
-use crate::policy::{Ahead, Mode};
+use crate::policy::{Ahead, Mode, delta_seconds};
 
 /// Returns `base` with what the client asks for. The strictest bound wins: a client's bounds hold whatever lifetime the
 /// server has set, and `hint_secs` (gh's `--cache`) is both a lifetime and a bound.
@@ -22,7 +22,7 @@ pub(super) fn directed(base: Ask, control: &str, hint_secs: Option<u64>) -> Ask 
         .collect();
     let says = |wanted: &str| directives.iter().any(|(name, _)| *name == wanted);
     let secs = |wanted: &str| -> Vec<u64> {
-        directives.iter().filter(|(name, _)| *name == wanted).filter_map(|(_, secs)| secs.parse().ok()).collect()
+        directives.iter().filter(|(name, _)| *name == wanted).filter_map(|(_, secs)| delta_seconds(secs)).collect()
     };
     let max_age_secs = secs("max-age").into_iter().chain(hint_secs).min();
     let min_fresh_secs = secs("min-fresh").into_iter().max();

@@ -11,7 +11,7 @@ mod change;
 #[path = "../oracle/judge.rs"]
 mod judge;
 #[path = "../oracle/machine.rs"]
-mod machine;
+pub mod machine;
 #[path = "../oracle/model.rs"]
 mod model;
 #[path = "../oracle/op.rs"]
@@ -290,5 +290,33 @@ fn a_link_whose_proof_fails_is_not_believed() {
         trouble(Trouble::Cut, 2),
         Behind { at: 0, change: Change::Comment(2), deliver: true },
         comments(Command, 3, NoCache),
+    ]);
+}
+
+#[test]
+fn what_an_old_name_leads_to_is_outdated_by_the_new_name() {
+    let old = || Read {
+        machine: 0,
+        door: op::Door::Plan,
+        who: 3,
+        at: 1,
+        by: op::By::OldName,
+        what: Issues { all: true, page: 1 },
+        how: Plain,
+    };
+    let write = |change| Write { machine: 0, at: 1, change };
+    goes_right(&[write(Change::Rename), old(), write(Change::OpenIssue), old()]);
+}
+
+#[test]
+fn a_part_of_a_page_proves_no_link() {
+    let comments = || read(Serve, 0, op::What::Comments(2), Plain);
+    goes_right(&[
+        Write { machine: 0, at: 0, change: Change::Comment(2) },
+        comments(),
+        Wait { secs: 3_601 },
+        Behind { at: 0, change: Change::Comment(2), deliver: true },
+        trouble(Trouble::Part, 2),
+        comments(),
     ]);
 }

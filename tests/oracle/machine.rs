@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use octocache::cache::batch::Batching;
 use octocache::cache::{Answer, Ask, Cache};
 use octocache::clock::Clock;
-use octocache::github::{Backoff, GitHub, Options};
+use octocache::github::{Backoff, GitHub, Options, Wire};
 use octocache::partition::Partition;
 use octocache::plan::Plan;
 use octocache::plan::report::QueryReport;
@@ -28,8 +28,6 @@ use octocache::stack::{Narrow, Stack};
 use octocache::token::{Secret, Token};
 use octocache::warm::{self, Tick};
 use sha2::{Digest, Sha256};
-
-use super::model::ModelWire;
 
 /// What deliveries are signed with.
 const SECRET: &str = "a secret of webhooks";
@@ -56,7 +54,7 @@ struct Served {
 
 /// One machine.
 pub struct Machine {
-    wire: ModelWire,
+    wire: Arc<dyn Wire>,
     /// Its own clock, which may be wrong.
     pub clock: Clock,
     dir: tempfile::TempDir,
@@ -68,7 +66,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(wire: ModelWire, clock: Clock) -> Self {
+    pub fn new(wire: Arc<dyn Wire>, clock: Clock) -> Self {
         Self { wire, clock, dir: tempfile::tempdir().unwrap(), served: None, shares: None, started: 0 }
     }
 
@@ -105,8 +103,7 @@ impl Machine {
     /// The cache of a command that begins now.
     pub fn cache(&self, token: &str) -> Cache {
         let account = token.split('_').nth(1).unwrap_or_default();
-        let upstream =
-            Arc::new(GitHub::over(Arc::new(self.wire.clone()), Self::options(Some(token)), self.clock.clone()));
+        let upstream = Arc::new(GitHub::over(self.wire.clone(), Self::options(Some(token)), self.clock.clone()));
         let stack = Stack::new(self.store(), self.clock.clone());
         let partition = Partition::named(account).unwrap();
         Cache::new(Api::github(), partition, stack, upstream, TtlTable::default(), self.clock.clone())
@@ -157,7 +154,7 @@ impl Machine {
             cache_mode: false,
             ticks: None,
             statsd: None,
-            wire: Some(Arc::new(self.wire.clone())),
+            wire: Some(self.wire.clone()),
         };
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let ended = async move {

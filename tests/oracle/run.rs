@@ -90,7 +90,7 @@ pub async fn run(ops: &[Op], redis: Option<&str>) -> Result<u64, Wrong> {
     let start = Timestamp::from_secs(1_800_000_000);
     let clock = Clock::manual(start);
     let wire = ModelWire(Arc::new(Mutex::new(Model::new(clock.clone()))));
-    let machines = (0..MACHINES).map(|_| Machine::new(wire.clone(), Clock::manual(start))).collect();
+    let machines = (0..MACHINES).map(|_| Machine::new(Arc::new(wire.clone()), Clock::manual(start))).collect();
     let mut run = Run {
         clock,
         wire,
@@ -225,7 +225,7 @@ impl Run {
     async fn carry(&mut self, from: usize) {
         let to = (from + 1) % MACHINES;
         let clock = self.machines[to].clock.clone();
-        let mut fresh = Machine::new(self.wire.clone(), clock);
+        let mut fresh = Machine::new(Arc::new(self.wire.clone()), clock);
         if let Some(url) = self.redis.as_ref().filter(|_| self.is_shared) {
             fresh.share(url);
         }
