@@ -48,14 +48,13 @@ use superseded::Superseded;
 
 use crate::clock::{Clock, Timestamp};
 use crate::collapse::{Collapse, Role};
-use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::key::{CacheKey, KeyParts};
 use crate::outcome::{NoStore, Outcome, Proof, StaleReason};
 use crate::partition::Partition;
 use crate::policy::class::{self, Place};
 use crate::policy::permissions;
-use crate::policy::{self, Before, CutoffTimes, LinkUse, Mode, Signer, Ttls};
+use crate::policy::{self, Before, CutoffTimes, Mode, Signer, Ttls};
 use crate::request::{Api, Request};
 use crate::share::Share;
 use crate::stack::Stack;
@@ -281,7 +280,7 @@ impl Cache {
         let fallback = explained.found.clone().filter(|_| ask.mode != Mode::Reload);
         let may_stand_in = || {
             let now = self.clock.now();
-            let may = |entry| policy::may_answer_stale(entry, &lifetime, cutoff, now) && has_link(entry, ask.link);
+            let may = |entry| policy::may_answer_stale(entry, &lifetime, cutoff, ask.link, now);
             fallback.as_ref().is_some_and(|found| may(&found.entry))
         };
         if ask.held_back {
@@ -354,13 +353,6 @@ impl Cache {
         self.stack.flush();
         self.stats.flush(self.stack.dir(), self.upstream.sent());
     }
-}
-
-/// Whether an entry has what `Link` is wanted for. A list that was another's first came without it, and may have been a page of
-/// many.
-fn has_link(entry: &Entry, link: LinkUse) -> bool {
-    let is_unknown = entry.link_validated_at == Some(Timestamp::default()) && entry.headers.get("link").is_none();
-    link == LinkUse::Unseen || !is_unknown
 }
 
 fn not_cached(request: &Request) -> Error {

@@ -11,7 +11,7 @@ pub mod permissions;
 mod short_lived;
 pub mod validator;
 
-pub use elsewhere::{delta_seconds, is_end_to_end, is_outdated_elsewhere};
+pub use elsewhere::{delta_seconds, is_about, is_end_to_end, is_outdated_elsewhere};
 pub use lifetime::{Lifetime, TtlTable, Ttls};
 pub use validator::{Etag, Signer, Validators};
 
@@ -275,9 +275,17 @@ pub fn fresh_secs(entry: &Entry, lifetime: &Lifetime) -> u64 {
     secs.min(ends).min(lifetime.max_age_secs.unwrap_or(u64::MAX))
 }
 
-/// Whether a stale `entry` may stand in for a failure at `now` (A9, RFC 5861 section 4).
-pub fn may_answer_stale(entry: &Entry, lifetime: &Lifetime, cutoff: CutoffTimes, now: Timestamp) -> bool {
-    let age = now.since(plausible(entry.validated_at, now));
+/// Whether a stale `entry` may stand in for a failure at `now` (A9, RFC 5861 section 4). Where its `Link` is wanted, that must not be
+/// too old, either; one that is not known may have led to many pages.
+pub fn may_answer_stale(
+    entry: &Entry,
+    lifetime: &Lifetime,
+    cutoff: CutoffTimes,
+    link: LinkUse,
+    now: Timestamp,
+) -> bool {
+    let of_link = entry.link_validated_at.filter(|_| link != LinkUse::Unseen).unwrap_or(entry.validated_at);
+    let age = now.since(plausible(entry.validated_at.min(of_link), now));
     !is_purged(entry, cutoff, now) && age < fresh_secs(entry, lifetime).saturating_add(lifetime.stale_secs)
 }
 
@@ -339,9 +347,10 @@ pub fn after_reply(
         cid: Cid::of(&reply.body),
         body: reply.body.clone(),
     });
-    let no_store = match is_outdated_elsewhere(&reply, cutoff, now) {
-        true => Some(NoStore::StaleElsewhere),
-        false => no_store(request, &entry, signer, &reply, stored.as_ref()),
+    let no_store = if is_outdated_elsewhere(&reply, cutoff, now) {
+        Some(NoStore::StaleElsewhere)
+    } else {
+        no_store(request, &entry, signer, &reply, stored.as_ref())
     };
     if no_store.is_none() && entry.fits() {
         entry.expires_at = short_lived::until(&entry.body, current_at, current_at);

@@ -29,7 +29,7 @@ use crate::graphql::document::{self, Part};
 use crate::graphql::{Item, shape};
 use crate::mask::Masker;
 use crate::outcome::Outcome;
-use crate::policy::{self, After, Before, Mode, class};
+use crate::policy::{self, After, Before, LinkUse, Mode, class};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::upstream::Conditions;
@@ -353,7 +353,13 @@ impl Cache {
             let explained = self.explain(&wanted.request.projected(), &wanted.ask);
             let usable = explained.found.filter(|found| {
                 error.allows_stale()
-                    && policy::may_answer_stale(&found.entry, &explained.lifetime, explained.cutoff, explained.now)
+                    && policy::may_answer_stale(
+                        &found.entry,
+                        &explained.lifetime,
+                        explained.cutoff,
+                        LinkUse::Unseen,
+                        explained.now,
+                    )
             });
             usable.and_then(|found| {
                 let outcome = Outcome::Stale(stale_reason(error));

@@ -24,7 +24,8 @@ pub enum Said {
 }
 
 impl Cache {
-    /// Asks GitHub with validators that are not ours.
+    /// Asks GitHub with validators that are not ours. A 304 of another cache's, to which something has changed since or which
+    /// does not say what it is about, confirms nothing: then the response is asked for without them.
     pub async fn ask_with(&self, request: &Request, ask: &Ask, theirs: Validators) -> Result<Said> {
         let parts = KeyParts::of(request, &self.partition);
         let lifetime = self.ttls.load().lifetime(&request.path, &request.query, ask.ttl_secs, ask.stale_secs);
@@ -38,8 +39,8 @@ impl Cache {
         let signer = self.upstream.signer();
         let mut spent = Spent::default();
         spent.count(&reply, &signer);
-        // What another cache takes for current says nothing of a copy when something has changed since.
-        if reply.is_not_modified() && policy::is_outdated_elsewhere(&reply, cutoff, self.clock.now()) {
+        let is_outdated = policy::is_outdated_elsewhere(&reply, cutoff, self.clock.now());
+        if reply.is_not_modified() && (is_outdated || !policy::is_about(&reply, &conditions.validators)) {
             conditions.validators = Validators::default();
             reply = self.upstream.fetch(request, &conditions).await.map_err(|error| spent.and_then(error))?;
             spent.count(&reply, &signer);

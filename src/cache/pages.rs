@@ -12,11 +12,12 @@
 
 use std::sync::Arc;
 
-use super::{Answer, Ask, Cache, Spent};
+use super::{Answer, Ask, Cache, Spent, stale_reason};
+use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::link;
-use crate::outcome::Outcome;
+use crate::outcome::{NoStore, Outcome};
 use crate::policy::{LinkUse, Mode};
 use crate::request::Request;
 
@@ -63,10 +64,14 @@ impl Cache {
             let mut page = self.get(&request, &ask).await?;
             ask.maybe_empty = false;
             let mut mixed = may_restart && !is_one_pass(&pages, &page);
-            if !mixed && let Some(after) = page_after(&request, &page) {
+            if !mixed && let Some(after) = page_after(&request, &page, ask.mode) {
                 let was_stored = matches!(page.outcome, Outcome::Hit(_));
                 // What has come behind may have moved something out of a page from the store.
-                mixed = self.look_behind(&after, &mut page, &ask).await && was_stored && may_restart;
+                if let Some(is_there) = self.look_behind(&after, &mut page, &ask).await {
+                    mixed = is_there && was_stored && may_restart;
+                } else {
+                    page = self.by_own_link(&request, page, &ask).await?;
+                }
             }
             if pages.is_empty() && last_page(&page.entry).is_some_and(|last| last > MAX_PAGES as u64) {
                 return Err(too_many(first));
@@ -95,22 +100,44 @@ impl Cache {
         }
     }
 
-    /// Asks for the page after a full last one, and says whether there is one by now. Then the link to it is added to
-    /// what is stored, so that later readers find it, too.
-    async fn look_behind(&self, after: &Request, last: &mut Answer, ask: &Ask) -> bool {
+    /// A last page of which it cannot be known whether there is one behind it: its own `Link` has to say, sent anew. Without that
+    /// it is a stale answer, and says so.
+    async fn by_own_link(&self, request: &Request, page: Answer, ask: &Ask) -> Result<Answer> {
+        let spent = page.spent();
+        match self.get(request, &Ask { mode: Mode::Reload, ..*ask }).await {
+            Ok(mut again) => {
+                again.add(spent);
+                Ok(again)
+            }
+            Err(error) if error.allows_stale() => {
+                self.say_stale(request, &error);
+                let mut stale = Answer { outcome: Outcome::Stale(stale_reason(&error)), ..page };
+                stale.add(Spent::before(&error));
+                Ok(stale)
+            }
+            Err(error) => Err(spent.and_then(error)),
+        }
+    }
+
+    /// Asks for the page after a full last one, and says whether there is one by now, if that can be known. Then the link to
+    /// it is added to what is stored, so that later readers find it, too.
+    async fn look_behind(&self, after: &Request, last: &mut Answer, ask: &Ask) -> Option<bool> {
         let behind = match self.get(after, &Ask { maybe_empty: true, ..*ask }).await {
             Ok(behind) => behind,
             Err(error) => {
                 last.add(Spent::before(&error));
                 tracing::debug!(%error, target = %after.target(), "whether there is one more page is not known");
-                return false;
+                return None;
             }
         };
         last.add(behind.spent());
+        if !proves(behind.outcome) {
+            return None;
+        }
         if behind.outcome.weight() > last.outcome.weight() && matches!(last.outcome, Outcome::Hit(_)) {
             last.outcome = behind.outcome;
         }
-        let is_there = is_page_behind(&behind.entry);
+        let is_there = is_page_behind(&last.entry, &behind.entry);
         if is_there {
             let link = format!("<{}>; rel=\"next\"", self.api.url(after));
             let links = last.entry.headers.get("link").map_or_else(|| link.clone(), |old| format!("{old}, {link}"));
@@ -118,14 +145,24 @@ impl Cache {
             self.stack.keep_in_memory(&last.entry.key(), &last.entry);
             self.stack.put(&last.entry);
         }
-        is_there
+        Some(is_there)
     }
 }
 
+/// Whether an answer shows what a page is: not one that was so once, or a part.
+pub(super) fn proves(outcome: Outcome) -> bool {
+    !matches!(outcome, Outcome::Stale(_) | Outcome::NotStored(NoStore::PartialResults | NoStore::StaleElsewhere))
+}
+
 /// The request for the page after `page`, if that was confirmed rather than sent anew, just now or since its `Link` was seen.
-fn page_after(request: &Request, page: &Answer) -> Option<Request> {
-    let confirmed =
-        matches!(page.outcome, Outcome::Revalidated | Outcome::Confirmed) || page.entry.link_validated_at.is_some();
+/// Who wants nothing to be sent takes what is stored.
+fn page_after(request: &Request, page: &Answer, mode: Mode) -> Option<Request> {
+    let may_ask = matches!(mode, Mode::Default | Mode::NoCache);
+    let confirmed = match page.outcome {
+        Outcome::Revalidated | Outcome::Confirmed => true,
+        Outcome::Hit(_) => may_ask && page.entry.link_validated_at.is_some(),
+        _ => false,
+    };
     if confirmed { request_behind(request, &page.entry) } else { None }
 }
 
@@ -140,11 +177,12 @@ pub fn request_behind(request: &Request, entry: &Entry) -> Option<Request> {
     full.then(|| request.with_param("page", &(number("page", 1)? + 1).to_string())).flatten()
 }
 
-/// Whether what came for the page behind a full one is such a page: it has items, and leads back. A listing by cursors takes no
-/// heed of numbers, and answers with its first page again.
-pub(super) fn is_page_behind(entry: &Entry) -> bool {
-    let leads_back = entry.headers.get("link").is_some_and(|link| link::prev(link).is_some());
-    leads_back && item_count(&entry.body).is_some_and(|count| count > 0)
+/// Whether what came for the page behind a full one is such a page: it has items, and leads back, as far as its `Link` is known. A
+/// listing by cursors takes no heed of numbers, and answers with its first page again.
+pub(super) fn is_page_behind(page: &Entry, behind: &Entry) -> bool {
+    let leads_back = behind.headers.get("link").is_some_and(|link| link::prev(link).is_some());
+    let may_lead_back = leads_back || behind.link_validated_at == Some(Timestamp::default());
+    may_lead_back && behind.cid != page.cid && item_count(&behind.body).is_some_and(|count| count > 0)
 }
 
 /// Whether pages of this listing are found by cursors: `after` and the like, and `since` where that is a number of the listing's

@@ -11,14 +11,14 @@
 
 use std::sync::Arc;
 
-use super::pages::{is_page_behind, item_count, request_behind};
+use super::pages::{is_page_behind, item_count, proves, request_behind};
 use super::passes::is_later_page;
 use super::{Answer, Ask, Cache, Spent};
 use crate::alias::is_same_resource;
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::link;
-use crate::outcome::{NoStore, Outcome};
+use crate::outcome::Outcome;
 use crate::policy::LinkUse;
 use crate::request::{Method, Request};
 use crate::upstream::BoxFuture;
@@ -145,7 +145,7 @@ impl Cache {
     /// nothing is proven.
     async fn is_empty(&self, request: &Request, page: &mut Answer, ask: &Ask, since: Timestamp) -> LinkProof {
         match self.other_page(request, page, ask, since, true).await {
-            Some(other) if !is_page_behind(&other) => LinkProof::Holds,
+            Some(other) if !is_page_behind(&page.entry, &other) => LinkProof::Holds,
             _ => LinkProof::Broken,
         }
     }
@@ -162,12 +162,7 @@ impl Cache {
         match self.get_boxed(request, &ask).await {
             Ok(other) => {
                 page.add(other.spent());
-                // A part of a page, or what was a page once, proves nothing.
-                let is_whole = !matches!(
-                    other.outcome,
-                    Outcome::Stale(_) | Outcome::NotStored(NoStore::PartialResults | NoStore::StaleElsewhere)
-                );
-                Some(other.entry).filter(|_| is_whole)
+                Some(other.entry).filter(|_| proves(other.outcome))
             }
             Err(error) => {
                 page.add(Spent::before(&error));

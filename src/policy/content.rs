@@ -31,7 +31,8 @@ pub fn json_fault(request: &Request, reply: &Reply) -> Option<String> {
         return breaks_off.then(|| format!("it breaks off after {} bytes", body.len()));
     }
     let media = reply.header("content-type").and_then(|value| value.split(';').next()).unwrap_or_default().trim();
-    if !selects_json(request) && !(may_be_json(request) && media.eq_ignore_ascii_case("application/json")) {
+    let is_said_to_be = may_be_json(request) && media.eq_ignore_ascii_case("application/json");
+    if !is_said_to_be && !selects_json(request) {
         return None;
     }
     let fault = match std::str::from_utf8(body) {

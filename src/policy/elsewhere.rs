@@ -2,7 +2,7 @@
 //!
 //! Knows: `Age`, `Cache-Status`, what is known to have changed. Does not know: what becomes of a response.
 
-use super::{CutoffTimes, Mode};
+use super::{CutoffTimes, Etag, Mode, Validators};
 use crate::clock::Timestamp;
 use crate::reply::Reply;
 
@@ -43,4 +43,13 @@ pub(super) fn is_stale_elsewhere(reply: &Reply) -> bool {
         let mut params = cache.split(';').skip(1).map(str::trim);
         params.clone().any(|param| param == "hit") && params.any(|param| param.starts_with("ttl=-"))
     })
+}
+
+/// Whether a 304 is about one of the tags that were sent (RFC 9110 section 15.4.5: it carries the one that holds). One without it
+/// is from an intermediary that has not understood. Of a date a 304 need not say anything.
+pub fn is_about(reply: &Reply, sent: &Validators) -> bool {
+    let Some(Etag::Stored(tags)) = &sent.etag else { return true };
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let said = reply.header("etag").map(opaque);
+    tags.split(',').any(|tag| tag.trim() == "*" || said.as_ref() == Some(&opaque(tag)))
 }

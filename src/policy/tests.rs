@@ -89,7 +89,7 @@ fn a_cutoff_means_revalidate_and_gone_means_absent() {
     assert!(matches!(before(&aged(4), Mode::Default, cutoff), Before::Fresh { .. }));
     let gone = CutoffTimes { revalidate: None, gone: Some(NOW.minus(5)), suspect_until: None };
     assert_eq!(before(&aged(10), Mode::Default, gone), Before::Fetch(Because::NotStored));
-    assert!(!may_answer_stale(&aged(10), &HOUR, gone, NOW));
+    assert!(!may_answer_stale(&aged(10), &HOUR, gone, LinkUse::Given, NOW));
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn times_ahead_of_the_clock_and_directives() {
     ahead.validated_at = NOW.plus(MAX_CLOCK_SKEW_SECS + 1);
     let decided = before(&ahead, Mode::Default, CutoffTimes::default());
     assert!(matches!(decided, Before::Revalidate { because: Because::Stale, .. }), "{decided:?}");
-    assert!(!may_answer_stale(&ahead, &HOUR, CutoffTimes::default(), NOW));
+    assert!(!may_answer_stale(&ahead, &HOUR, CutoffTimes::default(), LinkUse::Given, NOW));
     ahead.fetched_at = ahead.validated_at;
     let gone = CutoffTimes { gone: Some(NOW.minus(5)), ..CutoffTimes::default() };
     assert_eq!(before(&ahead, Mode::Default, gone), Before::Fetch(Because::NotStored));
@@ -380,8 +380,8 @@ fn only_explained_bodies_are_tried_for_others_and_never_offline() {
 #[test]
 fn stale_answers_have_a_window() {
     let none = CutoffTimes::default();
-    assert!(may_answer_stale(&aged(3_600 + 86_399), &HOUR, none, NOW));
-    assert!(!may_answer_stale(&aged(3_600 + 86_400), &HOUR, none, NOW));
+    assert!(may_answer_stale(&aged(3_600 + 86_399), &HOUR, none, LinkUse::Given, NOW));
+    assert!(!may_answer_stale(&aged(3_600 + 86_400), &HOUR, none, LinkUse::Given, NOW));
 }
 
 #[test]

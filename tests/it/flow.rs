@@ -104,7 +104,7 @@ async fn exactly_our_headers_are_sent() {
     };
     let usual = ["accept", "accept-encoding", "authorization", "host", "user-agent", "x-github-api-version"];
     assert_eq!(names(0), usual);
-    let mut conditional = [&usual[..], &["if-modified-since", "if-none-match"]].concat();
+    let mut conditional = [&usual[..], &["cache-control", "if-modified-since", "if-none-match"]].concat();
     conditional.sort_unstable();
     assert_eq!(names(1), conditional);
     let header = |name: &str| {

@@ -320,3 +320,57 @@ fn a_part_of_a_page_proves_no_link() {
         comments(),
     ]);
 }
+
+#[test]
+fn a_link_is_no_older_than_what_may_be_stale() {
+    let comments = |door, how| read(door, 1, op::What::Comments(0), how);
+    goes_right(&[
+        comments(Command, Plain),
+        Write { machine: 0, at: 0, change: Change::Comment(0) },
+        Wait { secs: 90_000 },
+        comments(op::Door::Plan, Plain),
+        trouble(Trouble::Limited, 1),
+        comments(Command, NoCache),
+    ]);
+}
+
+#[test]
+fn a_walk_that_cannot_look_behind_is_not_taken_for_whole() {
+    for kind in [Trouble::LostAnswer, Trouble::Drop, Trouble::Cut, Trouble::Broken] {
+        for door in [Command, op::Door::Plan] {
+            let walk = || Walk { machine: 0, door, who: 0, at: 0, what: op::What::Comments(0) };
+            goes_right(&[
+                walk(),
+                Behind { at: 0, change: Change::Comment(0), deliver: true },
+                trouble(Trouble::Cut, 1),
+                trouble(kind, 1),
+                walk(),
+            ]);
+        }
+    }
+}
+
+#[test]
+fn a_304_without_the_clients_tag_is_not_handed_on() {
+    let conditional =
+        |machine| Read { machine, door: Serve, who: 1, at: 0, by: Name, what: Repository, how: op::How::Conditional };
+    goes_right(&[
+        conditional(1),
+        Write { machine: 0, at: 0, change: Change::Describe },
+        trouble(Trouble::BareNotModified, 2),
+        conditional(0),
+    ]);
+}
+
+#[test]
+fn a_page_whose_link_is_not_known_proves_that_it_is_there() {
+    let issues =
+        |door, who, by, page| Read { machine: 0, door, who, at: 0, by, what: Issues { all: true, page }, how: Plain };
+    goes_right(&[
+        issues(Serve, 3, op::By::Number, 1),
+        issues(Command, 3, Name, 2),
+        issues(op::Door::Plan, 2, Name, 2),
+        issues(op::Door::Plan, 2, Name, 1),
+        issues(Serve, 3, Name, 1),
+    ]);
+}

@@ -142,7 +142,7 @@ impl Model {
         let is_end_to_end = message.headers().get("cache-control").is_some_and(|value| value == "no-cache");
         let is_aged = reads && (trouble == Some(Trouble::Aged) && !is_end_to_end || trouble == Some(Trouble::Deaf));
         let at = self.clock.now().minus(if is_aged { AGED } else { 0 });
-        let mut reply = if reads { self.read(message, &self.truth_at(at)) } else { self.write() };
+        let mut reply = if reads { Self::read(message, &self.truth_at(at)) } else { self.write() };
         if is_aged {
             self.aged += 1;
             reply.headers.insert("age", AGED.into());
@@ -178,7 +178,7 @@ impl Model {
         found.unwrap_or(&self.history[0]).1.clone()
     }
 
-    fn read(&self, message: &Request<Bytes>, truth: &Truth) -> Reply {
+    fn read(message: &Request<Bytes>, truth: &Truth) -> Reply {
         let account = account(message.headers());
         if message.uri().path().ends_with("/graphql") {
             let body: Value = serde_json::from_slice(message.body()).unwrap_or_default();
