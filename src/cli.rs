@@ -188,20 +188,25 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
     Ok(runtime.block_on(future))
 }
 
-/// Resolves when the process is told to end.
-pub(crate) async fn told_to_end() {
+/// Resolves when the process is told to end. From the call on, not from the first poll, a signal ends nothing by itself: whoever
+/// says that it is ready has to be.
+pub(crate) fn told_to_end() -> impl Future<Output = ()> {
     #[cfg(unix)]
-    {
+    let signals = {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        [SignalKind::terminate(), SignalKind::interrupt()].map(|kind| signal(kind).ok())
+    };
+    async move {
+        #[cfg(unix)]
+        if let [Some(mut terminate), Some(mut interrupt)] = signals {
             tokio::select! {
                 _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
+                _ = interrupt.recv() => {}
             }
             return;
         }
+        let _whatever_it_says = tokio::signal::ctrl_c().await;
     }
-    let _whatever_it_says = tokio::signal::ctrl_c().await;
 }
 
 fn start_log(args: &Args, masker: &Masker) {

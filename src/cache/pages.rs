@@ -229,11 +229,11 @@ fn elsewhere(first: &Request) -> Error {
 
 /// Whether a page shows the listing at the time of the one before it. Each body was current from when it came until it was
 /// last confirmed: there must be a moment when both were, but for the time that a walk takes from one to the next. What has
-/// just been fetched may have moved on since a page from the store was validated, however short ago that is.
+/// just been asked for may have moved on, and back, since a page from the store was validated, however short ago that is.
 fn is_one_pass(pages: &[Answer], page: &Answer) -> bool {
     let Some(before) = pages.last() else { return true };
     let (one, other) = (&before.entry, &page.entry);
-    let is_new = matches!(page.outcome, Outcome::Fetched(_) | Outcome::Confirmed | Outcome::NotStored(_));
+    let is_new = !matches!(page.outcome, Outcome::Hit(_) | Outcome::Stale(_));
     let is_mixed = is_new && pages.iter().any(|page| matches!(page.outcome, Outcome::Hit(_)));
     let apart_secs = one.validated_at.since(other.validated_at).max(other.validated_at.since(one.validated_at));
     let is_later = other.validated_at >= one.fetched_at;

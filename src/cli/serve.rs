@@ -227,6 +227,7 @@ async fn run(context: &Context, config: &Config, args: &ServeArgs, settings: Set
     if let Some(address) = args.webhook_listen {
         listeners.push((Listener::tcp(address).await?, Entrance::Deliveries));
     }
+    let told_to_end = super::told_to_end();
     let serving = listeners.iter().map(|(listener, entrance)| match entrance {
         Entrance::All => format!("serving {} at {}", config.api.origin(), listener.address()),
         Entrance::Deliveries => format!("taking deliveries at {}/webhook", listener.address()),
@@ -243,7 +244,7 @@ async fn run(context: &Context, config: &Config, args: &ServeArgs, settings: Set
     let ready = args.ready_file.as_deref().map(|path| Ready::say(path, &listeners)).transpose()?;
     let ended = async {
         tokio::select! {
-            () = super::told_to_end() => {}
+            () = told_to_end => {}
             () = Ready::removed(ready.as_ref()) => tracing::info!("the file that said it is ready is gone"),
         }
     };

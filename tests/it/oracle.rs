@@ -374,3 +374,19 @@ fn a_page_whose_link_is_not_known_proves_that_it_is_there() {
         issues(Serve, 3, Name, 1),
     ]);
 }
+
+#[test]
+fn a_page_confirmed_now_is_not_of_the_moment_of_one_from_the_store() {
+    let open = || Behind { at: 1, change: Change::OpenIssue, deliver: false };
+    let walk = |door| Walk { machine: 0, door, who: 2, at: 1, what: Issues { all: false, page: 1 } };
+    let what = Issues { all: false, page: 1 };
+    goes_right(&[
+        open(),
+        walk(op::Door::Plan),
+        open(),
+        Wait { secs: 1_801 },
+        Read { machine: 0, door: Command, who: 2, at: 1, by: Name, what, how: Plain },
+        Behind { at: 1, change: Change::CloseIssue(5), deliver: false },
+        walk(Command),
+    ]);
+}
